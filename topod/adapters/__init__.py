@@ -1,0 +1,1 @@
+"""One module per outside system: Docker, processes, NVML, sysfs, SQLite, ZeroMQ."""

@@ -1,0 +1,1 @@
+"""The node daemon: wires the core to the adapters and serves requests."""

@@ -1,0 +1,1 @@
+"""From a machine, or from captured text, to a `Topology`."""

@@ -1,0 +1,1 @@
+"""The life of jobs on one host, as a pure state machine: events in, effects out."""

@@ -1,0 +1,1 @@
+"""What the words mean: plain frozen values, checked where they are made."""

@@ -1,0 +1,1 @@
+"""Placing a job: which CPUs go with which GPUs, and why nothing fits."""

@@ -1,0 +1,1 @@
+"""What is said between topoctl and topod: typed, versioned messages."""
