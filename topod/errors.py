@@ -88,3 +88,10 @@ class StoreError(TopodError):
 
     code = "store-failed"
     exit_status = 74
+
+
+class JobRejectedError(TopodError):
+    """The runtime can never start this job as it was specified (unknown image, bad mount, bad user)."""
+
+    code = "job-rejected"
+    exit_status = 1

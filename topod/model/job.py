@@ -1,0 +1,89 @@
+"""What a user asks for (`JobSpec`) and what a host gives (`Allocation`)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NewType
+
+from topod.model.cpuset import NO_CPUS, CpuSet
+from topod.model.request import ResourceRequest
+
+JobId = NewType("JobId", int)
+"""Counts up from 1 on each host; never used twice."""
+
+GIB = 1 << 30
+
+
+class OnPreempt(StrEnum):
+    """What happens to a victim after it stopped."""
+
+    REQUEUE = "requeue"
+    CANCEL = "cancel"
+
+
+class RestartPolicy(StrEnum):
+    """Whether a job that failed by itself runs again."""
+
+    NEVER = "never"
+    ON_FAILURE = "on-failure"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A directory or file of the host that the container sees at `target` (both absolute paths)."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointHook:
+    """A command run inside the job before it is preempted, for at most `timeout_seconds`."""
+
+    command: tuple[str, ...]
+    timeout_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """One job as submitted. Sizes in bytes, times in seconds; checked by `topod.protocol.jobfile`."""
+
+    name: str
+    command: tuple[str, ...]
+    image: str | None = None
+    """None only where the `process` runtime runs the command itself."""
+    user: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    workdir: str | None = None
+    container_user: str | None = None
+    """`uid[:gid]` or a name inside the image."""
+    shm_bytes: int = 8 * GIB
+    """Size of /dev/shm; the engine's 64 MB makes NCCL fail."""
+    ulimits: Mapping[str, int] = field(default_factory=dict)
+    """Name without RLIMIT_ (`memlock`) to limit, -1 = unlimited; added to topod's defaults."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    request: ResourceRequest = field(default_factory=ResourceRequest)
+    memory_bytes: int | None = None
+    preemptible: bool = True
+    grace_seconds: float = 30.0
+    min_runtime_seconds: float = 0.0
+    on_preempt: OnPreempt = OnPreempt.REQUEUE
+    max_runtime_seconds: float | None = None
+    restart: RestartPolicy = RestartPolicy.NEVER
+    max_restarts: int = 3
+    checkpoint: CheckpointHook | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allocation:
+    """What one attempt of a job holds on the host."""
+
+    gpus: tuple[str, ...] = ()
+    """UUIDs in index order."""
+    gpu_indices: tuple[int, ...] = ()
+    cpus: CpuSet = NO_CPUS
+    """Pinned CPUs; empty = the shared pool."""
+    memory_nodes: tuple[int, ...] = ()
+    """NUMA nodes that memory is bound to; empty = no binding."""

@@ -1,0 +1,142 @@
+"""What the daemon needs from the world, as protocols; the adapters and the tests' fakes implement them.
+
+Rule: every call of a runtime may block, so the daemon calls it from a worker thread, and every call ends by
+itself within its documented bound. Calls are idempotent: after a crash the daemon repeats the last one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from topod.model.job import Allocation, JobId, JobSpec
+
+
+class Signal(StrEnum):
+    """How a container is told to stop."""
+
+    TERM = "SIGTERM"
+    KILL = "SIGKILL"
+
+
+class ContainerStatus(StrEnum):
+    """What a runtime says of one container."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    EXITED = "exited"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """One container (or process group) of this topod that a runtime knows of."""
+
+    job: JobId
+    attempt: int
+    handle: str
+    status: ContainerStatus
+    exit_code: int | None = None
+    """None while running, and where the exit was not seen. 128+n after signal n."""
+    out_of_memory: bool = False
+    started_at: float | None = None
+    ended_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """A container ended."""
+
+    job: JobId
+    attempt: int
+    handle: str
+    exit_code: int | None
+    out_of_memory: bool = False
+
+
+class ImageMissingError(Exception):
+    """The image is not on this host, though it was when the job was queued."""
+
+
+class ContainerRuntime(Protocol):
+    """Runs the attempts of jobs. All times in seconds; failures raise `RuntimeUnavailableError`
+    (retry later) or `JobRejectedError` (this job can never start so)."""
+
+    name: str
+    """`docker` or `process`."""
+
+    def describe(self) -> str:
+        """Return one line for people: engine, version, what is emulated."""
+        ...
+
+    def ensure_image(self, spec: JobSpec) -> None:
+        """Make the image local, pulling it if needed. May take minutes; bounded by the pull timeout."""
+        ...
+
+    def create(self, job: JobId, attempt: int, spec: JobSpec, allocation: Allocation) -> str:
+        """Create the container without starting it and return its handle; the same one when repeated.
+
+        Raises `ImageMissingError` when the image went away.
+        """
+        ...
+
+    def start(self, handle: str) -> float:
+        """Start the container and return when it started (epoch seconds); no-op when it runs or ran."""
+        ...
+
+    def signal(self, handle: str, signal: Signal) -> None:
+        """Send the signal to the job; no error when it is gone already."""
+        ...
+
+    def run_hook(
+        self, handle: str, command: tuple[str, ...], timeout_seconds: float
+    ) -> tuple[int | None, str]:
+        """Run a command inside the container; return (exit code or None on time-out, last output)."""
+        ...
+
+    def observe(self) -> tuple[Observed, ...]:
+        """Return every container that carries this topod's labels, in any status."""
+        ...
+
+    def watch(self, on_exit: Callable[[Exit], None]) -> None:
+        """Call `on_exit` (from any thread, at least once) for each container that ends from now on."""
+        ...
+
+    def save_log(self, handle: str, path: Path) -> None:
+        """Write what the container printed (stdout and stderr) to `path`, replacing it atomically."""
+        ...
+
+    def read_log(self, handle: str, offset: int, limit: int) -> bytes:
+        """Return up to `limit` bytes of the container's output from byte `offset`."""
+        ...
+
+    def remove(self, handle: str) -> None:
+        """Remove the container, killing it if needed; no error when it is gone."""
+        ...
+
+    def pids(self, handle: str) -> tuple[int, ...]:
+        """Return the host PIDs of the job's processes."""
+        ...
+
+    def close(self) -> None:
+        """Stop watching; leaves every container running."""
+        ...
+
+
+class GpuProbe(Protocol):
+    """Whether GPUs are really free."""
+
+    def busy(self, uuids: tuple[str, ...]) -> dict[str, str]:
+        """Return, for each GPU that is not free, why: `pid 4711 (python) holds 22.1 GiB`.
+
+        Raises `ProbeError` when the driver does not answer in time.
+        """
+        ...
+
+
+class Clock(Protocol):
+    """Wall-clock time."""
+
+    def now(self) -> float:
+        """Return epoch seconds."""
+        ...
