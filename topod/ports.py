@@ -59,8 +59,11 @@ class ImageMissingError(Exception):
 
 
 class ContainerRuntime(Protocol):
-    """Runs the attempts of jobs. All times in seconds; failures raise `RuntimeUnavailableError`
-    (retry later) or `JobRejectedError` (this job can never start so)."""
+    """Runs the attempts of jobs. All times in seconds.
+
+    Failures raise `RuntimeUnavailableError` (retry later) or `JobRejectedError` (this job can never
+    start so).
+    """
 
     name: str
     """`docker` or `process`."""
@@ -102,12 +105,12 @@ class ContainerRuntime(Protocol):
         """Call `on_exit` (from any thread, at least once) for each container that ends from now on."""
         ...
 
-    def save_log(self, handle: str, path: Path) -> None:
-        """Write what the container printed (stdout and stderr) to `path`, replacing it atomically."""
-        ...
+    def log_path(self, job: JobId, attempt: int) -> Path:
+        """Return the file that holds what the attempt printed (stdout and stderr, in order).
 
-    def read_log(self, handle: str, offset: int, limit: int) -> bytes:
-        """Return up to `limit` bytes of the container's output from byte `offset`."""
+        The runtime keeps it growing while the container runs (also after the daemon restarted) and
+        complete before `remove` returns. It stays after `remove`.
+        """
         ...
 
     def remove(self, handle: str) -> None:
