@@ -5,53 +5,22 @@ itself within its documented bound. Calls are idempotent: after a crash the daem
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from topod.model.container import ContainerStatus, Exit, Observed, Signal
 from topod.model.job import Allocation, JobId, JobSpec
 
-
-class Signal(StrEnum):
-    """How a container is told to stop."""
-
-    TERM = "SIGTERM"
-    KILL = "SIGKILL"
-
-
-class ContainerStatus(StrEnum):
-    """What a runtime says of one container."""
-
-    CREATED = "created"
-    RUNNING = "running"
-    EXITED = "exited"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Observed:
-    """One container (or process group) of this topod that a runtime knows of."""
-
-    job: JobId
-    attempt: int
-    handle: str
-    status: ContainerStatus
-    exit_code: int | None = None
-    """None while running, and where the exit was not seen. 128+n after signal n."""
-    out_of_memory: bool = False
-    started_at: float | None = None
-    ended_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exit:
-    """A container ended."""
-
-    job: JobId
-    attempt: int
-    handle: str
-    exit_code: int | None
-    out_of_memory: bool = False
+__all__ = [
+    "Clock",
+    "ContainerRuntime",
+    "ContainerStatus",
+    "Exit",
+    "GpuProbe",
+    "ImageMissingError",
+    "Observed",
+    "Signal",
+]
 
 
 class ImageMissingError(Exception):

@@ -1,0 +1,198 @@
+"""What can happen: everything that may change the state of a host.
+
+Events that answer an effect carry the attempt they belong to; one that is late for a newer attempt is ignored.
+"""
+
+from dataclasses import dataclass
+
+from topod.lifecycle.states import Mark, MarkKind
+from topod.model.container import Observed
+from topod.model.job import JobId, JobSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """A user submitted a job; it gets the id `state.next_job`."""
+
+    spec: JobSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequested:
+    """A user cancelled a job that has not ended."""
+
+    job: JobId
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorityChanged:
+    """A user changed the priority of a job that has not ended."""
+
+    job: JobId
+    priority: int
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostDrained:
+    """No job starts on the host until it is resumed; running ones go on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostResumed:
+    """The host takes jobs again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuMarked:
+    """A GPU is no longer handed out."""
+
+    uuid: str
+    mark: Mark
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuCleared:
+    """A reason not to hand out a GPU is gone; `kind` None clears all of them."""
+
+    uuid: str
+    kind: MarkKind | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageReady:
+    """The job's image is on the host."""
+
+    job: JobId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFailed:
+    """The image could not be had; `final` when trying again is of no use."""
+
+    job: JobId
+    error: str
+    final: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """The container exists and has not been started."""
+
+    job: JobId
+    attempt: int
+    handle: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateFailed:
+    """The container could not be made; `image_missing` when only the image is gone."""
+
+    job: JobId
+    attempt: int
+    error: str
+    final: bool
+    image_missing: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicesFree:
+    """The GPUs of a starting job are really free."""
+
+    job: JobId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicesBusy:
+    """Some GPUs of a starting job did not become free in time: (UUID, why) each."""
+
+    job: JobId
+    attempt: int
+    busy: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """The container runs."""
+
+    job: JobId
+    attempt: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartFailed:
+    """The container could not be started."""
+
+    job: JobId
+    attempt: int
+    error: str
+    final: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HookDone:
+    """A victim's checkpoint hook ended; `ok` when it returned 0 in time."""
+
+    job: JobId
+    attempt: int
+    ok: bool
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited:
+    """The container ended. `exit_code` None: nobody saw how."""
+
+    job: JobId
+    attempt: int
+    exit_code: int | None
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """The ended attempt's log is complete and its container is gone."""
+
+    job: JobId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered:
+    """The daemon came back: what the runtime knows of, all of it."""
+
+    containers: tuple[Observed, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """Time passed; deadlines are looked at."""
+
+
+Event = (
+    Submitted
+    | CancelRequested
+    | PriorityChanged
+    | HostDrained
+    | HostResumed
+    | GpuMarked
+    | GpuCleared
+    | ImageReady
+    | ImageFailed
+    | Created
+    | CreateFailed
+    | DevicesFree
+    | DevicesBusy
+    | Started
+    | StartFailed
+    | HookDone
+    | Exited
+    | Collected
+    | Recovered
+    | Tick
+)

@@ -1,0 +1,170 @@
+"""The states of a job and of the host, as frozen values.
+
+A job goes `pending -> starting -> running -> stopping -> (preempted -> pending) | succeeded | failed |
+cancelled | lost`; `TRANSITIONS` in `topod.lifecycle.transitions` is the whole table.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from topod.model.job import Allocation, JobId, JobSpec
+
+
+class JobState(StrEnum):
+    """Where a job is in its life."""
+
+    PENDING = "pending"
+    """Queued; holds nothing."""
+    STARTING = "starting"
+    """Has GPUs and CPUs reserved; its container is being made, or it waits for victims to leave."""
+    RUNNING = "running"
+    STOPPING = "stopping"
+    """Told to stop; still on its GPUs."""
+    PREEMPTED = "preempted"
+    """Stopped for another job; goes back to pending when that one runs, or gave up."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    """Its container vanished and nobody saw how it ended."""
+
+
+ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.LOST})
+HOLDING = frozenset({JobState.STARTING, JobState.RUNNING, JobState.STOPPING})
+"""States in which a job holds its allocation."""
+
+
+class Stage(StrEnum):
+    """What a starting job waits for, in this order."""
+
+    CREATING = "creating"
+    """Its container, made before anyone is stopped."""
+    CLEARING = "clearing"
+    """The jobs that still hold its GPUs or CPUs."""
+    CHECKING = "checking"
+    """Its GPUs to be really free: no process on them, memory returned."""
+    LAUNCHING = "launching"
+    """The runtime to start it."""
+
+
+class StopCause(StrEnum):
+    """Why a job was told to stop."""
+
+    PREEMPT = "preempt"
+    CANCEL = "cancel"
+    TIME_LIMIT = "time-limit"
+
+
+class StopPhase(StrEnum):
+    """How far stopping has come."""
+
+    HOOK = "hook"
+    """Its checkpoint hook runs."""
+    TERM = "term"
+    """SIGTERM was sent; the grace time runs."""
+    KILL = "kill"
+    """SIGKILL was sent."""
+    STUCK = "stuck"
+    """It survived SIGKILL; its GPUs are quarantined."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """The stopping of one job. `deadline` (epoch seconds) ends the phase; None when stuck."""
+
+    cause: StopCause
+    by: JobId | None
+    """The preemptor, for `preempt`."""
+    reason: str
+    since: float
+    phase: StopPhase
+    deadline: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One job of this host and everything topod must remember of it. Times are epoch seconds."""
+
+    id: JobId
+    spec: JobSpec
+    state: JobState = JobState.PENDING
+    reason: str = ""
+    """Why it is in this state, in words; for a pending job, what it waits for."""
+    submitted_at: float
+    attempt: int = 0
+    """Containers made for it so far; part of the container's name. Never reused."""
+    starts: int = 0
+    """How often its command was started."""
+    preemptions: int = 0
+    failures: int = 0
+    image_ready: bool = False
+    not_before: float = 0.0
+    """Back-off: not started earlier."""
+    restart_first: bool = False
+    """A victim whose preemptor gave up: goes before its equals."""
+    allocation: Allocation | None = None
+    handle: str | None = None
+    """The runtime's name of the present attempt's container."""
+    stage: Stage | None = None
+    stage_since: float = 0.0
+    victims: tuple[JobId, ...] = ()
+    """While starting: the jobs that are stopped for it."""
+    plan: Mapping[str, object] = field(default_factory=dict)
+    """The last plan with its reasons, for people (see `explain`)."""
+    stop: Stop | None = None
+    started_at: float | None = None
+    """When the present, or the last, attempt was started."""
+    checkpoint_at: float | None = None
+    ended_at: float | None = None
+    exit_code: int | None = None
+    gpu_seconds: float = 0.0
+    """GPU time used by the attempts that ended."""
+    placed_at: float | None = None
+    """When its present plan was decided."""
+    collect: bool = False
+    """An ended attempt's container is still to be removed."""
+
+    @property
+    def priority(self) -> int:
+        """The priority that decides order and eviction."""
+        return self.spec.request.priority
+
+    @property
+    def label(self) -> str:
+        """How sentences name the job: `job 17 (train)`."""
+        return f"job {self.id} ({self.spec.name})"
+
+
+class MarkKind(StrEnum):
+    """Why a GPU is not handed out."""
+
+    DRAINED = "drained"
+    UNHEALTHY = "unhealthy"
+    QUARANTINED = "quarantined"
+    FOREIGN = "foreign"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """One reason why a GPU is not handed out; a GPU can have one of each kind."""
+
+    kind: MarkKind
+    reason: str
+    since: float
+    job: JobId | None = None
+    """The job whose remains it is quarantined for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostState:
+    """Everything the daemon must remember. `jobs` holds the jobs that have not been put to rest."""
+
+    generation: int = 0
+    """Counts every change; a plan made on an older generation is made again."""
+    next_job: JobId = JobId(1)
+    jobs: Mapping[JobId, Job] = field(default_factory=dict)
+    marks: Mapping[str, tuple[Mark, ...]] = field(default_factory=dict)
+    """By GPU UUID."""
+    drain: str | None = None
+    """Why the host is drained; None when it is not."""
