@@ -1,6 +1,6 @@
 """What can happen: everything that may change the state of a host.
 
-Events that answer an effect carry the attempt they belong to; one that is late for a newer attempt is ignored.
+Events that answer an effect carry the attempt they belong to; one that comes late is ignored.
 """
 
 from dataclasses import dataclass

@@ -156,13 +156,16 @@ class Mark:
     """The job whose remains it is quarantined for."""
 
 
+FIRST_JOB = JobId(1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostState:
     """Everything the daemon must remember. `jobs` holds the jobs that have not been put to rest."""
 
     generation: int = 0
     """Counts every change; a plan made on an older generation is made again."""
-    next_job: JobId = JobId(1)
+    next_job: JobId = FIRST_JOB
     jobs: Mapping[JobId, Job] = field(default_factory=dict)
     marks: Mapping[str, tuple[Mark, ...]] = field(default_factory=dict)
     """By GPU UUID."""

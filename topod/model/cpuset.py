@@ -1,17 +1,38 @@
 """A set of CPUs (hardware threads), held as a bit mask and written the kernel's way: `0-3,8`."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self, final
 
-MAX_CPU = 8191  # NR_CPUS of the largest kernels that distributions ship (x86 maxsmp)
+MAX_CPU: Final = 8191  # NR_CPUS of the largest kernels that distributions ship (x86 maxsmp)
 
 
-@dataclass(frozen=True, slots=True, order=False)
+@final
 class CpuSet:
-    """A set of CPU numbers. `mask` has bit n set when CPU n belongs to it."""
+    """An immutable set of CPU numbers. `mask` has bit n set when CPU n belongs to it.
 
-    mask: int = 0
+    Not a dataclass, so that the message codec writes it as a CPU list and not as a number of 512 bits.
+    """
+
+    __slots__ = ("mask",)
+    mask: Final[int]
+
+    def __init__(self, mask: int = 0) -> None:
+        object.__setattr__(self, "mask", mask)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a CpuSet never changes: {name}")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CpuSet) and self.mask == other.mask
+
+    def __hash__(self) -> int:
+        return hash(self.mask)
+
+    def __repr__(self) -> str:
+        return f"CpuSet.parse({str(self)!r})"
+
+    def __reduce__(self) -> tuple[type[Self], tuple[int]]:
+        return (type(self), (self.mask,))
 
     @classmethod
     def of(cls, cpus: Iterable[int]) -> Self:
