@@ -4,14 +4,12 @@ Rule: "no room" is never an error; it is a `Refusal` value. Errors are for broke
 Every message is one sentence that says what was wrong and where; `hint` says what to do.
 """
 
-from typing import ClassVar
-
 
 class TopodError(Exception):
     """Base of every error that topod raises on purpose; never raised itself."""
 
-    code: ClassVar[str] = "error"
-    exit_status: ClassVar[int] = 1
+    code: str = "error"
+    exit_status: int = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)

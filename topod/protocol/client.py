@@ -1,0 +1,129 @@
+"""A blocking client: one request, one reply, one deadline."""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import zmq
+
+from topod.errors import DaemonUnavailableError, TopodError
+from topod.protocol.codec import (
+    MAX_MESSAGE_BYTES,
+    PROTOCOL_VERSION,
+    ProtocolError,
+    RequestEnvelope,
+    decode_event,
+    decode_reply,
+    encode,
+)
+from topod.protocol.replies import AnyReply, Failure
+from topod.protocol.requests import AnyRequest
+from topod.protocol.views import EventView
+
+
+def default_socket() -> Path:
+    """Return where topod listens unless told otherwise: `TOPOD_SOCKET`, else by user.
+
+    root: `/run/topod/topod.sock`; others: `$XDG_RUNTIME_DIR/topod/topod.sock`, else under `~/.topod`.
+    """
+    if os.environ.get("TOPOD_SOCKET"):
+        return Path(os.environ["TOPOD_SOCKET"])
+    if os.geteuid() == 0:
+        return Path("/run/topod/topod.sock")
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return (Path(runtime) / "topod" if runtime else Path.home() / ".topod") / "topod.sock"
+
+
+def events_socket(socket: Path) -> Path:
+    """Return the socket of the event stream that belongs to a request socket."""
+    return socket.with_name(socket.name + ".events")
+
+
+class RemoteError(TopodError):
+    """topod refused the request; carries the code and exit status that it gave."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.text, hint=failure.hint)
+        self.code = failure.code
+        self.exit_status = failure.exit_status
+
+
+class Client:
+    """A connection to one topod. Not thread-safe."""
+
+    def __init__(self, socket: Path | None = None) -> None:
+        self.path = socket or default_socket()
+        self._context = zmq.Context()
+        self._socket: zmq.Socket[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self._context.destroy(linger=0)
+
+    def ask(self, request: AnyRequest, timeout: float = 10.0) -> AnyReply:
+        """Send one request and return its reply within `timeout` seconds.
+
+        Raises `DaemonUnavailableError` when nobody answers, `RemoteError` when topod refuses.
+        """
+        wire = self._connect()
+        ident = uuid.uuid4().hex
+        wire.send(encode(RequestEnvelope(v=PROTOCOL_VERSION, id=ident, body=request)))
+        if not wire.poll(int(timeout * 1000)):
+            wire.close(linger=0)
+            self._socket = None
+            raise DaemonUnavailableError(
+                f"topod did not answer within {timeout:g} s on {self.path}", hint=_HINT
+            )
+        envelope = decode_reply(wire.recv())
+        if envelope.id != ident:
+            raise ProtocolError(f"a reply to another request came on {self.path}")
+        if isinstance(envelope.body, Failure):
+            raise RemoteError(envelope.body)
+        return envelope.body
+
+    def events(self) -> Iterator[EventView | None]:
+        """Yield events as they happen, for ever; None about every second without one.
+
+        The subscription is in force when the first value is yielded.
+        """
+        self._check()
+        wire = self._context.socket(zmq.SUB)
+        wire.set(zmq.LINGER, 0)
+        wire.set(zmq.SUBSCRIBE, b"")
+        wire.connect(f"ipc://{events_socket(self.path)}")
+        while True:
+            if wire.poll(1000):
+                _, data = wire.recv_multipart()
+                yield decode_event(data)
+            else:
+                yield None
+
+    def _connect(self) -> "zmq.Socket[bytes]":
+        if self._socket is None:
+            self._check()
+            self._socket = self._context.socket(zmq.REQ)
+            self._socket.set(zmq.LINGER, 0)
+            self._socket.set(zmq.MAXMSGSIZE, 16 * MAX_MESSAGE_BYTES)
+            self._socket.connect(f"ipc://{self.path}")
+        return self._socket
+
+    def _check(self) -> None:
+        try:
+            present = self.path.is_socket()
+        except PermissionError:
+            raise DaemonUnavailableError(f"no permission to reach topod at {self.path}", hint=_HINT) from None
+        if not present:
+            raise DaemonUnavailableError(f"no topod listens at {self.path}", hint=_HINT)
+        if not os.access(self.path, os.R_OK | os.W_OK):
+            raise DaemonUnavailableError(f"no permission to reach topod at {self.path}", hint=_HINT)
+
+
+_HINT = "start one with `topod`, or name its socket with --socket or TOPOD_SOCKET"

@@ -1,0 +1,81 @@
+"""What topod answers. Unknown fields are tolerated: an old topoctl reads a new topod."""
+
+from typing import Any
+
+import msgspec
+
+from topod.protocol.views import EventView, HostView, JobView
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """Base of the replies; exactly one answers each request."""
+
+
+class Welcome(Reply, frozen=True, kw_only=True, tag="welcome"):
+    """Who answers."""
+
+    version: str
+    protocol: int
+    host: str
+    emulated: bool
+    runtime: str
+    runtime_text: str
+    pid: int
+    state_dir: str
+    events_endpoint: str
+    generation: int
+    started_at: float
+
+
+class Jobs(Reply, frozen=True, kw_only=True, tag="jobs"):
+    """Jobs, oldest first."""
+
+    jobs: list[JobView]
+
+
+class Planned(Reply, frozen=True, kw_only=True, tag="planned"):
+    """What a job would get now. `plan` as in `JobView.plan`; `reason` says why it would wait."""
+
+    feasible: bool
+    plan: dict[str, Any] = {}
+    reason: str = ""
+    details: list[str] = []
+
+
+class Host(Reply, frozen=True, kw_only=True, tag="host"):
+    """The host now."""
+
+    host: HostView
+
+
+class LogChunk(Reply, frozen=True, kw_only=True, tag="log-chunk"):
+    """A piece of output. `ended`: nothing more will come after it."""
+
+    attempt: int
+    data: bytes
+    next_offset: int
+    ended: bool
+
+
+class Events(Reply, frozen=True, kw_only=True, tag="events"):
+    """Events, oldest first."""
+
+    events: list[EventView]
+
+
+class Done(Reply, frozen=True, kw_only=True, tag="done"):
+    """It is done and durable."""
+
+    text: str = ""
+
+
+class Failure(Reply, frozen=True, kw_only=True, tag="failure"):
+    """It was not done. `code` and `exit_status` are those of `topod.errors`."""
+
+    code: str
+    text: str
+    hint: str | None = None
+    exit_status: int = 1
+
+
+AnyReply = Welcome | Jobs | Planned | Host | LogChunk | Events | Done | Failure

@@ -1,0 +1,118 @@
+"""What topoctl may ask of topod. Unknown fields are refused: a typo is an error."""
+
+import msgspec
+
+from topod.model.job import JobSpec
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_unknown_fields=True):
+    """Base of the requests; `kind` names the class on the wire."""
+
+
+class Hello(Request, frozen=True, kw_only=True, tag="hello"):
+    """Who is there? Answer: `Welcome`."""
+
+
+class Submit(Request, frozen=True, kw_only=True, tag="submit"):
+    """Queue a job. Answer: `Jobs` with the new job, once it is durable."""
+
+    spec: JobSpec
+    token: str = ""
+    """Chosen by the client; a second submit with the same token answers with the first one's job."""
+
+
+class DryRun(Request, frozen=True, kw_only=True, tag="dry-run"):
+    """What would happen to this job now? Answer: `Planned`. Changes nothing."""
+
+    spec: JobSpec
+
+
+class ListJobs(Request, frozen=True, kw_only=True, tag="list-jobs"):
+    """The jobs that have not ended, or with `ended` the last `limit` that have. Answer: `Jobs`."""
+
+    ended: bool = False
+    limit: int = 100
+    user: str | None = None
+
+
+class GetJob(Request, frozen=True, kw_only=True, tag="get-job"):
+    """One job, ended or not. Answer: `Jobs` with one."""
+
+    job: int
+
+
+class WaitJob(Request, frozen=True, kw_only=True, tag="wait-job"):
+    """Answer with the job once its state is in `states` or it ended, or after `timeout` seconds."""
+
+    job: int
+    states: list[str] = []
+    timeout: float = 20.0
+
+
+class Cancel(Request, frozen=True, kw_only=True, tag="cancel"):
+    """Stop these jobs for good. Answer: `Jobs`."""
+
+    jobs: list[int]
+    by: str = ""
+
+
+class SetPriority(Request, frozen=True, kw_only=True, tag="set-priority"):
+    """Change the priority of a job that has not ended. Answer: `Jobs`."""
+
+    job: int
+    priority: int
+    by: str = ""
+
+
+class Drain(Request, frozen=True, kw_only=True, tag="drain"):
+    """Hand out no more: the whole host, or one GPU (index or UUID). Answer: `Done`."""
+
+    gpu: str | None = None
+    reason: str
+
+
+class Resume(Request, frozen=True, kw_only=True, tag="resume"):
+    """Undo `Drain`; on a GPU also clears quarantine. Answer: `Done`."""
+
+    gpu: str | None = None
+
+
+class GetHost(Request, frozen=True, kw_only=True, tag="get-host"):
+    """The host and who holds what. Answer: `Host`."""
+
+
+class ReadLog(Request, frozen=True, kw_only=True, tag="read-log"):
+    """Bytes of a job's output from `offset`; waits up to `wait` seconds for new ones. Answer: `LogChunk`."""
+
+    job: int
+    attempt: int | None = None
+    """None: the latest that was started."""
+    offset: int = 0
+    """Negative: that many bytes before the end."""
+    limit: int = 65536
+    wait: float = 0.0
+
+
+class ReadEvents(Request, frozen=True, kw_only=True, tag="read-events"):
+    """Events after `since`, oldest first; negative `since`: the last that many. Answer: `Events`."""
+
+    since: int = -50
+    limit: int = 1000
+    job: int | None = None
+
+
+AnyRequest = (
+    Hello
+    | Submit
+    | DryRun
+    | ListJobs
+    | GetJob
+    | WaitJob
+    | Cancel
+    | SetPriority
+    | Drain
+    | Resume
+    | GetHost
+    | ReadLog
+    | ReadEvents
+)

@@ -1,0 +1,86 @@
+"""What topod tells of its jobs and its host: the stable JSON that programs read.
+
+Fields are only ever added. Times are epoch seconds, sizes bytes.
+"""
+
+from typing import Any
+
+import msgspec
+
+from topod.model.job import JobSpec
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    """One job as `topoctl ps -o json` and `topoctl show -o json` print it."""
+
+    id: int
+    name: str
+    user: str
+    state: str
+    stage: str | None = None
+    reason: str = ""
+    priority: int
+    preemptible: bool = True
+    gpus: int
+    """GPUs asked for."""
+    affinity: str
+    policy: str
+    cpus: int | str
+    cpu_affinity: str
+    gpu_indices: list[int] = []
+    """GPUs held now, or last."""
+    gpu_uuids: list[str] = []
+    cpu_list: str = ""
+    submitted_at: float
+    placed_at: float | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    attempt: int = 0
+    starts: int = 0
+    preemptions: int = 0
+    failures: int = 0
+    exit_code: int | None = None
+    gpu_seconds: float = 0.0
+    victims: list[int] = []
+    handle: str | None = None
+    plan: dict[str, Any] = {}
+    spec: JobSpec
+
+
+class EventView(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the host's story. `seq` counts up by one and is never reused."""
+
+    seq: int
+    at: float
+    name: str
+    job: int | None
+    text: str
+    data: dict[str, Any] = {}
+
+
+class HostView(msgspec.Struct, frozen=True, kw_only=True):
+    """The host now: `document` is a host document (see docs/reference/host-document.md)."""
+
+    name: str
+    emulated: bool
+    runtime: str
+    drain: str | None
+    generation: int
+    document: dict[str, Any]
+    gpus: list["GpuView"]
+    notes: list[str] = []
+
+
+class GpuView(msgspec.Struct, frozen=True, kw_only=True):
+    """One GPU now. `state`: free, held, releasing, reserved, foreign, unhealthy, drained, quarantined."""
+
+    index: int
+    uuid: str
+    name: str
+    numa_node: int | None
+    state: str
+    job: int | None = None
+    next_job: int | None = None
+    """The job it is reserved for while another still holds it."""
+    priority: int | None = None
+    reason: str = ""
