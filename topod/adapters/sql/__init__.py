@@ -1,0 +1,1 @@
+"""The schema of the state database, one numbered file per version."""

@@ -1,0 +1,94 @@
+"""Opening the state database: its settings, its versions, its errors in plain words."""
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+
+from topod.errors import StoreError
+
+BUSY_SECONDS = 10.0
+
+
+def open_connection(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Return a connection that commits only on request; a writer's commits survive a power cut."""
+    with plainly(path, "open"):
+        connection = sqlite3.connect(
+            path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA foreign_keys = ON")
+            if read_only:
+                connection.execute("PRAGMA query_only = ON")
+            else:
+                # A damaged file must be refused before anything, the journal mode included, is written to it.
+                _check(connection, path)
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA journal_size_limit = 16777216")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Apply the migrations that the database has not seen, each in a transaction of its own."""
+    scripts = _scripts()
+    newest = max(scripts)
+    with plainly(path, "read"):
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > newest:
+        raise StoreError(
+            f"{path} was written by a newer topod: schema {version}, this topod knows {newest}",
+            hint="start the newer topod, or name another state folder with --state-dir",
+        )
+    with plainly(path, "upgrade"):
+        for number in range(version + 1, newest + 1):
+            connection.executescript(
+                f"BEGIN IMMEDIATE;\n{scripts[number]}\nPRAGMA user_version = {number};\nCOMMIT;"
+            )
+
+
+@contextmanager
+def plainly(path: Path, verb: str) -> Iterator[None]:
+    """Turn SQLite's exceptions into one line that says what, where and what to do."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        text = str(error)
+        hint = next((hint for words, hint in _HINTS if words in text), None)
+        raise StoreError(f"cannot {verb} {path}: {text}", hint=hint) from error
+
+
+DAMAGED = "move the file away, or restore it from a copy; topod leaves it as it is"
+_HINTS = (
+    ("disk is full", "free some space; topod goes on by itself then"),
+    ("readonly", "check the permissions of the state folder and that its file system is writable"),
+    ("unable to open", "check that the state folder exists and that this user may write to it"),
+    ("not a database", DAMAGED),
+    ("malformed", DAMAGED),
+    ("locked", "another program holds the database open"),
+)
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise StoreError(f"{path} is damaged: {verdict}".replace("\n", " "), hint=DAMAGED)
+
+
+def _scripts() -> dict[int, str]:
+    folder = resources.files("topod.adapters.sql") / "migrations"
+    found = {}
+    for entry in folder.iterdir():
+        if match := re.fullmatch(r"(\d{4})_\w+\.sql", entry.name):
+            found[int(match[1])] = _for_this_sqlite(entry.read_text())
+    return found
+
+
+def _for_this_sqlite(script: str) -> str:
+    # STRICT tables came with SQLite 3.37 (2021); older ones run the same schema unchecked.
+    return script if sqlite3.sqlite_version_info >= (3, 37) else script.replace(") STRICT;", ");")
