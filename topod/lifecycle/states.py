@@ -83,6 +83,14 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """The container of an attempt that ended; it goes once its log is complete."""
+
+    attempt: int
+    handle: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One job of this host and everything topod must remember of it. Times are epoch seconds."""
 
@@ -122,8 +130,9 @@ class Job:
     """GPU time used by the attempts that ended."""
     placed_at: float | None = None
     """When its present plan was decided."""
-    collect: bool = False
-    """An ended attempt's container is still to be removed."""
+    pull_failures: int = 0
+    leftovers: tuple[Leftover, ...] = ()
+    """Containers of ended attempts that are still to be removed."""
 
     @property
     def priority(self) -> int:

@@ -1,0 +1,40 @@
+"""Questions about a job that is not queued: can it ever run here, and what would happen to it now?"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from topod.flextopo.tables import TopologyTables
+from topod.lifecycle.explaining import plan_data
+from topod.lifecycle.holdings import occupancy
+from topod.lifecycle.states import HostState
+from topod.model.job import JobSpec
+from topod.model.occupancy import Occupancy
+from topod.model.plan import Plan
+from topod.preemption.search import plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What a job would get if it were submitted now."""
+
+    feasible: bool
+    plan: dict[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    details: tuple[str, ...] = ()
+
+
+def admit(tables: TopologyTables, spec: JobSpec) -> str | None:
+    """Return why the job can never run on this host, even if it were empty and healthy; None if it can."""
+    answer = plan(tables, Occupancy(), spec.request)
+    return None if isinstance(answer, Plan) else answer.reason
+
+
+def dry_run(tables: TopologyTables, state: HostState, spec: JobSpec, now: float) -> Preview:
+    """Return what the planner would decide for the job now; the queue before it is not looked at."""
+    taken = occupancy(tables.topology, state.jobs, state.marks, now)
+    answer = plan(tables, taken, spec.request)
+    if not isinstance(answer, Plan):
+        return Preview(feasible=False, reason=answer.reason, details=answer.details)
+    data = plan_data(tables, taken, spec.request, answer)
+    reason = "" if state.drain is None else f"the host is drained: {state.drain}"
+    return replace(Preview(feasible=state.drain is None), plan=data, reason=reason)

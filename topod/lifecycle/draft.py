@@ -1,0 +1,99 @@
+"""The working copy of one step: what the handlers change before it becomes an `Outcome`.
+
+It lives only inside `step`; nobody outside ever sees a half-changed state.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from topod.flextopo.tables import TopologyTables
+from topod.lifecycle.effects import Effect, Notice
+from topod.lifecycle.outcome import Outcome
+from topod.lifecycle.states import ENDED, HOLDING, HostState, Job, Mark, MarkKind
+from topod.model.job import JobId
+
+
+class Draft:
+    """A host state being changed at the moment `now` (epoch seconds)."""
+
+    def __init__(self, tables: TopologyTables, state: HostState, now: float) -> None:
+        self.tables = tables
+        self.now = now
+        self.drain = state.drain
+        self.marks: Mapping[str, tuple[Mark, ...]] = state.marks
+        self.next_job = state.next_job
+        self.jobs = dict(state.jobs)
+        self.effects: list[Effect] = []
+        self.notices: list[Notice] = []
+        self._before = state
+        self._touched: dict[JobId, Job] = {}
+
+    def get(self, job: JobId | None) -> Job | None:
+        """Return a job that has not been put to rest, or None."""
+        return None if job is None else self.jobs.get(job)
+
+    def put(self, job: Job) -> Job:
+        """Store a changed job."""
+        self.jobs[job.id] = job
+        self._touched[job.id] = job
+        return job
+
+    def all(self) -> Iterator[Job]:
+        """Yield every job, lowest id first, as it was when the loop began."""
+        yield from sorted(self.jobs.values(), key=lambda job: job.id)
+
+    def holding(self) -> Iterator[Job]:
+        """Yield the jobs that hold an allocation."""
+        return (job for job in self.all() if job.state in HOLDING)
+
+    def do(self, effect: Effect) -> None:
+        """Add something that the daemon must do once this step is durable."""
+        self.effects.append(effect)
+
+    def note(self, name: str, job: Job | None, text: str, **data: object) -> None:
+        """Add one line to the host's story."""
+        self.notices.append(
+            Notice(name=name, job=job.id if job else None, text=text, data=tuple(data.items()))
+        )
+
+    def mark(self, uuid: str, mark: Mark) -> None:
+        """Keep a GPU from being handed out; replaces a mark of the same kind."""
+        others = tuple(old for old in self.marks.get(uuid, ()) if old.kind is not mark.kind)
+        self.marks = {**self.marks, uuid: (*others, mark)}
+
+    def unmark(self, uuid: str, kind: MarkKind | None = None, job: JobId | None = None) -> bool:
+        """Remove the marks of one kind (None: all), only those made for `job` if given."""
+        old = self.marks.get(uuid, ())
+        kept = tuple(
+            mark
+            for mark in old
+            if (kind is not None and mark.kind is not kind) or (job is not None and mark.job != job)
+        )
+        rest = {other: marks for other, marks in self.marks.items() if other != uuid}
+        self.marks = {**rest, uuid: kept} if kept else rest
+        return kept != old
+
+    def finish(self) -> Outcome:
+        """Return the outcome; jobs that ended and left nothing behind are put to rest."""
+        changed = tuple(
+            job for _, job in sorted(self._touched.items()) if self._before.jobs.get(job.id) != job
+        )
+        for job in changed:
+            if job.state in ENDED and not job.leftovers:
+                del self.jobs[job.id]
+        host_changed = (self.drain, self.marks, self.next_job) != (
+            self._before.drain,
+            self._before.marks,
+            self._before.next_job,
+        )
+        state = self._before
+        if changed or host_changed or self.notices:
+            state = replace(
+                self._before,
+                generation=self._before.generation + 1,
+                next_job=self.next_job,
+                jobs=self.jobs,
+                marks=self.marks,
+                drain=self.drain,
+            )
+        return Outcome(state=state, effects=tuple(self.effects), notices=tuple(self.notices), changed=changed)

@@ -1,0 +1,63 @@
+"""Plans as plain data and as sentences, for the record of a job and for people."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from topod.flextopo.tables import TopologyTables
+from topod.model.occupancy import Occupancy
+from topod.model.plan import Cost, Plan
+from topod.model.request import ResourceRequest
+from topod.preemption.explain import explain
+
+
+def cost_data(cost: Cost) -> dict[str, Any]:
+    """Return the cost keys by name, in the order in which they are compared."""
+    return {
+        "victims": [list(level) for level in cost.victims],
+        "affinity_steps": cost.affinity_steps,
+        "cpu_affinity_steps": cost.cpu_affinity_steps,
+        "stranded_gpus": cost.stranded_gpus,
+        "work_lost_gpu_seconds": cost.work_lost / 1000,
+        "weakest_link": cost.weakest_link,
+        "link_sum": cost.link_sum,
+        "left": [list(groups) for groups in cost.left],
+        "gpus": list(cost.gpus),
+    }
+
+
+def _core_data(plan: Plan) -> dict[str, Any]:
+    return {
+        "gpus": list(plan.gpus),
+        "cpus": str(plan.cpus),
+        "victims": list(plan.victims),
+        "affinity": plan.affinity.value,
+        "cpu_affinity": plan.cpu_affinity.value,
+        "satisfied": plan.satisfied,
+        "cost": cost_data(plan.cost),
+    }
+
+
+def plan_data(
+    tables: TopologyTables, occupancy: Occupancy, request: ResourceRequest, plan: Plan
+) -> dict[str, Any]:
+    """Return a plan with its reasons: victims with why, cost key by key, the best rejected alternative."""
+    reasons = explain(tables, occupancy, request, plan)
+    data = _core_data(plan)
+    data["because"] = list(reasons.lines)
+    data["alternative"] = None
+    if reasons.alternative is not None:
+        data["alternative"] = {
+            **_core_data(reasons.alternative),
+            "rejected_because": reasons.rejected_because,
+        }
+    return data
+
+
+def plan_text(data: Mapping[str, Any]) -> str:
+    """Say in one sentence what a plan does."""
+    where = f"GPUs {','.join(map(str, data['gpus']))}" if data["gpus"] else "no GPUs"
+    if data["cpus"]:
+        where += f", CPUs {data['cpus']}"
+    met = "" if data["satisfied"] else " (affinity missed)"
+    stops = f", stopping {', '.join(f'job {v}' for v in data['victims'])}" if data["victims"] else ""
+    return f"{where}, affinity {data['affinity']}{met}{stops}"

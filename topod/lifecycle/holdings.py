@@ -1,0 +1,107 @@
+"""From the state of the jobs to the planner's view of the host."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from topod.lifecycle.states import HOLDING, Job, JobState, Mark, MarkKind, Stage, StopPhase
+from topod.model.cpuset import CpuSet
+from topod.model.job import Allocation, JobId
+from topod.model.occupancy import Block, Holder, Occupancy
+from topod.model.topology import Topology
+
+
+def gpu_mask(indices: Iterable[int]) -> int:
+    """Return the bit mask of GPU indices."""
+    mask = 0
+    for index in indices:
+        mask |= 1 << index
+    return mask
+
+
+def overlaps(a: Allocation, b: Allocation) -> bool:
+    """Say whether two allocations share a GPU or a pinned CPU."""
+    return bool(set(a.gpus) & set(b.gpus)) or bool(a.cpus & b.cpus)
+
+
+def occupancy(
+    topology: Topology,
+    jobs: Mapping[JobId, Job],
+    marks: Mapping[str, tuple[Mark, ...]],
+    now: float,
+    *,
+    without: JobId | None = None,
+) -> Occupancy:
+    """Return who holds what, as if job `without` held nothing.
+
+    A stopping job counts as gone: what is being released costs nothing. While a job's container is made,
+    its victims still run; what it will take from them is already its own.
+    """
+    holders: list[Holder] = []
+    blocks = list(_mark_blocks(topology, marks))
+    claimed: dict[JobId, Allocation] = {}
+    for job in sorted(jobs.values(), key=lambda job: job.id):
+        if job.id != without and job.state is JobState.STARTING and job.allocation is not None:
+            claimed |= dict.fromkeys(job.victims, job.allocation)
+    for job in sorted(jobs.values(), key=lambda job: job.id):
+        if job.id == without or job.state not in HOLDING or job.allocation is None:
+            continue
+        if job.state is JobState.STOPPING:
+            if job.stop is not None and job.stop.phase is StopPhase.STUCK:
+                reason = f"held by {job.label}, which does not stop"
+                blocks.append(
+                    Block(reason=reason, gpus=gpu_mask(job.allocation.gpu_indices), cpus=job.allocation.cpus)
+                )
+            continue
+        holder = _holder(job, job.allocation, now)
+        taken = claimed.get(job.id)
+        if taken is not None and job.state is JobState.RUNNING:
+            holder = replace(
+                holder,
+                gpus=holder.gpus & ~gpu_mask(taken.gpu_indices),
+                cpus=holder.cpus - taken.cpus,
+            )
+        holders.append(holder)
+    return Occupancy(holders=tuple(holders), blocks=tuple(blocks))
+
+
+def _holder(job: Job, allocation: Allocation, now: float) -> Holder:
+    protection = ""
+    if not job.spec.preemptible:
+        protection = "not preemptible"
+    elif job.state is JobState.STARTING and job.stage is Stage.CREATING and job.victims:
+        protection = "being placed just now"
+    elif job.state is JobState.RUNNING and job.started_at is not None:
+        left = job.started_at + job.spec.min_runtime_seconds - now
+        if left > 0:
+            protection = f"protected for {left:.0f} s more"
+    return Holder(
+        job=str(job.id),
+        priority=job.priority,
+        gpus=gpu_mask(allocation.gpu_indices),
+        cpus=allocation.cpus,
+        evictable=not protection,
+        protection=protection,
+        work=work_lost(job, now),
+    )
+
+
+def work_lost(job: Job, now: float) -> int:
+    """Return the GPU-milliseconds lost if the job is stopped now: since its start or last checkpoint."""
+    if job.state is not JobState.RUNNING or job.started_at is None or job.allocation is None:
+        return 0
+    since = max(job.started_at, job.checkpoint_at or 0.0)
+    return max(0, round((now - since) * 1000)) * len(job.allocation.gpus)
+
+
+def _mark_blocks(topology: Topology, marks: Mapping[str, tuple[Mark, ...]]) -> Iterable[Block]:
+    index = {gpu.uuid: gpu.index for gpu in topology.gpus}
+    for uuid, reasons in sorted(marks.items()):
+        if uuid in index and reasons:
+            worst = min(reasons, key=lambda mark: list(MarkKind).index(mark.kind))
+            text = f"{worst.kind.value}: {worst.reason}" if worst.reason else worst.kind.value
+            yield Block(reason=text, gpus=1 << index[uuid])
+
+
+def memory_nodes(topology: Topology, cpus: CpuSet) -> tuple[int, ...]:
+    """Return the NUMA nodes that the CPUs belong to."""
+    return tuple(node.id for node in topology.numa_nodes if node.cpus & cpus)

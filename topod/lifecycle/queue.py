@@ -1,0 +1,150 @@
+"""Who starts next: the order of the queue, placement, and backfill that delays nobody.
+
+Rule: the first job that must wait keeps its target GPUs and CPUs. A job behind it may use them only when it
+could be evicted for it at once; so backfill never delays the job that waits.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from topod.lifecycle.draft import Draft
+from topod.lifecycle.effects import Create
+from topod.lifecycle.explaining import plan_data, plan_text
+from topod.lifecycle.holdings import gpu_mask, memory_nodes, occupancy
+from topod.lifecycle.states import Job, JobState, Stage
+from topod.lifecycle.transitions import moved
+from topod.model.job import Allocation, JobId
+from topod.model.occupancy import Block, Occupancy
+from topod.model.plan import Plan, Refusal
+from topod.model.request import CpuAffinity, ResourceRequest
+from topod.preemption.search import plan
+
+LOWEST: Final = -(1 << 62)
+
+
+def queue_key(job: Job) -> tuple[int, bool, float, int]:
+    """Order the queue: priority, victims whose preemptor gave up, submit time, id."""
+    return (-job.priority, not job.restart_first, job.submitted_at, job.id)
+
+
+def run_queue(draft: Draft) -> None:
+    """Place every pending job that can start now, and give every other one its reason."""
+    pending = sorted((job for job in draft.all() if job.state is JobState.PENDING), key=queue_key)
+    if not pending:
+        return
+    refused: dict[tuple[object, ...], Refusal] = {}
+    hold: tuple[Job, Block] | None = None
+    for job in pending:
+        wait = _not_ready(draft, job)
+        if wait is not None:
+            _wait(draft, job, wait)
+            continue
+        blocks = () if hold is None or _yields_to(job, hold[0]) else (hold[1],)
+        key = (job.spec.request, bool(blocks))
+        answer = refused.get(key) or _plan(draft, job, blocks)
+        if isinstance(answer, Plan):
+            place(draft, job, answer)
+            refused.clear()
+            continue
+        refused[key] = answer
+        _wait(draft, job, answer.reason)
+        if hold is None:
+            target = _target(draft, job)
+            hold = None if target is None else (job, target)
+
+
+def _not_ready(draft: Draft, job: Job) -> str | None:
+    if draft.drain is not None:
+        return f"the host is drained: {draft.drain}"
+    if not job.image_ready:
+        return job.reason if job.pull_failures else f"pulling image {job.spec.image}"
+    if job.not_before > draft.now:
+        return job.reason
+    return None
+
+
+def _wait(draft: Draft, job: Job, reason: str) -> None:
+    if job.reason != reason:
+        draft.put(replace(job, reason=reason))
+
+
+def _plan(draft: Draft, job: Job, blocks: tuple[Block, ...]) -> Plan | Refusal:
+    return plan(draft.tables, _occupancy(draft, blocks), job.spec.request)
+
+
+def _occupancy(draft: Draft, blocks: tuple[Block, ...] = ()) -> Occupancy:
+    now = occupancy(draft.tables.topology, draft.jobs, draft.marks, draft.now)
+    return replace(now, blocks=(*now.blocks, *blocks)) if blocks else now
+
+
+def _yields_to(job: Job, waiting: Job) -> bool:
+    """Say whether `job` could be evicted for `waiting` the moment that one can start."""
+    return job.spec.preemptible and job.priority < waiting.priority and job.spec.min_runtime_seconds == 0
+
+
+def _target(draft: Draft, job: Job) -> Block | None:
+    """Return the GPUs and CPUs that a waiting job waits for: those with the fewest jobs to outlast."""
+    now = _occupancy(draft)
+    gone = tuple(replace(holder, priority=LOWEST, evictable=True) for holder in now.holders)
+    answer = plan(draft.tables, replace(now, holders=gone), job.spec.request)
+    if isinstance(answer, Refusal):
+        return None
+    return Block(reason=f"kept for {job.label}", gpus=gpu_mask(answer.gpus), cpus=answer.cpus)
+
+
+def place(draft: Draft, job: Job, answer: Plan) -> None:
+    """Reserve the plan's GPUs and CPUs for the job; first of all its container is made."""
+    allocation = allocate(draft, answer, job.spec.request)
+    data = plan_data(draft.tables, _occupancy(draft), job.spec.request, answer)
+    victims = tuple(JobId(int(name)) for name in answer.victims)
+    job = moved(
+        job,
+        JobState.STARTING,
+        reason="its container is being made",
+        attempt=job.attempt + 1,
+        allocation=allocation,
+        stage=Stage.CREATING,
+        stage_since=draft.now,
+        placed_at=draft.now,
+        victims=victims,
+        plan=data,
+        handle=None,
+        restart_first=False,
+        not_before=0.0,
+    )
+    draft.put(job)
+    draft.note("job.placed", job, f"{job.label}: {plan_text(data)}", plan=data)
+    draft.do(Create(job=job.id, attempt=job.attempt, spec=job.spec, allocation=allocation))
+
+
+def allocate(draft: Draft, answer: Plan, request: ResourceRequest) -> Allocation:
+    """Return what a plan gives: UUIDs instead of indices, and memory bound where CPUs are NUMA-local."""
+    topology = draft.tables.topology
+    bind = request.cpu_affinity is CpuAffinity.NUMA and answer.cpu_affinity is CpuAffinity.NUMA
+    return Allocation(
+        gpus=tuple(topology.gpus[index].uuid for index in answer.gpus),
+        gpu_indices=answer.gpus,
+        cpus=answer.cpus,
+        memory_nodes=memory_nodes(topology, answer.cpus) if bind and answer.cpus else (),
+    )
+
+
+def still_good(draft: Draft, job: Job) -> tuple[JobId, ...] | None:
+    """Return the victims to stop for a job whose container is ready; None when it must be placed anew.
+
+    While the container was made the world may have moved: a victim ended, a GPU fell ill. No victim is
+    stopped that planning again would not name.
+    """
+    assert job.allocation is not None
+    now = occupancy(draft.tables.topology, draft.jobs, draft.marks, draft.now, without=job.id)
+    mask = gpu_mask(job.allocation.gpu_indices)
+    if any(block.gpus & mask for block in now.blocks):
+        return None
+    if not job.victims:
+        return ()
+    fresh = plan(draft.tables, now, job.spec.request)
+    if isinstance(fresh, Refusal):
+        return None
+    if (fresh.gpus, fresh.cpus) != (job.allocation.gpu_indices, job.allocation.cpus):
+        return None
+    return tuple(JobId(int(name)) for name in fresh.victims)

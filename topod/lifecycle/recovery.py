@@ -1,0 +1,115 @@
+"""The daemon came back: what the state remembers is compared with what really runs.
+
+Every effect that may not have been carried out is given again (effects are idempotent), and what happened
+meanwhile is turned into the events that were missed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from topod.lifecycle import events as ev
+from topod.lifecycle.draft import Draft
+from topod.lifecycle.effects import (
+    CheckDevices,
+    Collect,
+    Create,
+    Deliver,
+    Launch,
+    PullImage,
+    RemoveStray,
+    RunHook,
+)
+from topod.lifecycle.states import Job, JobState, Stage, StopPhase
+from topod.model.container import ContainerStatus, Observed, Signal
+from topod.model.job import JobId
+
+
+def recover(draft: Draft, event: ev.Recovered) -> Iterator[ev.Event]:
+    """Repeat the outstanding effects and yield the events that were missed, job by job."""
+    seen: dict[tuple[JobId, int], Observed] = {(c.job, c.attempt): c for c in event.containers}
+    known: set[str] = set()
+    for job in draft.all():
+        for left in job.leftovers:
+            known.add(left.handle)
+            draft.do(Collect(job=job.id, attempt=left.attempt, handle=left.handle))
+        container = seen.get((job.id, job.attempt))
+        if container is not None and job.state in (JobState.STARTING, JobState.RUNNING, JobState.STOPPING):
+            known.add(container.handle)
+        yield from _recover_job(draft, job, container)
+    for container in event.containers:
+        if container.handle not in known:
+            draft.note("container.stray", None, f"removing {container.handle}: no job answers for it")
+            draft.do(RemoveStray(handle=container.handle))
+    draft.note("host.recovered", None, f"topod is back; {len(event.containers)} containers found")
+
+
+def _recover_job(draft: Draft, job: Job, container: Observed | None) -> Iterator[ev.Event]:
+    match job.state:
+        case JobState.PENDING:
+            if not job.image_ready:
+                draft.put(replace(job, not_before=0.0))
+                draft.do(PullImage(job=job.id, spec=job.spec))
+        case JobState.STARTING:
+            yield from _recover_starting(draft, job, container)
+        case JobState.RUNNING:
+            if container is None:
+                yield ev.Exited(job=job.id, attempt=job.attempt, exit_code=None)
+            elif container.status is not ContainerStatus.RUNNING:
+                yield _exit_of(container)
+        case JobState.STOPPING:
+            yield from _recover_stopping(draft, job, container)
+        case _:
+            pass
+
+
+def _recover_starting(draft: Draft, job: Job, container: Observed | None) -> Iterator[ev.Event]:
+    assert job.allocation is not None
+    if job.stage is Stage.LAUNCHING:
+        if container is None:
+            yield ev.Exited(job=job.id, attempt=job.attempt, exit_code=None)
+        elif container.status is ContainerStatus.CREATED:
+            draft.do(Launch(job=job.id, attempt=job.attempt, handle=container.handle))
+        else:
+            at = container.started_at if container.started_at is not None else draft.now
+            yield ev.Started(job=job.id, attempt=job.attempt, at=at)
+            if container.status is ContainerStatus.EXITED:
+                yield _exit_of(container)
+        return
+    if container is None or job.stage is Stage.CREATING:
+        # Making it again gives the same container when it is there already.
+        draft.put(replace(job, stage=Stage.CREATING))
+        draft.do(Create(job=job.id, attempt=job.attempt, spec=job.spec, allocation=job.allocation))
+    elif job.stage is Stage.CHECKING:
+        draft.do(CheckDevices(job=job.id, attempt=job.attempt, gpus=job.allocation.gpus))
+
+
+def _recover_stopping(draft: Draft, job: Job, container: Observed | None) -> Iterator[ev.Event]:
+    if container is None or container.status is not ContainerStatus.RUNNING or job.stop is None:
+        if container is not None and container.status is ContainerStatus.EXITED:
+            yield _exit_of(container)
+        else:
+            yield ev.Exited(job=job.id, attempt=job.attempt, exit_code=None)
+        return
+    hook = job.spec.checkpoint
+    if job.stop.phase is StopPhase.HOOK and hook is not None:
+        draft.do(
+            RunHook(
+                job=job.id,
+                attempt=job.attempt,
+                handle=container.handle,
+                command=hook.command,
+                timeout_seconds=hook.timeout_seconds,
+            )
+        )
+        return
+    signal = Signal.KILL if job.stop.phase in (StopPhase.KILL, StopPhase.STUCK) else Signal.TERM
+    draft.do(Deliver(job=job.id, attempt=job.attempt, handle=container.handle, signal=signal))
+
+
+def _exit_of(container: Observed) -> ev.Exited:
+    return ev.Exited(
+        job=container.job,
+        attempt=container.attempt,
+        exit_code=container.exit_code,
+        out_of_memory=container.out_of_memory,
+    )

@@ -1,0 +1,229 @@
+"""Stopping a job: hook, SIGTERM, grace, SIGKILL, and what becomes of it afterwards."""
+
+from dataclasses import replace
+from typing import Final
+
+from topod.lifecycle.draft import Draft
+from topod.lifecycle.effects import Collect, Deliver, RunHook
+from topod.lifecycle.states import (
+    Job,
+    JobState,
+    Leftover,
+    Mark,
+    MarkKind,
+    Stage,
+    Stop,
+    StopCause,
+    StopPhase,
+)
+from topod.lifecycle.transitions import moved
+from topod.model.container import Signal
+from topod.model.job import JobId, OnPreempt, RestartPolicy
+
+KILL_SECONDS: Final = 30.0
+"""How long a job may take to vanish after SIGKILL before its GPUs are quarantined."""
+HOOK_MARGIN_SECONDS: Final = 5.0
+"""A hook that its runtime should have ended is given up after this much more."""
+BACK_OFF_SECONDS: Final = 5.0
+BACK_OFF_LIMIT_SECONDS: Final = 300.0
+
+
+def back_off(failures: int) -> float:
+    """Return how many seconds to wait after so many failures in a row."""
+    return float(min(BACK_OFF_LIMIT_SECONDS, BACK_OFF_SECONDS * 2 ** max(0, failures - 1)))
+
+
+def begin_stop(draft: Draft, job: Job, cause: StopCause, reason: str, by: JobId | None = None) -> Job:
+    """Start to stop a job in any state that has not ended, and return it."""
+    if job.state in (JobState.PENDING, JobState.PREEMPTED):
+        if cause is not StopCause.CANCEL:
+            return job
+        return _end(draft, job, JobState.CANCELLED, reason)
+    if job.state is JobState.STARTING and job.stage is not Stage.LAUNCHING:
+        if cause is StopCause.CANCEL:
+            return _end(draft, job, JobState.CANCELLED, reason)
+        return unplace(draft, job, reason, preempted=True)
+    if job.state is JobState.STOPPING:
+        assert job.stop is not None
+        if cause is StopCause.CANCEL and job.stop.cause is not StopCause.CANCEL:
+            stop = replace(job.stop, cause=cause, reason=reason)
+            return draft.put(replace(job, stop=stop, reason=reason))
+        return job
+    stop = Stop(cause=cause, by=by, reason=reason, since=draft.now, phase=StopPhase.HOOK, deadline=None)
+    job = draft.put(moved(job, JobState.STOPPING, stop=stop, reason=reason))
+    draft.note("job.stopping", job, f"{job.label} is told to stop: {reason}", cause=cause.value, by=by)
+    hook = job.spec.checkpoint
+    if cause is StopCause.PREEMPT and hook is not None and job.stage is None and job.handle is not None:
+        deadline = draft.now + hook.timeout_seconds + HOOK_MARGIN_SECONDS
+        draft.do(
+            RunHook(
+                job=job.id,
+                attempt=job.attempt,
+                handle=job.handle,
+                command=hook.command,
+                timeout_seconds=hook.timeout_seconds,
+            )
+        )
+        return draft.put(replace(job, stop=replace(stop, deadline=deadline)))
+    return terminate(draft, job)
+
+
+def terminate(draft: Draft, job: Job) -> Job:
+    """Send SIGTERM and let the grace time run."""
+    return _enter(draft, job, StopPhase.TERM, Signal.TERM, job.spec.grace_seconds)
+
+
+def _enter(draft: Draft, job: Job, phase: StopPhase, signal: Signal, seconds: float) -> Job:
+    assert job.stop is not None
+    assert job.handle is not None
+    draft.do(Deliver(job=job.id, attempt=job.attempt, handle=job.handle, signal=signal))
+    draft.note("job.signalled", job, f"{signal.value} to {job.label}", signal=signal.value)
+    return draft.put(replace(job, stop=replace(job.stop, phase=phase, deadline=draft.now + seconds)))
+
+
+def advance_stop(draft: Draft, job: Job) -> None:
+    """Go on to the next phase of a stop whose deadline has passed."""
+    assert job.stop is not None
+    match job.stop.phase:
+        case StopPhase.HOOK:
+            draft.note("hook.expired", job, f"the checkpoint hook of {job.label} did not end in time")
+            terminate(draft, job)
+        case StopPhase.TERM:
+            _enter(draft, job, StopPhase.KILL, Signal.KILL, KILL_SECONDS)
+        case StopPhase.KILL:
+            draft.put(replace(job, stop=replace(job.stop, phase=StopPhase.STUCK, deadline=None)))
+            text = f"{job.label} survives SIGKILL"
+            for uuid in job.allocation.gpus if job.allocation else ():
+                mark = Mark(kind=MarkKind.QUARANTINED, reason=text, since=draft.now, job=job.id)
+                draft.mark(uuid, mark)
+            draft.note("job.stuck", job, f"{text}; its GPUs are quarantined")
+        case StopPhase.STUCK:
+            pass
+
+
+def unplace(draft: Draft, job: Job, reason: str, *, not_before: float = 0.0, preempted: bool = False) -> Job:
+    """Put a starting job whose command never ran back into the queue; its reservation is gone."""
+    draft.note("job.unplaced", job, f"{job.label} goes back into the queue: {reason}")
+    return draft.put(
+        moved(
+            _left_behind(draft, job),
+            JobState.PENDING,
+            reason=reason,
+            allocation=None,
+            stage=None,
+            victims=(),
+            placed_at=None,
+            not_before=not_before,
+            preemptions=job.preemptions + preempted,
+        )
+    )
+
+
+def _left_behind(draft: Draft, job: Job) -> Job:
+    """Return the job without its container, which will be collected."""
+    if job.handle is None:
+        return job
+    draft.do(Collect(job=job.id, attempt=job.attempt, handle=job.handle))
+    leftover = Leftover(attempt=job.attempt, handle=job.handle)
+    return replace(job, handle=None, leftovers=(*job.leftovers, leftover))
+
+
+def _end(draft: Draft, job: Job, state: JobState, reason: str, exit_code: int | None = None) -> Job:
+    job = moved(
+        _left_behind(draft, job),
+        state,
+        reason=reason,
+        exit_code=exit_code,
+        ended_at=draft.now,
+        stage=None,
+        victims=(),
+        stop=None,
+    )
+    draft.note(f"job.{state.value}", job, f"{job.label} {state.value}: {reason}", exit_code=exit_code)
+    return draft.put(job)
+
+
+def fail(draft: Draft, job: Job, reason: str) -> Job:
+    """End a job that could not be started."""
+    return _end(draft, job, JobState.FAILED, reason)
+
+
+def exited(draft: Draft, job: Job, exit_code: int | None, *, out_of_memory: bool) -> None:
+    """Decide what becomes of a running or stopping job whose container ended."""
+    used = max(0.0, draft.now - job.started_at) if job.started_at is not None else 0.0
+    gpus = job.allocation.gpus if job.allocation else ()
+    job = draft.put(replace(job, gpu_seconds=job.gpu_seconds + used * len(gpus)))
+    stop = job.stop
+    if stop is not None and stop.phase is StopPhase.STUCK:
+        for uuid in gpus:
+            draft.unmark(uuid, MarkKind.QUARANTINED, job.id)
+    # A victim that ends while its hook still runs has not been told to stop: it ended by itself.
+    if stop is None or (stop.phase is StopPhase.HOOK and exit_code is not None):
+        _ended_by_itself(draft, job, exit_code, out_of_memory=out_of_memory)
+        return
+    match stop.cause:
+        case StopCause.CANCEL:
+            _end(draft, job, JobState.CANCELLED, stop.reason, exit_code)
+        case StopCause.TIME_LIMIT:
+            _end(draft, job, JobState.FAILED, stop.reason, exit_code)
+        case StopCause.PREEMPT:
+            job = replace(job, preemptions=job.preemptions + 1, exit_code=exit_code)
+            if job.spec.on_preempt is OnPreempt.CANCEL:
+                _end(draft, job, JobState.CANCELLED, stop.reason, exit_code)
+                return
+            draft.note("job.preempted", job, f"{job.label} stopped: {stop.reason}", by=stop.by)
+            draft.put(
+                moved(
+                    _left_behind(draft, job),
+                    JobState.PREEMPTED,
+                    reason=f"{stop.reason}; back in the queue when that one runs",
+                    allocation=None,
+                    stage=None,
+                )
+            )
+
+
+def _ended_by_itself(draft: Draft, job: Job, exit_code: int | None, *, out_of_memory: bool) -> None:
+    if exit_code == 0:
+        _end(draft, job, JobState.SUCCEEDED, "exit code 0", 0)
+        return
+    reason = describe_exit(exit_code, out_of_memory=out_of_memory)
+    if job.spec.restart is RestartPolicy.ON_FAILURE and job.failures < job.spec.max_restarts:
+        failures = job.failures + 1
+        wait = back_off(failures)
+        text = f"{reason}; restart {failures} of {job.spec.max_restarts} in {wait:g} s"
+        draft.note("job.restarting", job, f"{job.label}: {text}", exit_code=exit_code)
+        draft.put(
+            moved(
+                _left_behind(draft, job),
+                JobState.PENDING,
+                reason=text,
+                allocation=None,
+                stop=None,
+                failures=failures,
+                exit_code=exit_code,
+                not_before=draft.now + wait,
+            )
+        )
+        return
+    state = JobState.LOST if exit_code is None else JobState.FAILED
+    _end(draft, job, state, reason, exit_code)
+
+
+def describe_exit(exit_code: int | None, *, out_of_memory: bool = False) -> str:
+    """Say how a command ended: `exit code 3`, `killed by signal 9`, `out of memory`."""
+    if out_of_memory:
+        return "killed: out of memory"
+    if exit_code is None:
+        return "its container vanished and nobody saw how it ended"
+    if exit_code > 128:
+        return f"exit code {exit_code} (signal {exit_code - 128})"
+    return f"exit code {exit_code}"
+
+
+def requeue(draft: Draft, job: Job, *, first: bool) -> None:
+    """Put a preempted job back into the queue, with its original submit time."""
+    by = job.stop.by if job.stop else None
+    reason = f"requeued; it was preempted by job {by}"
+    draft.note("job.requeued", job, f"{job.label} is back in the queue", by=by, first=first)
+    draft.put(moved(job, JobState.PENDING, reason=reason, stop=None, restart_first=first))
