@@ -1,4 +1,4 @@
-"""Questions about a job that is not queued: can it ever run here, and what would happen to it now?"""
+"""Questions about a job that is not queued: whether it can ever run here, and what it would get now."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any

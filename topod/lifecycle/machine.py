@@ -284,14 +284,15 @@ def _started(draft: Draft, event: ev.Started) -> None:
 
 def _hook_done(draft: Draft, event: ev.HookDone) -> None:
     job = _attempt(draft, event.job, event.attempt, JobState.STOPPING)
-    if job is None or job.stop is None or job.stop.phase is not StopPhase.HOOK:
+    stop = job.stop if job is not None else None
+    if job is None or stop is None or stop.phase is not StopPhase.HOOK:
         return
     if event.ok:
         job = draft.put(replace(job, checkpoint_at=draft.now))
     else:
         draft.note("hook.failed", job, f"the checkpoint hook of {job.label} failed: {event.text}")
-    preemptor = draft.get(job.stop.by)
-    if job.stop.cause is StopCause.PREEMPT and (
+    preemptor = draft.get(stop.by)
+    if stop.cause is StopCause.PREEMPT and (
         preemptor is None or preemptor.state is not JobState.STARTING or job.id not in preemptor.victims
     ):
         draft.put(moved(job, JobState.RUNNING, stop=None, reason=""))

@@ -33,52 +33,53 @@ def back_off(failures: int) -> float:
     return float(min(BACK_OFF_LIMIT_SECONDS, BACK_OFF_SECONDS * 2 ** max(0, failures - 1)))
 
 
-def begin_stop(draft: Draft, job: Job, cause: StopCause, reason: str, by: JobId | None = None) -> Job:
-    """Start to stop a job in any state that has not ended, and return it."""
-    if job.state in (JobState.PENDING, JobState.PREEMPTED):
-        if cause is not StopCause.CANCEL:
-            return job
-        return _end(draft, job, JobState.CANCELLED, reason)
-    if job.state is JobState.STARTING and job.stage is not Stage.LAUNCHING:
-        if cause is StopCause.CANCEL:
-            return _end(draft, job, JobState.CANCELLED, reason)
-        return unplace(draft, job, reason, preempted=True)
-    if job.state is JobState.STOPPING:
-        assert job.stop is not None
-        if cause is StopCause.CANCEL and job.stop.cause is not StopCause.CANCEL:
+def begin_stop(draft: Draft, job: Job, cause: StopCause, reason: str, by: JobId | None = None) -> None:
+    """Start to stop a job in any state that has not ended."""
+    launching = job.state is JobState.STARTING and job.stage is Stage.LAUNCHING
+    if job.state is JobState.RUNNING or launching:
+        _stop_container(draft, job, cause, reason, by)
+    elif job.state is JobState.STOPPING:
+        if cause is StopCause.CANCEL and job.stop is not None:
             stop = replace(job.stop, cause=cause, reason=reason)
-            return draft.put(replace(job, stop=stop, reason=reason))
-        return job
+            draft.put(replace(job, stop=stop, reason=reason))
+    elif cause is StopCause.CANCEL:
+        _end(draft, job, JobState.CANCELLED, reason)
+    elif job.state is JobState.STARTING:
+        unplace(draft, job, reason, preempted=True)
+
+
+def _stop_container(draft: Draft, job: Job, cause: StopCause, reason: str, by: JobId | None) -> None:
     stop = Stop(cause=cause, by=by, reason=reason, since=draft.now, phase=StopPhase.HOOK, deadline=None)
     job = draft.put(moved(job, JobState.STOPPING, stop=stop, reason=reason))
     draft.note("job.stopping", job, f"{job.label} is told to stop: {reason}", cause=cause.value, by=by)
     hook = job.spec.checkpoint
-    if cause is StopCause.PREEMPT and hook is not None and job.stage is None and job.handle is not None:
-        deadline = draft.now + hook.timeout_seconds + HOOK_MARGIN_SECONDS
-        draft.do(
-            RunHook(
-                job=job.id,
-                attempt=job.attempt,
-                handle=job.handle,
-                command=hook.command,
-                timeout_seconds=hook.timeout_seconds,
-            )
+    if cause is not StopCause.PREEMPT or hook is None or job.stage is not None or job.handle is None:
+        terminate(draft, job)
+        return
+    deadline = draft.now + hook.timeout_seconds + HOOK_MARGIN_SECONDS
+    draft.put(replace(job, stop=replace(stop, deadline=deadline)))
+    draft.do(
+        RunHook(
+            job=job.id,
+            attempt=job.attempt,
+            handle=job.handle,
+            command=hook.command,
+            timeout_seconds=hook.timeout_seconds,
         )
-        return draft.put(replace(job, stop=replace(stop, deadline=deadline)))
-    return terminate(draft, job)
+    )
 
 
-def terminate(draft: Draft, job: Job) -> Job:
+def terminate(draft: Draft, job: Job) -> None:
     """Send SIGTERM and let the grace time run."""
-    return _enter(draft, job, StopPhase.TERM, Signal.TERM, job.spec.grace_seconds)
+    _enter(draft, job, StopPhase.TERM, Signal.TERM, job.spec.grace_seconds)
 
 
-def _enter(draft: Draft, job: Job, phase: StopPhase, signal: Signal, seconds: float) -> Job:
+def _enter(draft: Draft, job: Job, phase: StopPhase, signal: Signal, seconds: float) -> None:
     assert job.stop is not None
     assert job.handle is not None
     draft.do(Deliver(job=job.id, attempt=job.attempt, handle=job.handle, signal=signal))
     draft.note("job.signalled", job, f"{signal.value} to {job.label}", signal=signal.value)
-    return draft.put(replace(job, stop=replace(job.stop, phase=phase, deadline=draft.now + seconds)))
+    draft.put(replace(job, stop=replace(job.stop, phase=phase, deadline=draft.now + seconds)))
 
 
 def advance_stop(draft: Draft, job: Job) -> None:
