@@ -1,6 +1,7 @@
 """Read a host from a file: a capture of `nvidia-smi topo -m` or an exported host document."""
 
 import codecs
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,13 @@ def load_host_file(path: Path) -> HostDocument:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise DataError(f"cannot be read: {reason}", source=str(path)) from error
     return load_host_bytes(data, str(path), name=path.stem)
+
+
+def read_host(path: Path) -> HostDocument:
+    """Return the host in the file at `path`, where `-` is standard input. Raises as `load_host_file` does."""
+    if str(path) != "-":
+        return load_host_file(path)
+    return load_host_bytes(sys.stdin.buffer.read(MAX_BYTES + 1), "<stdin>", name="stdin")
 
 
 def load_host_bytes(data: bytes, source: str, *, name: str) -> HostDocument:
