@@ -1,0 +1,176 @@
+"""Random small hosts, states and requests for the planner's property tests."""
+
+import random
+
+from topod.model.cpuset import CpuSet
+from topod.model.links import Link, LinkClass
+from topod.model.occupancy import Block, Holder, Occupancy
+from topod.model.request import Affinity, CpuAffinity, Policy, ResourceRequest
+from topod.model.topology import Core, CoreGroup, Gpu, NumaNode, Socket, Topology
+
+CUBE_MESH = {(0, 1): 1, (0, 2): 1, (0, 3): 2, (0, 4): 2, (1, 2): 2, (1, 3): 1, (1, 5): 2, (2, 3): 2, (2, 6): 1,
+             (3, 7): 1, (4, 5): 1, (4, 6): 1, (4, 7): 2, (5, 6): 2, (5, 7): 1, (6, 7): 2}  # fmt: skip
+"""NVLinks of a DGX-1 V100, as in `nvidia-smi topo -m`."""
+
+
+def make_host(
+    *,
+    nodes: list[int | None],
+    nvlinks: dict[tuple[int, int], int],
+    pcie: dict[tuple[int, int], LinkClass] | None = None,
+    cpus_per_node: int = 8,
+    threads: int = 2,
+    group: int = 4,
+    nodes_per_socket: int = 1,
+    know: frozenset[str] = frozenset({"sockets", "nodes", "cores", "groups"}),
+    gpu_cpus: list[CpuSet | None] | None = None,
+    extra_nodes: int = 0,
+) -> Topology:
+    """Return a host whose GPU i sits on NUMA node `nodes[i]`; links not given follow from the nodes."""
+    count = len(nodes)
+    node_count = max((node for node in nodes if node is not None), default=0) + 1 + extra_nodes
+    rows: list[tuple[Link | None, ...]] = []
+    for i in range(count):
+        row: list[Link | None] = []
+        for j in range(count):
+            pair = (min(i, j), max(i, j))
+            if i == j:
+                row.append(None)
+            elif pair in nvlinks:
+                row.append(Link(LinkClass.NVLINK, nvlinks[pair]))
+            elif pcie and pair in pcie:
+                row.append(Link(pcie[pair]))
+            else:
+                row.append(Link(LinkClass.NODE if nodes[i] == nodes[j] else LinkClass.SYS))
+        rows.append(tuple(row))
+    total = node_count * cpus_per_node
+
+    def pieces(size: int) -> list[CpuSet]:
+        return [CpuSet.of(range(at, min(at + size, total))) for at in range(0, total, size)]
+
+    return Topology(
+        name="random",
+        gpus=tuple(
+            Gpu(index=i, uuid=f"GPU-{i}", numa_node=node, cpus=gpu_cpus[i] if gpu_cpus else None)
+            for i, node in enumerate(nodes)
+        ),
+        links=tuple(rows),
+        sockets=tuple(
+            Socket(id=i, cpus=cpus) for i, cpus in enumerate(pieces(cpus_per_node * nodes_per_socket))
+        )
+        if "sockets" in know
+        else (),
+        numa_nodes=tuple(NumaNode(id=i, cpus=cpus) for i, cpus in enumerate(pieces(cpus_per_node)))
+        if "nodes" in know
+        else (),
+        cores=tuple(Core(id=i, cpus=cpus) for i, cpus in enumerate(pieces(threads))) if "cores" in know else (),
+        core_groups=tuple(CoreGroup(id=i, cpus=cpus) for i, cpus in enumerate(pieces(group)))
+        if "groups" in know and cpus_per_node % group == 0
+        else (),
+    )
+
+
+def random_host(rng: random.Random, largest: int = 8) -> Topology:
+    """Return a host of 1 to `largest` GPUs: meshes, bridges, switches, NPS4, with and without NUMA knowledge."""
+    count = rng.randint(1, largest)
+    node_count = rng.choice([1, 2, 2, 4, 8])
+    kind = rng.choice(["mesh", "bridges", "switch", "none", "cube", "islands"])
+    if kind == "cube":
+        count, node_count = largest if largest < 8 else 8, 2
+    nodes: list[int | None] = [i * node_count // count for i in range(count)]
+    if rng.random() < 0.2:
+        nodes = [rng.randrange(node_count) for _ in range(count)]
+    pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
+    density = rng.random()
+    nvlinks = {
+        "mesh": {pair: rng.randint(1, 3) for pair in pairs if rng.random() < density},
+        "bridges": {(i, i + 1): 4 for i in range(0, count - 1, 2) if rng.random() < 0.8},
+        "switch": dict.fromkeys(pairs, 12),
+        "none": {},
+        "cube": {pair: lanes for pair, lanes in CUBE_MESH.items() if pair[1] < count},
+        "islands": {pair: 4 for pair in pairs if pair[0] // 4 == pair[1] // 4},
+    }[kind]
+    size = rng.choice([1, 2, 2, 4])
+    near = [LinkClass.PIX, LinkClass.PXB, LinkClass.PHB]
+    pcie = {pair: rng.choice(near) for pair in pairs if pair[0] // size == pair[1] // size}
+    if rng.random() < 0.15:
+        pcie = {pair: LinkClass(rng.randint(1, 5)) for pair in pairs}
+    cpus_per_node = rng.choice([4, 6, 8])
+    gpu_cpus: list[CpuSet | None] | None = None
+    if rng.random() < 0.35:
+        total = max(node for node in nodes if node is not None) * cpus_per_node + cpus_per_node
+        width = rng.choice([2, 4, cpus_per_node])
+        starts = [rng.randrange(0, max(total - width, 0) + 1, width) for _ in range(count)]
+        gpu_cpus = [CpuSet.of(range(at, at + width)) if rng.random() < 0.8 else None for at in starts]
+    if rng.random() < 0.3:
+        forget = rng.choice([0.3, 1.0])
+        nodes = [None if rng.random() < forget else node for node in nodes]
+    know = frozenset(part for part in ("sockets", "nodes", "cores", "groups") if rng.random() < 0.85)
+    return make_host(
+        nodes=nodes,
+        nvlinks=nvlinks,
+        pcie=pcie,
+        cpus_per_node=cpus_per_node,
+        threads=rng.choice([1, 2, 2]),
+        group=rng.choice([2, 4]),
+        nodes_per_socket=rng.choice([1, 1, 2, 4]),
+        know=know,
+        gpu_cpus=gpu_cpus,
+        extra_nodes=rng.choice([0, 0, 1]),
+    )
+
+
+def random_occupancy(rng: random.Random, topology: Topology, jobs: int = 7) -> Occupancy:
+    """Return a state with at most `jobs` jobs: on GPUs, on CPUs, on both; some kept, some GPUs blocked."""
+    gpus = [gpu.index for gpu in topology.gpus]
+    if rng.random() < 0.6:
+        rng.shuffle(gpus)
+    cpus = list(topology.cpus) or sorted({c for gpu in topology.gpus for c in gpu.cpus or ()})
+    if rng.random() < 0.6:
+        rng.shuffle(cpus)
+    blocks = []
+    for reason in ("foreign: pid 4711", "unhealthy: Xid 79", "reserved for job 12"):
+        if rng.random() < 0.15:
+            mask = 1 << rng.choice(gpus) if rng.random() < 0.8 else 0
+            blocks.append(
+                Block(reason=reason, gpus=mask, cpus=CpuSet.of(rng.sample(cpus, min(len(cpus), rng.randint(0, 3)))))
+            )
+    levels = rng.choice([[100], [100, 500], [100, 300, 500, 900]])
+    works = rng.choice([[0], [10, 20], [1, 10**6, 7 * 10**12]])
+    busy, tight = rng.random() * 1.3, rng.choice([0, 1, 2, 6])
+    holders = []
+    for number in range(jobs):
+        mask = 0
+        if rng.random() < busy:
+            for _ in range(min(len(gpus), rng.choice([1, 1, 1, 2, 2, 3, 4]))):
+                mask |= 1 << gpus.pop()
+        taken = [cpus.pop() for _ in range(min(len(cpus), rng.randint(0, 2 * tight)))]
+        if mask or taken:
+            evictable = rng.random() < 0.88
+            holders.append(
+                Holder(
+                    job=f"j{number}",
+                    priority=rng.choice(levels),
+                    gpus=mask,
+                    cpus=CpuSet.of(taken),
+                    evictable=evictable,
+                    protection="" if evictable else "not preemptible",
+                    work=rng.choice(works),
+                )
+            )
+    return Occupancy(holders=tuple(holders), blocks=tuple(blocks))
+
+
+def random_request(rng: random.Random, topology: Topology) -> ResourceRequest:
+    """Return a request that often needs victims and is often feasible."""
+    count = len(topology.gpus)
+    gpus = rng.choice([0, 1, 2, 2, 3, 4, 4, count, count + 1 if rng.random() < 0.1 else 1])
+    cpus: int | str = rng.choice([0, 0, "auto", 1, 3, 5, 8, 12, 17])
+    return ResourceRequest(
+        gpus=min(gpus, count + 1),
+        affinity=rng.choice(list(Affinity)),
+        policy=rng.choice(list(Policy)),
+        cpus="auto" if cpus == "auto" else int(cpus),
+        cpu_affinity=rng.choice(list(CpuAffinity)),
+        priority=rng.choice([300, 500, 1000, 1000, 1000]),
+    )

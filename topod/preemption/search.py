@@ -1,0 +1,135 @@
+"""The exact planner: the plan of least cost for one request on one host.
+
+Every GPU set that may be the job's is looked at, as arrays, and whittled down cost key by cost key. A set's
+victims are exactly the holders of its GPUs; only when CPUs are short are further victims looked for
+(`cover`). Ties are settled by the lowest indices, so the same input always gives the same plan.
+The result is proven least in cost by `tests/property/test_planner.py` against a brute-force reference.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from topod.flextopo.affinity import steps_below
+from topod.flextopo.tables import TopologyTables
+from topod.model.cpuset import CpuSet
+from topod.model.occupancy import Occupancy
+from topod.model.plan import Cost, Plan, Refusal
+from topod.model.request import Affinity, CpuAffinity, Policy, ResourceRequest
+from topod.placement.cpus import choose_cpus
+from topod.placement.demand import NO_NEED, CpuNeed, cpu_levels, cpu_need
+from topod.preemption.extra import Shortage
+from topod.preemption.refusal import refuse
+from topod.preemption.sets import GpuSets
+from topod.preemption.victims import State, read_state
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What the search settled on: GPUs and victims as masks (victims by position among the candidates)."""
+
+    gpus: int
+    victims: int
+    need: CpuNeed = NO_NEED
+    cpu_steps: int = 0
+
+
+def plan(tables: TopologyTables, occupancy: Occupancy, request: ResourceRequest) -> Plan | Refusal:
+    """Return the plan of least cost for `request`, or why there is none.
+
+    Raises `DataError` when two holders hold the same GPU or CPU.
+    """
+    state = read_state(tables, occupancy, request.priority)
+    if request.gpus <= tables.count and not (request.cpus not in (0, "auto") and not tables.cpus):
+        choice = _search(tables, state, request)
+        if choice is not None:
+            return _plan(tables, state, request, choice)
+    return refuse(tables, occupancy, state, request)
+
+
+def _search(tables: TopologyTables, state: State, request: ResourceRequest) -> Choice | None:
+    family = tables.family(request.gpus, request.affinity, strict=request.policy is Policy.GUARANTEED)
+    sets = GpuSets.usable(tables, state, family)
+    if not len(sets):
+        return None
+    links_first = request.gpus > 1 and request.affinity is not Affinity.ANY
+    if request.cpus == 0:
+        sets, victims = _fewest_victims(sets)
+        if request.affinity is not Affinity.ANY and request.policy is not Policy.GUARANTEED:
+            sets = sets.least(family.steps[sets.rows])
+        mask = sets.best(victims=victims, links_first=links_first)
+        return Choice(gpus=mask, victims=sets.touched(mask))
+    return _search_with_cpus(sets, request, links_first=links_first)
+
+
+def _fewest_victims(sets: GpuSets) -> tuple[GpuSets, bool]:
+    """Return the sets that are least in cost key 1, and whether they need victims."""
+    free = np.flatnonzero(sets.masks & ~sets.state.free_gpus == 0)
+    if len(free):
+        return sets.only(free), False
+    return sets.least(sets.weights()), True
+
+
+def _search_with_cpus(sets: GpuSets, request: ResourceRequest, *, links_first: bool) -> Choice | None:
+    shortage = Shortage(sets, request)
+    fewest, victims = _fewest_victims(sets)
+    missed = shortage.missed_steps(fewest)
+    enough = np.flatnonzero(missed < len(shortage.levels))
+    if len(enough):
+        steps = fewest.family.steps[fewest.rows] << 2 | missed
+        steps = steps[enough]
+        least = int(steps.min())
+        best = fewest.only(enough[steps == least])
+        mask = best.best(victims=victims, links_first=links_first)
+        return Choice(
+            gpus=mask,
+            victims=sets.touched(mask),
+            need=shortage.need(sets.tables.mix_of(mask), least & 3),
+            cpu_steps=least & 3,
+        )
+    found = shortage.least_extra(links_first=links_first)
+    if found is None:
+        return None
+    mask, steps, extra = found
+    return Choice(
+        gpus=mask,
+        victims=sets.touched(mask) | extra,
+        need=shortage.need(sets.tables.mix_of(mask), steps),
+        cpu_steps=steps,
+    )
+
+
+def _plan(tables: TopologyTables, state: State, request: ResourceRequest, choice: Choice) -> Plan:
+    victims = [c for i, c in enumerate(state.candidates) if choice.victims >> i & 1]
+    pool, freed = state.pool, 0
+    for victim in victims:
+        pool |= victim.cpus
+        freed |= victim.gpus
+    cpu_levels_down = cpu_levels(request)
+    cpu_level: CpuAffinity = cpu_levels_down[choice.cpu_steps]
+    steps = int(tables.steps(request.affinity)[choice.gpus])
+    gpus = tuple(i for i in range(tables.count) if choice.gpus >> i & 1)
+    weakest, total = tables.link_quality(choice.gpus)
+    stays = (state.free_gpus | freed) & ~state.blocked_gpus & ~choice.gpus
+    levels = Counter(victim.holder.priority for victim in victims)
+    cost = Cost(
+        victims=tuple(sorted(levels.items(), reverse=True)),
+        affinity_steps=steps,
+        cpu_affinity_steps=choice.cpu_steps,
+        stranded_gpus=(freed & ~choice.gpus).bit_count(),
+        work_lost=sum(victim.holder.work for victim in victims),
+        weakest_link=weakest,
+        link_sum=total,
+        left=tables.left_profiles(stays) if gpus else ((), (), ()),
+        gpus=gpus,
+    )
+    return Plan(
+        gpus=gpus,
+        cpus=CpuSet(choose_cpus(tables, choice.gpus, choice.need, cpu_level, pool)),
+        victims=tuple(victim.holder.job for victim in victims),
+        affinity=steps_below(request.affinity)[steps],
+        cpu_affinity=cpu_level,
+        satisfied=not steps and not choice.cpu_steps,
+        cost=cost,
+    )

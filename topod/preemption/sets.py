@@ -1,0 +1,104 @@
+"""The GPU sets that are still in the running, as arrays, and the cost keys that can be told from a set alone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from topod.flextopo.affinity import IntTable
+from topod.flextopo.tables import Family, TopologyTables
+from topod.preemption.victims import Candidate, State
+
+FEW = 24
+"""Up to this many sets a plain loop is quicker than arrays."""
+_WIDE = 1 << 62
+"""Sums from here on do not fit 64 bits; arrays then hold Python's own numbers."""
+
+
+class GpuSets:
+    """Some sets of one family, in the family's order (that is, by lowest indices)."""
+
+    __slots__ = ("family", "holders", "masks", "rows", "state", "tables")
+
+    def __init__(self, tables: TopologyTables, state: State, family: Family, rows: IntTable) -> None:
+        self.tables = tables
+        self.state = state
+        self.family = family
+        self.rows = rows
+        """Positions in the family."""
+        self.masks: IntTable = family.masks[rows]
+        self.holders: Sequence[tuple[int, Candidate]] = [
+            (i, c) for i, c in enumerate(state.candidates) if c.gpus & state.usable_gpus
+        ]
+        """(position among the candidates, candidate) of the eligible holders of GPUs."""
+
+    @classmethod
+    def usable(cls, tables: TopologyTables, state: State, family: Family) -> "GpuSets":
+        """Return the sets of the family whose GPUs are all free or can be freed."""
+        if state.usable_gpus == tables.all_gpus:
+            return cls(tables, state, family, np.arange(len(family.masks)))
+        return cls(tables, state, family, np.flatnonzero(family.masks & ~state.usable_gpus == 0))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def only(self, keep: IntTable) -> "GpuSets":
+        """Return the sets at these places (counted within this object)."""
+        return GpuSets(self.tables, self.state, self.family, self.rows[keep])
+
+    def least(self, values: IntTable) -> "GpuSets":
+        """Return the sets with the least value."""
+        return self.only(np.flatnonzero(values == values.min()))
+
+    def sums(self, amounts: Sequence[int]) -> IntTable:
+        """Return for each set the sum of `amounts` (one per entry of `holders`) over the holders it touches."""
+        wide = sum(amounts) >= _WIDE
+        total = np.zeros(len(self.masks), dtype=object if wide else np.int64)
+        for (_, candidate), amount in zip(self.holders, amounts, strict=True):
+            if amount:
+                total += (self.masks & candidate.gpus != 0) * (amount if wide else np.int64(amount))
+        return total
+
+    def weights(self) -> IntTable:
+        """Return cost key 1 of each set, as the sum of the weights of the victims it needs."""
+        return self.sums([c.weight for _, c in self.holders])
+
+    def touched(self, mask: int) -> int:
+        """Return the positions (as a mask) of the candidates that hold GPUs of the set."""
+        return sum(1 << i for i, c in self.holders if c.gpus & mask)
+
+    def best(self, *, victims: bool, links_first: bool) -> int:
+        """Return the mask that is best by cost keys 3 to 7, its holders being the only victims."""
+        sets = self
+        if len(sets) > FEW:
+            if victims:
+                freed = sets.sums([c.gpus.bit_count() for _, c in sets.holders])
+                taken = sum(c.gpus for _, c in sets.holders)
+                sets = sets.least(freed - sets.tables.sizes[sets.masks & taken])
+                sets = sets.least(sets.sums([c.holder.work for _, c in sets.holders]))
+            if links_first and len(sets) > FEW:
+                sets = sets.least(-sets.family.links[sets.rows])
+            if len(sets) > FEW:
+                sets = sets.least(-sets.left())
+            if not links_first and len(sets) > FEW:
+                sets = sets.least(-sets.family.links[sets.rows])
+        if len(sets) == 1:
+            return int(sets.masks[0])
+        return min(sets.masks.tolist(), key=lambda mask: sets.later_keys(mask, links_first=links_first))
+
+    def left(self) -> IntTable:
+        """Return for each set how good the GPUs are that stay free, its holders being the only victims."""
+        freed = self.sums([c.gpus for _, c in self.holders])
+        state = self.state
+        return self.tables.left[(freed | state.free_gpus) & ~state.blocked_gpus & ~self.masks]
+
+    def later_keys(self, mask: int, *, links_first: bool, extra: int = 0) -> tuple[int, int, int, int]:
+        """Return cost keys 3 to 6 of one set, less being better; `extra` are GPUs of further victims."""
+        freed, work = extra, 0
+        for _, candidate in self.holders:
+            if candidate.gpus & mask:
+                freed |= candidate.gpus
+                work += candidate.holder.work
+        stays = (freed | self.state.free_gpus) & ~self.state.blocked_gpus & ~mask
+        links, left = -int(self.tables.links[mask]), -int(self.tables.left[stays])
+        first, second = (links, left) if links_first else (left, links)
+        return (freed & ~mask).bit_count(), work, first, second
