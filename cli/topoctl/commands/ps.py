@@ -1,0 +1,56 @@
+"""`topoctl ps`: the jobs of this host."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from topod.errors import UsageError
+from topod.protocol.replies import Jobs
+from topod.protocol.requests import ListJobs
+from topoctl.render.jobs import ENDED, jobs_table
+from topoctl.session import Output, OutputOption, ask, connect, note, show, show_json, style
+
+EXAMPLES = """
+topoctl ps
+topoctl ps -a --user alice
+topoctl ps --state pending -o wide
+topoctl cancel $(topoctl ps --user $USER -o name)
+"""
+STATES = ("pending", "starting", "running", "stopping", "preempted", "succeeded", "failed", "cancelled", "lost")
+
+
+def ps(
+    ctx: typer.Context,
+    everything: Annotated[bool, typer.Option("-a", "--all", help="Also the last jobs that ended.")] = False,
+    user: Annotated[str | None, typer.Option("-u", "--user", help="Only jobs of this user.", show_default=False)] = None,
+    state: Annotated[
+        list[str] | None,
+        typer.Option("--state", help="Only jobs in this state; may be repeated.", show_default=False),
+    ] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List jobs: those that wait or run, and with -a those that ended.
+
+    GPUS shows the GPUs held (0-3), or how many a waiting job asks for (×4). TIME is how long a job has run,
+    for a job that waits how long ago it was submitted. RST counts restarts.
+    """
+    states = [word for text in state or [] for word in text.lower().split(",")]
+    for word in states:
+        if word not in STATES:
+            raise UsageError(f"--state: not a state: {word!r}", hint=f"states are {', '.join(STATES)}")
+    with connect(ctx) as client:
+        jobs = ask(client, ListJobs(user=user), Jobs).jobs
+        if everything or ENDED.intersection(states):
+            jobs = [*ask(client, ListJobs(ended=True, user=user), Jobs).jobs, *jobs]
+    by_id = {job.id: job for job in jobs if not states or job.state in states}
+    jobs = [by_id[key] for key in sorted(by_id)]
+    match output:
+        case Output.JSON:
+            show_json(jobs)
+        case Output.NAME:
+            show("".join(f"{job.id}\n" for job in jobs))
+        case _:
+            show(jobs_table(jobs, time.time(), style(ctx), wide=output is Output.WIDE))
+            if not jobs:
+                note("no jobs" if everything or states or user else "no jobs; -a shows those that ended")

@@ -1,0 +1,41 @@
+"""The exit statuses of topoctl (docs/reference/exit-codes.md lists them)."""
+
+from typing import Final
+
+OK: Final = 0
+ERROR: Final = 1
+USAGE: Final = 2
+NOT_FOUND: Final = 4
+CONFLICT: Final = 5
+WOULD_PREEMPT: Final = 10
+"""`plan`: the job would run, and others would be stopped for it."""
+WOULD_WAIT: Final = 11
+"""`plan`: the job would not start now."""
+BAD_DATA: Final = 65
+UNAVAILABLE: Final = 69
+STORE: Final = 74
+PREEMPTED: Final = 75
+"""`wait`: the job was stopped for another one and does not run again."""
+PROTOCOL: Final = 76
+INTERRUPTED: Final = 130
+"""Ctrl-C."""
+PIPE: Final = 141
+"""The reader of stdout went away, as in `topoctl events -f | head`."""
+
+MEANINGS: Final = {
+    OK: "done; with `wait`: the job succeeded; with `plan`: the job fits without stopping anyone",
+    ERROR: "an error without a number of its own; with `wait`: the job was lost, or cancelled by a user; "
+    "with `plan --batch`: a line was bad; with `doctor`: something is bad",
+    USAGE: "the command line is wrong",
+    NOT_FOUND: "the job, GPU, host or file does not exist",
+    CONFLICT: "not possible in the present state, for example: the job has ended",
+    WOULD_PREEMPT: "`plan`: the job fits if others are stopped",
+    WOULD_WAIT: "`plan`: the job would wait",
+    BAD_DATA: "a file is damaged: a matrix, a host document, a job file",
+    UNAVAILABLE: "topod, the container engine or the driver does not answer",
+    STORE: "topod cannot read or write its state",
+    PREEMPTED: "`wait`: the job was stopped for another one and does not run again",
+    PROTOCOL: "topod sent something that this topoctl cannot read",
+    INTERRUPTED: "interrupted with Ctrl-C",
+    PIPE: "the reader of the output went away, as in `topoctl events -f | head`",
+}

@@ -1,0 +1,114 @@
+"""A Typer group that imports a command's module only when that command runs.
+
+Rule: `topoctl ps` must not pay for what `topoctl doctor` needs.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """Where a command lives: `module` of `topoctl.commands`, with a function and `EXAMPLES`."""
+
+    module: str
+    function: str
+    examples: str = "EXAMPLES"
+    rest_is_command: bool = False
+    """What follows the first positional argument belongs to the job's command, options included."""
+
+
+COMMANDS: dict[str, Entry] = {
+    "submit": Entry(module="submit", function="submit", rest_is_command=True),
+    "plan": Entry(module="plan", function="plan", rest_is_command=True),
+    "ps": Entry(module="ps", function="ps"),
+    "show": Entry(module="show", function="show"),
+    "logs": Entry(module="logs", function="logs"),
+    "wait": Entry(module="wait", function="wait"),
+    "cancel": Entry(module="cancel", function="cancel"),
+    "priority": Entry(module="priority", function="priority"),
+    "history": Entry(module="history", function="history"),
+    "topo": Entry(module="topo", function="topo"),
+    "events": Entry(module="events", function="events"),
+    "drain": Entry(module="drain", function="drain", examples="DRAIN_EXAMPLES"),
+    "resume": Entry(module="drain", function="resume", examples="RESUME_EXAMPLES"),
+    "doctor": Entry(module="doctor", function="doctor"),
+    "completion": Entry(module="completion", function="completion"),
+}
+
+
+class Command(TyperCommand):
+    """A command whose help ends with examples, printed as they are written."""
+
+    examples = ""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples under a heading, without wrapping them."""
+        del ctx
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples.strip().splitlines():
+                    formatter.write(f"  {line}\n" if line else "\n")
+
+
+class LazyGroup(TyperGroup):
+    """The commands of `COMMANDS`, built when asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return every command, in the order of the help page."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the named command, or None."""
+        del ctx
+        entry = COMMANDS.get(cmd_name)
+        return None if entry is None else build(cmd_name, entry)
+
+
+def build(name: str, entry: Entry) -> Command:
+    """Import one command's module and make the command of it."""
+    module = importlib.import_module(f"topoctl.commands.{entry.module}")
+    function: Callable[..., Any] = getattr(module, entry.function)
+    one = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+    settings = {"allow_interspersed_args": not entry.rest_is_command, "help_option_names": ["-h", "--help"]}
+    one.command(name, cls=Command, context_settings=settings)(function)
+    command = typer.main.get_command(one)
+    assert isinstance(command, Command)
+    command.examples = getattr(module, entry.examples, "")
+    command.params.extend(_global_options())
+    return command
+
+
+def _global_options() -> list[TyperOption]:
+    """Return the global options, so that they may also stand behind the command's name."""
+    return [
+        TyperOption(
+            param_decls=["--socket"],
+            help="Where topod listens.",
+            metavar="PATH",
+            expose_value=False,
+            callback=_remember("socket"),
+        ),
+        TyperOption(
+            param_decls=["--no-color"],
+            is_flag=True,
+            default=False,
+            help="Plain text (also: NO_COLOR=1).",
+            expose_value=False,
+            callback=_remember("no_color"),
+        ),
+    ]
+
+
+def _remember(key: str) -> Callable[[Any, Any, Any], None]:
+    def keep(ctx: Any, _param: Any, value: Any) -> None:
+        if value:
+            ctx.ensure_object(dict)[key] = value
+
+    return keep

@@ -1,0 +1,114 @@
+"""The `topoctl` command: global options, and one line instead of a traceback for every error.
+
+Rule: stdout carries data, stderr carries prose. Nothing heavy is imported here: a command's module is
+imported when that command runs (see `topoctl.lazy`).
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from topoctl import exit_codes
+from topoctl.lazy import LazyGroup
+from topod import __version__
+from topod.errors import TopodError
+
+app = typer.Typer(
+    cls=LazyGroup,
+    name="topoctl",
+    rich_markup_mode=None,  # rich costs 100 ms on every `--help`
+    add_completion="_TOPOCTL_COMPLETE" in os.environ,  # set by the scripts of `topoctl completion`
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"topoctl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def topoctl(
+    ctx: typer.Context,
+    socket: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Where topod listens (also: TOPOD_SOCKET).", show_default=False),
+    ] = None,
+    no_color: Annotated[bool, typer.Option("--no-color", help="Plain text (also: NO_COLOR=1).")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Run GPU jobs on this host: placed by its topology, stopping as few others as possible."""
+    del version
+    ctx.ensure_object(dict).update({"socket": socket, "no_color": no_color})
+
+
+def main() -> None:
+    """Run `topoctl` and end the process with its exit status."""
+    sys.exit(run())
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command (default: that of this process) and return its exit status.
+
+    Every error becomes one line on stderr; `TOPOCTL_DEBUG=1` lets unexpected ones through as tracebacks.
+    """
+    try:
+        status = typer.main.get_command(app).main(
+            args=None if arguments is None else list(arguments), prog_name="topoctl", standalone_mode=False
+        )
+        sys.stdout.flush()
+    except TopodError as error:
+        return fail(error.message, error.hint, error.exit_status)
+    except (KeyboardInterrupt, typer.Abort):
+        return exit_codes.INTERRUPTED
+    except BrokenPipeError:
+        _stop_writing()
+        return exit_codes.PIPE
+    except Exception as error:  # noqa: BLE001 - the last resort: no traceback reaches a user
+        return _unexpected(error)
+    return status if isinstance(status, int) else exit_codes.OK
+
+
+def fail(message: str, hint: str | None, status: int) -> int:
+    """Write `error: ...`, and the hint after an empty line, to stderr; return `status`."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        text = f"error: {message}\n" + (f"\nhint: {hint}\n" if hint else "")
+        sys.stderr.write(text)
+    return status
+
+
+def _unexpected(error: Exception) -> int:
+    # typer's usage errors; it does not export their class.
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context is not None else "topoctl"
+        text = " ".join(str(error.format_message()).split()).rstrip(".")
+        if not text:  # `topoctl` alone: its help was the answer
+            return exit_codes.USAGE
+        return fail(text[:1].lower() + text[1:], f"{where} --help", exit_codes.USAGE)
+    if os.environ.get("TOPOCTL_DEBUG"):
+        raise error
+    hint = "this is a bug in topoctl; TOPOCTL_DEBUG=1 shows where"
+    text = " ".join(str(error).split())
+    return fail(f"internal: {type(error).__name__}: {text}", hint, exit_codes.ERROR)
+
+
+def _stop_writing() -> None:
+    """Point stdout at nothing: its reader has gone, and Python flushes once more at the end."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Jobs as lines: `topoctl ps` and `topoctl history`."""
+
+from collections.abc import Sequence
+
+from topod.model.request import PRIORITIES
+from topod.protocol.units import format_duration
+from topod.protocol.views import JobView
+from topoctl.render.style import STATE_COLORS, Style, printable
+from topoctl.render.table import Column, table
+
+_NAMES = {number: name for name, number in PRIORITIES.items()}
+ENDED = frozenset({"succeeded", "failed", "cancelled", "lost"})
+
+
+def jobs_table(jobs: Sequence[JobView], now: float, style: Style, *, wide: bool) -> str:
+    """Return `ps` output; `now` in epoch seconds."""
+    columns = [
+        Column(head="ID", right=True),
+        Column(head="NAME", most=14),
+        Column(head="USER", most=8),
+        Column(head="PRIO"),
+        Column(head="STATE", colors=STATE_COLORS),
+        Column(head="TIME", right=True),
+        Column(head="GPUS", most=10),
+        Column(head="CPUS", most=12),
+        Column(head="RESTARTS" if wide else "RST", right=True),
+        Column(head="REASON"),
+    ]
+    rows = [
+        [
+            str(job.id),
+            printable(job.name),
+            printable(job.user),
+            priority_name(job.priority),
+            job.state,
+            elapsed(job, now),
+            gpus(job, style),
+            (job.cpu_list or str(job.cpus)) if wide else cpus(job),
+            str(restarts(job)),
+            printable(job.reason),
+        ]
+        for job in jobs
+    ]
+    return table(columns, rows, style, whole=wide)
+
+
+def history_table(jobs: Sequence[JobView], now: float, style: Style, *, wide: bool) -> str:
+    """Return the jobs that ended, the newest last."""
+    columns = [
+        Column(head="ID", right=True),
+        Column(head="NAME", most=14),
+        Column(head="USER", most=8),
+        Column(head="PRIO"),
+        Column(head="STATE", colors=STATE_COLORS),
+        Column(head="EXIT", right=True),
+        Column(head="RAN", right=True),
+        Column(head="ENDED"),
+        Column(head="GPU-TIME", right=True),
+        Column(head="RST", right=True),
+        Column(head="REASON"),
+    ]
+    rows = [
+        [
+            str(job.id),
+            printable(job.name),
+            printable(job.user),
+            priority_name(job.priority),
+            job.state,
+            "-" if job.exit_code is None else str(job.exit_code),
+            elapsed(job, now),
+            "-" if job.ended_at is None else ago(job.ended_at, now),
+            format_duration(job.gpu_seconds),
+            str(restarts(job)),
+            printable(job.reason),
+        ]
+        for job in jobs
+    ]
+    return table(columns, rows, style, whole=wide)
+
+
+def priority_name(number: int) -> str:
+    """Return `high` for 1000, and so on; other numbers as they are."""
+    return _NAMES.get(number, str(number))
+
+
+def elapsed(job: JobView, now: float) -> str:
+    """Return how long the job has run, or ran last; how long it has waited if it never ran."""
+    if job.state in {"running", "stopping"} and job.started_at is not None:
+        return format_duration(now - job.started_at)
+    if job.state in ENDED:
+        if job.started_at is None or job.ended_at is None:
+            return "-"
+        return format_duration(job.ended_at - job.started_at)
+    return format_duration(now - job.submitted_at)
+
+
+def gpus(job: JobView, style: Style) -> str:
+    """Return the GPUs held, `0-3`, or how many are asked for, `x4`."""
+    if job.gpu_indices and job.state in {"starting", "running", "stopping"}:
+        return ranges(job.gpu_indices)
+    if job.gpus == 0:
+        return "-"
+    return f"{'×' if style.unicode else 'x'}{job.gpus}"
+
+
+def cpus(job: JobView) -> str:
+    """Return the number of pinned CPUs, or what was asked for; `-` for the shared pool."""
+    if job.cpu_list:
+        return str(count_ranges(job.cpu_list))
+    return "-" if job.cpus == 0 else str(job.cpus)
+
+
+def restarts(job: JobView) -> int:
+    """Return how often the job began again."""
+    return max(0, job.starts - 1)
+
+
+def ago(then: float, now: float) -> str:
+    """Return `3m12s ago`."""
+    return f"{format_duration(now - then)} ago"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Return `0-3,6` for 0, 1, 2, 3, 6."""
+    parts: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if parts and parts[-1][1] == number - 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(str(low) if low == high else f"{low}-{high}" for low, high in parts)
+
+
+def count_ranges(text: str) -> int:
+    """Return how many CPUs a list such as `0-3,8` names."""
+    total = 0
+    for part in text.split(","):
+        low, dash, high = part.partition("-")
+        total += int(high) - int(low) + 1 if dash else 1
+    return total

@@ -1,0 +1,144 @@
+"""What every command needs: the connection, the style of the output, job ids, and printing."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from topod.errors import NotFoundError, UsageError
+from topod.protocol.client import Client
+from topod.protocol.codec import ProtocolError, encode
+from topod.protocol.replies import AnyReply, Jobs
+from topod.protocol.requests import AnyRequest, ListJobs
+from topod.protocol.views import JobView
+from topoctl.render.style import Style
+
+LATEST = "latest"
+R = TypeVar("R")
+
+
+class Output(StrEnum):
+    """How a list is printed."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    NAME = "name"
+
+
+class TextOrJson(StrEnum):
+    """How anything else is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+OutputOption = Annotated[
+    Output, typer.Option("-o", "--output", help="wide: nothing is cut; name: job ids only.", show_default=False)
+]
+TextOrJsonOption = Annotated[
+    TextOrJson, typer.Option("-o", "--output", help="json is for programs.", show_default=False)
+]
+JobArgument = Annotated[str, typer.Argument(metavar="ID", help="A job id, or `latest`.", show_default=False)]
+JobsArgument = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="Job ids, or `latest`.", show_default=False)
+]
+
+
+@contextmanager
+def connect(ctx: typer.Context) -> Iterator[Client]:
+    """Yield a client of the topod that the options or the environment name."""
+    socket = (ctx.obj or {}).get("socket")
+    with Client(Path(socket) if socket else None) as client:
+        yield client
+
+
+def ask(client: Client, request: AnyRequest, kind: type[R], timeout: float = 10.0) -> R:
+    """Ask for a reply of one kind; any other is a protocol error."""
+    return expect(client.ask(request, timeout), kind)
+
+
+def expect(reply: AnyReply, kind: type[R]) -> R:
+    """Return the reply if it is of the expected kind."""
+    if not isinstance(reply, kind):
+        raise ProtocolError(f"topod answered with {type(reply).__name__}, not {kind.__name__}")
+    return reply
+
+
+def one_job(jobs: Jobs) -> JobView:
+    """Return the job of a reply that must hold exactly one."""
+    if len(jobs.jobs) != 1:
+        raise ProtocolError(f"topod answered with {len(jobs.jobs)} jobs, not 1")
+    return jobs.jobs[0]
+
+
+def job_ids(client: Client, words: Sequence[str]) -> list[int]:
+    """Turn the words of a command line into job ids, each once, in order; `latest` is the newest job."""
+    ids = [_newest(client) if word == LATEST else _number(word) for word in words]
+    return list(dict.fromkeys(ids))
+
+
+def _number(word: str) -> int:
+    if not (word.isascii() and word.isdecimal() and len(word) < 18 and int(word) > 0):
+        raise UsageError(f"not a job id: {word!r}", hint="topoctl ps -a lists the jobs; `latest` is the newest one")
+    return int(word)
+
+
+def _newest(client: Client) -> int:
+    waiting = ask(client, ListJobs(), Jobs).jobs
+    # A running job may be older than one that has ended.
+    ended = ask(client, ListJobs(ended=True, limit=1), Jobs).jobs
+    if not waiting and not ended:
+        raise NotFoundError("there is no job yet", hint="topoctl submit --gpus 1 -- COMMAND")
+    return max(job.id for job in (*waiting, *ended))
+
+
+def style(ctx: typer.Context) -> Style:
+    """Return how this terminal wants its text: width, colour, whether it can show more than ASCII."""
+    plain = bool((ctx.obj or {}).get("no_color")) or bool(os.environ.get("NO_COLOR"))
+    terminal = sys.stdout.isatty()
+    color = terminal and not plain and os.environ.get("TERM") != "dumb"
+    encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "").replace("_", "")
+    return Style(width=_width(terminal), color=color, unicode=encoding.startswith("utf"))
+
+
+def _width(terminal: bool) -> int:
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isascii() and columns.isdecimal() and 20 <= int(columns) <= 10_000:
+        return int(columns)
+    if terminal:
+        try:
+            return max(20, os.get_terminal_size(sys.stdout.fileno()).columns)
+        except OSError:
+            return 80
+    return 80
+
+
+def show(text: str) -> None:
+    """Write data to stdout; whatever the terminal cannot show becomes `?`."""
+    encoding = sys.stdout.encoding or "ascii"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+    sys.stdout.flush()
+
+
+def note(text: str) -> None:
+    """Write prose to stderr."""
+    encoding = sys.stderr.encoding or "ascii"
+    sys.stderr.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+
+
+def show_json(value: object) -> None:
+    """Write one JSON document, indented, with the fields of the protocol's views."""
+    import msgspec  # noqa: PLC0415 - loaded already by the protocol
+
+    show(msgspec.json.format(encode(value), indent=2).decode() + "\n")
+
+
+def show_json_line(value: object) -> None:
+    """Write one JSON document on one line, for streams."""
+    show(encode(value).decode() + "\n")
