@@ -1,0 +1,85 @@
+"""Random days on one host: faults, crashes and impatient users never break the rules of `World`."""
+
+import pytest
+
+from tests.fakes.world import World, spec
+from topod.discovery.library import load_library_host
+from topod.lifecycle import events as ev
+from topod.lifecycle.admission import admit
+from topod.lifecycle.states import ENDED, JobState
+from topod.model.job import CheckpointHook, JobSpec, OnPreempt, RestartPolicy
+from topod.model.request import Affinity, Policy
+
+SEEDS = 150
+
+
+def random_spec(world: World) -> JobSpec:
+    """Return a random job that this host can run when it is empty."""
+    while True:
+        job = any_spec(world)
+        if admit(world.tables, job) is None:
+            return job
+
+
+def any_spec(world: World) -> JobSpec:
+    choose = world.random.choice
+    return spec(
+        gpus=choose([0, 1, 1, 2, 2, 4, 8]),
+        cpus=choose([0, 0, "auto", 4, 10]),
+        priority=choose([100, 100, 500, 1000]),
+        affinity=choose(list(Affinity)),
+        policy=choose(list(Policy)),
+        preemptible=world.random.random() < 0.9,
+        min_runtime_seconds=choose([0.0, 0.0, 50.0]),
+        max_runtime_seconds=choose([None, None, 200.0]),
+        on_preempt=choose([OnPreempt.REQUEUE, OnPreempt.REQUEUE, OnPreempt.CANCEL]),
+        restart=choose(list(RestartPolicy)),
+        checkpoint=choose([None, CheckpointHook(command=("save",), timeout_seconds=5.0)]),
+        image=choose([None, "img:1"]),
+    )
+
+
+def one_day(seed: int) -> World:
+    world = World(load_library_host(["dgx1", "rtx4090x8", "a100-pcie-x4"][seed % 3]).topology, seed, 0.05)
+    rng = world.random
+    for _ in range(150):
+        match rng.randrange(10):
+            case 0 | 1:
+                world.submit(random_spec(world))
+            case 2:
+                world.advance(rng.choice([1.0, 20.0, 70.0]))
+            case 3:
+                running = [job.id for job in world.state.jobs.values() if job.state is JobState.RUNNING]
+                if running:
+                    world.exit(rng.choice(running), rng.choice([0, 0, 1]))
+            case 4:
+                if world.state.jobs and rng.random() < 0.4:
+                    world.apply(ev.CancelRequested(job=rng.choice(sorted(world.state.jobs))))
+            case 5:
+                if world.state.jobs and rng.random() < 0.3:
+                    job = rng.choice(sorted(world.state.jobs))
+                    world.apply(ev.PriorityChanged(job=job, priority=rng.choice([50, 100, 1000, 2000])))
+            case 6:
+                if rng.random() < 0.5:
+                    world.crash()
+            case _:
+                world.act()
+    return world
+
+
+@pytest.mark.parametrize("chunk", range(10))
+def test_no_gpu_is_held_twice_and_every_job_ends(chunk: int) -> None:
+    for seed in range(chunk * SEEDS // 10, (chunk + 1) * SEEDS // 10):
+        world = one_day(seed)
+        world.faults = 0.0
+        for _ in range(600):
+            world.advance(100.0)
+            running = [job.id for job in world.state.jobs.values() if job.state is JobState.RUNNING]
+            if not world.state.jobs:
+                break
+            for job in running:
+                if world.job(job).state is JobState.RUNNING:
+                    world.exit(job, 0)
+        for ident in world.submitted:
+            assert world.job(ident).state in ENDED, f"seed {seed}: job {ident} is {world.job(ident)}"
+        assert not world.containers, f"seed {seed}: containers are left behind"
