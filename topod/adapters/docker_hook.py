@@ -1,0 +1,76 @@
+"""Runs a command inside a container for a bounded time."""
+
+import os
+import select
+import struct
+import time
+from typing import Any
+
+import docker
+import docker.errors
+
+from topod.adapters.docker_engine import Engine, engine_errors, explain
+
+OUTPUT_BYTES = 4096
+"""How much of the end of the output is kept."""
+CANNOT_RUN = 126
+"""The shell's status for a command that was found but could not be run."""
+
+_HEADER_BYTES = 8
+
+
+def run_in_container(
+    engine: Engine, container: str, command: tuple[str, ...], timeout_seconds: float
+) -> tuple[int | None, str]:
+    """Run the command; return (exit status or None on time-out, end of its output).
+
+    A command that ran out of time is left to the container, which is about to be stopped. A container that
+    is gone or not running gives status 126.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    with engine_errors(f"running a hook in {container}"):
+        try:
+            execution = engine.quick.exec_create(container, list(command))["Id"]
+            stream = engine.quick.exec_start(execution, socket=True)
+        except docker.errors.APIError as error:
+            if error.status_code is not None and error.status_code < 500:
+                return CANNOT_RUN, explain(error)
+            raise
+        try:
+            finished, output = _read(stream, deadline)
+        finally:
+            _close(stream)
+        text = output[-OUTPUT_BYTES:].decode(errors="replace").replace("\r\n", "\n")
+        if not finished:
+            return None, text
+        return engine.quick.exec_inspect(execution)["ExitCode"], text
+
+
+def _read(stream: Any, deadline: float) -> tuple[bool, bytes]:
+    """Read frames until the end or the deadline; return whether the end came, and the end of the text."""
+    poll = select.poll()
+    poll.register(stream.fileno(), select.POLLIN)
+    raw, text = bytearray(), bytearray()
+    while True:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0 or not poll.poll(remaining * 1000):
+            return False, bytes(text)
+        chunk = os.read(stream.fileno(), 65536)
+        if not chunk:
+            return True, bytes(text)
+        raw += chunk
+        while len(raw) >= _HEADER_BYTES:
+            (length,) = struct.unpack(">4xL", raw[:_HEADER_BYTES])
+            if len(raw) < _HEADER_BYTES + length:
+                break
+            text += raw[_HEADER_BYTES : _HEADER_BYTES + length]
+            del raw[: _HEADER_BYTES + length]
+        del text[:-OUTPUT_BYTES]
+
+
+def _close(stream: Any) -> None:
+    # The SDK hands out the bare socket and hangs the response on it; only closing that one closes both.
+    stream.close()
+    response = getattr(stream, "_response", None)
+    if response is not None:
+        response.close()

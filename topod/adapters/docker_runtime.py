@@ -1,0 +1,369 @@
+"""Runs jobs as containers of a Docker engine (or of Podman's compatible socket).
+
+Which process gets SIGTERM: the engine signals process 1 of the container, the engine's init, which passes it
+on to its child's process group. A shell without a trap dies of it at once, and with it the container, so a
+job that saves its work on SIGTERM is started as `exec program`, or by a shell that traps and waits.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+import psutil
+
+from topod.adapters.docker_engine import (
+    Engine,
+    engine_errors,
+    explain,
+    is_transient,
+    rejected,
+    short,
+    unavailable,
+)
+from topod.adapters.docker_hook import run_in_container
+from topod.adapters.docker_logs import LogKeeper
+from topod.adapters.docker_spec import (
+    ATTEMPT_LABEL,
+    DIGEST_LABEL,
+    JOB_LABEL,
+    STATE_LABEL,
+    EngineHost,
+    container_body,
+    container_name,
+    emulation_notes,
+    without_default_ulimits,
+)
+from topod.adapters.docker_watch import ENDED_STATES, ExitWatcher
+from topod.errors import JobRejectedError, RuntimeUnavailableError
+from topod.model.cpuset import CpuSet
+from topod.model.job import Allocation, JobId, JobSpec
+from topod.ports import ContainerStatus, Exit, ImageMissingError, Observed, Signal
+
+log = logging.getLogger(__name__)
+
+NEVER = "0001-01-01"
+"""How the engine writes the time of what did not happen."""
+LOG_SECONDS = 30.0
+"""How long `remove` waits for the rest of a log."""
+
+
+class DockerRuntime:
+    """`ContainerRuntime` on a container engine; the handle of a container is its name.
+
+    Calls end within `call_timeout` seconds, create, start and remove within a small multiple of
+    `slow_timeout`, `ensure_image` within twice `pull_timeout`. Thread-safe.
+    """
+
+    name = "docker"
+
+    def __init__(
+        self,
+        *,
+        state_id: str,
+        log_dir: Path,
+        machine_cpus: CpuSet,
+        base_url: str | None = None,
+        machine_nodes: tuple[int, ...] = (0,),
+        emulated: bool = False,
+        network_mode: str | None = None,
+        pull_timeout: float = 3600.0,
+        call_timeout: float = 15.0,
+        slow_timeout: float = 120.0,
+    ) -> None:
+        """Keep the settings; connects on first use, so topod also starts while the engine is down."""
+        self._engine = Engine(
+            base_url, call_timeout=call_timeout, slow_timeout=slow_timeout, pull_timeout=pull_timeout
+        )
+        self._host = EngineHost(
+            state_id=state_id,
+            emulated=emulated,
+            machine_cpus=machine_cpus,
+            machine_nodes=machine_nodes,
+            network_mode=network_mode,
+        )
+        self._pull_timeout = pull_timeout
+        self._slow_timeout = slow_timeout
+        self._log_dir = log_dir
+        self._logs = LogKeeper(self._engine)
+        self._watcher: ExitWatcher | None = None
+        self._lock = threading.Lock()
+
+    def describe(self) -> str:
+        """Return one line for people: engine, version, what is emulated."""
+        try:
+            facts = self._engine.facts()
+        except RuntimeUnavailableError as error:
+            return f"docker at {self._engine.base_url}: {error.message}"
+        devices = "GPUs by CDI" if facts.cdi_devices else "GPUs by the NVIDIA runtime"
+        if self._host.emulated:
+            devices = "GPUs are emulated: no device is passed"
+        elif facts.podman:
+            devices = "no GPUs: Podman ignores such requests"
+        return f"{facts.name} {facts.version} (API {facts.api_version}) at {self._engine.base_url}; {devices}"
+
+    def notes(self, allocation: Allocation) -> tuple[str, ...]:
+        """Return what of the allocation is only recorded on this host, one sentence each."""
+        return emulation_notes(allocation, self._host)
+
+    def ensure_image(self, spec: JobSpec) -> None:
+        """Make the image local, pulling it if needed."""
+        if not spec.image:
+            raise JobRejectedError(
+                f"job {spec.name} names no image, and this host runs jobs in containers",
+                hint="add `image:` to the job file",
+            )
+        action = f"looking for image {spec.image}"
+        with engine_errors(action):
+            try:
+                self._engine.inspect_image(spec.image)
+            except docker.errors.ImageNotFound:
+                pass
+            except docker.errors.APIError as error:
+                raise rejected(action, error) from error
+            else:
+                return
+        self._pull(spec.image)
+
+    def create(self, job: JobId, attempt: int, spec: JobSpec, allocation: Allocation) -> str:
+        """Create the container without starting it; one of other content that never ran is replaced."""
+        facts = self._engine.facts()
+        host = replace(self._host, podman=facts.podman, cdi_devices=facts.cdi_devices)
+        body = container_body(job, attempt, spec, allocation, host)
+        name = container_name(host.state_id, job, attempt)
+        for _ in range(2):
+            if self._create(name, body):
+                return name
+            found = self._inspect(name)
+            if found is None:
+                continue
+            same = found["Config"]["Labels"].get(DIGEST_LABEL) == body["Labels"][DIGEST_LABEL]
+            if same or _ran(found):
+                return name
+            self.remove(name)
+        raise unavailable(f"creating {name}", "the name stays taken")
+
+    def start(self, handle: str) -> float:
+        """Start the container unless it runs or ran; return when it started (epoch seconds)."""
+        found = self._inspect(handle)
+        if found is None:
+            raise JobRejectedError(f"container {handle} was removed by someone before it was started")
+        if not _ran(found):
+            self._start(handle)
+            found = self._inspect(handle)
+            if found is None:
+                raise unavailable(f"starting {handle}", "the container vanished")
+        labels = found["Config"]["Labels"]
+        self._follow(handle, JobId(int(labels[JOB_LABEL])), int(labels[ATTEMPT_LABEL]))
+        return _epoch(found["State"]["StartedAt"]) or time.time()
+
+    def signal(self, handle: str, signal: Signal) -> None:
+        """Send the signal; no error when the container is gone or does not run."""
+        action = f"sending {signal} to {handle}"
+        with engine_errors(action):
+            try:
+                self._engine.quick.kill(handle, signal.value)
+            except docker.errors.APIError as error:
+                sentence = explain(error).lower()
+                quiet = ("not running", "no such container", "already finished", "no such process")
+                if error.status_code not in (404, 409) and not any(text in sentence for text in quiet):
+                    raise
+
+    def run_hook(
+        self, handle: str, command: tuple[str, ...], timeout_seconds: float
+    ) -> tuple[int | None, str]:
+        """Run a command inside the container; return (exit code or None on time-out, last output)."""
+        return run_in_container(self._engine, handle, command, timeout_seconds)
+
+    def observe(self) -> tuple[Observed, ...]:
+        """Return every container that carries this topod's labels."""
+        with engine_errors("listing containers"):
+            rows = self._engine.quick.containers(
+                all=True, filters={"label": f"{STATE_LABEL}={self._host.state_id}"}
+            )
+        found = (self._inspect(row["Id"]) for row in rows)
+        return tuple(_observed(container) for container in found if container is not None)
+
+    def watch(self, on_exit: Callable[[Exit], None]) -> None:
+        """Call `on_exit` for each container that has ended or ends; also takes up their logs again."""
+        with self._lock:
+            if self._watcher is not None:
+                raise RuntimeError("watch() is called once")
+            self._watcher = ExitWatcher(self._engine, self._host.state_id, on_exit, self._follow)
+
+    def log_path(self, job: JobId, attempt: int) -> Path:
+        """Return the file that holds what the attempt printed."""
+        return self._log_dir / f"{job}.{attempt}.log"
+
+    def remove(self, handle: str) -> None:
+        """Kill the container if needed, complete its log, remove it."""
+        found = self._inspect(handle)
+        if found is None:
+            return
+        labels = found["Config"]["Labels"]
+        path = self.log_path(JobId(int(labels[JOB_LABEL])), int(labels[ATTEMPT_LABEL]))
+        if _ran(found):
+            if found["State"]["Status"] not in ENDED_STATES:
+                self._kill(handle)
+            if not self._logs.finish(handle, path, LOG_SECONDS):
+                log.warning("the log of %s may lack its end: the engine did not deliver it in time", handle)
+        with engine_errors(f"removing {handle}"):
+            try:
+                self._engine.slow.remove_container(handle, force=True, v=True)
+            except docker.errors.APIError as error:
+                if error.status_code not in (404, 409):  # 409: another removal is under way
+                    raise
+        self._logs.forget(handle, path)
+
+    def pids(self, handle: str) -> tuple[int, ...]:
+        """Return the host PIDs of the container's processes, its init included; empty when not running."""
+        found = self._inspect(handle)
+        if found is None or not found["State"]["Pid"]:
+            return ()
+        first = int(found["State"]["Pid"])
+        if not self._engine.facts().podman:
+            try:
+                with engine_errors(f"listing the processes of {handle}"):
+                    top = self._engine.quick.top(handle, ps_args="-eo pid")
+                return tuple(sorted(int(row[0]) for row in top["Processes"] or ()))
+            except RuntimeUnavailableError as error:  # no `ps` on the host, or the container just ended
+                log.debug("%s", error)
+        try:
+            children = psutil.Process(first).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return ()
+        return tuple(sorted({first, *(child.pid for child in children)}))
+
+    def close(self) -> None:
+        """Stop watching and copying logs; leaves every container running."""
+        with self._lock:
+            watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.close()
+        self._logs.close()
+        self._engine.close()
+
+    def _pull(self, image: str) -> None:
+        action = f"pulling image {image}"
+        deadline = time.monotonic() + self._pull_timeout
+        log.info("%s", action)
+        with engine_errors(action):
+            try:
+                for message in self._engine.pull.pull(image, stream=True, decode=True):
+                    if problem := message.get("error"):
+                        raise _pull_error(image, short(str(problem)))
+                    if time.monotonic() > deadline:
+                        raise unavailable(action, f"not done after {self._pull_timeout:g} seconds")
+            except docker.errors.APIError as error:
+                raise _pull_error(image, explain(error)) from error
+
+    def _create(self, name: str, body: dict[str, Any]) -> bool:
+        """Return False where the name is taken."""
+        action = f"creating {name}"
+        with engine_errors(action):
+            try:
+                answer = self._engine.create_container(name, body)
+            except docker.errors.ImageNotFound as error:
+                raise ImageMissingError(explain(error)) from error
+            except docker.errors.APIError as error:
+                if error.status_code == 409:
+                    return False
+                self._discard_leftover(name)
+                raise rejected(action, error) from error
+        for warning in answer.get("Warnings") or ():
+            log.info("%s: %s", name, warning)
+        return True
+
+    def _start(self, handle: str) -> None:
+        action = f"starting {handle}"
+        for last_try in (False, True):
+            with engine_errors(action):
+                try:
+                    self._engine.slow.start(handle)
+                except docker.errors.APIError as error:
+                    if last_try or "setting rlimit" not in explain(error):
+                        raise rejected(action, error) from error
+                else:
+                    return
+            self._drop_default_ulimits(handle)
+
+    def _drop_default_ulimits(self, handle: str) -> None:
+        """Make the container again without them: this engine may not raise limits, and says so at start."""
+        if self._host.default_ulimits:
+            log.warning(
+                "this engine may not raise ulimits: jobs run with its own (memlock may be too low for RDMA)"
+            )
+            self._host = replace(self._host, default_ulimits=False)
+        found = self._inspect(handle)
+        if found is None:
+            return
+        with engine_errors(f"creating {handle} again"):
+            self._engine.slow.remove_container(handle, force=True)
+            self._engine.create_container(handle, without_default_ulimits(found))
+
+    def _kill(self, handle: str) -> None:
+        """SIGKILL, and wait until the engine says that it ended."""
+        action = f"killing {handle}"
+        self.signal(handle, Signal.KILL)
+        with engine_errors(action):
+            try:
+                self._engine.slow.wait(handle)
+            except docker.errors.NotFound:
+                log.debug("%s is gone", handle)
+
+    def _discard_leftover(self, name: str) -> None:
+        try:
+            self._engine.slow.remove_container(name, force=True, v=True)
+        except docker.errors.APIError as error:
+            log.debug("nothing left of %s: %s", name, explain(error))
+
+    def _follow(self, handle: str, job: JobId, attempt: int) -> None:
+        self._logs.follow(handle, self.log_path(job, attempt))
+
+    def _inspect(self, handle: str) -> dict[str, Any] | None:
+        with engine_errors(f"inspecting {handle}"):
+            try:
+                container: dict[str, Any] = self._engine.quick.inspect_container(handle)
+            except docker.errors.NotFound:
+                return None
+        return container
+
+
+def _pull_error(image: str, sentence: str) -> JobRejectedError | RuntimeUnavailableError:
+    if is_transient(sentence):
+        return unavailable(f"pulling image {image}", sentence)
+    return JobRejectedError(f"image {image} cannot be pulled: {sentence}", hint="check its name and tag")
+
+
+def _ran(container: dict[str, Any]) -> bool:
+    return not str(container["State"]["StartedAt"]).startswith(NEVER)
+
+
+def _epoch(text: str) -> float | None:
+    return None if text.startswith(NEVER) else datetime.fromisoformat(text).timestamp()
+
+
+def _observed(container: dict[str, Any]) -> Observed:
+    state, labels = container["State"], container["Config"]["Labels"]
+    status = ContainerStatus.RUNNING
+    if not _ran(container):
+        status = ContainerStatus.CREATED
+    elif state["Status"] in ENDED_STATES:
+        status = ContainerStatus.EXITED
+    ended = status is ContainerStatus.EXITED
+    return Observed(
+        job=JobId(int(labels[JOB_LABEL])),
+        attempt=int(labels[ATTEMPT_LABEL]),
+        handle=container["Name"].removeprefix("/"),
+        status=status,
+        exit_code=state["ExitCode"] if ended else None,
+        out_of_memory=bool(state.get("OOMKilled")) and ended,
+        started_at=_epoch(state["StartedAt"]),
+        ended_at=_epoch(state["FinishedAt"]) if ended else None,
+    )

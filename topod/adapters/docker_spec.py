@@ -1,0 +1,178 @@
+"""From a job and its allocation to the body of the engine's "create container" request; pure.
+
+Field names are those of the Docker Engine API v1.41, https://docs.docker.com/engine/api/v1.41/#operation/ContainerCreate.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from topod.adapters.job_environment import job_environment
+from topod.errors import JobRejectedError
+from topod.model.cpuset import CpuSet
+from topod.model.job import Allocation, JobId, JobSpec
+
+STATE_LABEL = "topod.state"
+JOB_LABEL = "topod.job"
+ATTEMPT_LABEL = "topod.attempt"
+DIGEST_LABEL = "topod.digest"
+DEFAULT_ULIMITS_LABEL = "topod.default-ulimits"
+
+UNLIMITED = -1
+STACK_BYTES = 64 << 20
+DEFAULT_ULIMITS: Mapping[str, int] = {"memlock": UNLIMITED, "stack": STACK_BYTES}
+"""RDMA pins memory: with the engine's 8 MB NCCL falls back to TCP without a word."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineHost:
+    """What the engine and the machine under it can do."""
+
+    state_id: str
+    """Names the topod that owns the containers."""
+    emulated: bool = False
+    """The GPUs and most CPUs of the host exist on paper only."""
+    machine_cpus: CpuSet
+    machine_nodes: tuple[int, ...] = (0,)
+    """NUMA nodes that the machine really has."""
+    podman: bool = False
+    cdi_devices: frozenset[str] = frozenset()
+    """Qualified names, `nvidia.com/gpu=GPU-...`; empty where the engine has no CDI."""
+    default_ulimits: bool = True
+    """False once the engine turned out not to be allowed to raise them."""
+    network_mode: str | None = None
+    """None leaves it to the engine."""
+
+
+def container_name(state_id: str, job: JobId, attempt: int) -> str:
+    """Return the name of an attempt's container; topod uses it as the handle."""
+    return f"topod-{state_id}-{job}-{attempt}"
+
+
+def container_body(
+    job: JobId, attempt: int, spec: JobSpec, allocation: Allocation, host: EngineHost
+) -> dict[str, Any]:
+    """Return the request that creates the container of one attempt.
+
+    Raises `JobRejectedError` when the job has no image, or wants GPUs from an engine that ignores them.
+    """
+    if not spec.image:
+        raise JobRejectedError(
+            f"job {job} ({spec.name}) names no image, and this host runs jobs in containers",
+            hint="add `image:` to the job file",
+        )
+    environment = job_environment(job, attempt, spec, allocation)
+    if not allocation.gpus and not host.emulated:
+        # CUDA images ask for all GPUs, and get them where the NVIDIA runtime is the engine's default.
+        environment["NVIDIA_VISIBLE_DEVICES"] = "void"
+    defaults = {k: v for k, v in DEFAULT_ULIMITS.items() if k not in spec.ulimits and host.default_ulimits}
+    host_config: dict[str, Any] = {
+        "Init": True,
+        "ShmSize": spec.shm_bytes,
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": "50m", "max-file": "3"}},
+        "RestartPolicy": {"Name": "no"},
+        "Ulimits": [_ulimit(name, value) for name, value in sorted({**defaults, **spec.ulimits}.items())],
+        "Mounts": [
+            {"Type": "bind", "Source": m.source, "Target": m.target, "ReadOnly": m.read_only}
+            for m in spec.mounts
+        ],
+        "DeviceRequests": _device_requests(job, allocation, host),
+    }
+    if host.network_mode is not None:
+        host_config["NetworkMode"] = host.network_mode
+    if spec.memory_bytes is not None:
+        # Without the second the container may swap as much again.
+        host_config |= {"Memory": spec.memory_bytes, "MemorySwap": spec.memory_bytes}
+    cpus, nodes = pinned(allocation, host)
+    if cpus:
+        host_config["CpusetCpus"] = str(cpus)
+    if nodes:
+        host_config["CpusetMems"] = str(CpuSet.of(nodes))
+    body: dict[str, Any] = {
+        "Image": spec.image,
+        "Cmd": list(spec.command) or None,
+        "Env": [f"{name}={value}" for name, value in sorted(environment.items())],
+        "StopTimeout": math.ceil(spec.grace_seconds),
+        "HostConfig": host_config,
+    }
+    if spec.workdir is not None:
+        body["WorkingDir"] = spec.workdir
+    if spec.container_user is not None:
+        body["User"] = spec.container_user
+    labels = {
+        **spec.labels,
+        STATE_LABEL: host.state_id,
+        JOB_LABEL: str(job),
+        ATTEMPT_LABEL: str(attempt),
+        "topod.cpus": str(allocation.cpus),
+        "topod.gpus": ",".join(allocation.gpus),
+        DEFAULT_ULIMITS_LABEL: ",".join(sorted(defaults)),
+    }
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+    body["Labels"] = {**labels, DIGEST_LABEL: digest}
+    return body
+
+
+def without_default_ulimits(inspected: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the request that creates an inspected container again, without topod's default ulimits."""
+    config = dict(inspected["Config"])
+    labels = dict(config["Labels"])
+    defaults = set(labels.get(DEFAULT_ULIMITS_LABEL, "").split(","))
+    labels[DEFAULT_ULIMITS_LABEL] = ""
+    host_config = dict(inspected["HostConfig"])
+    host_config["Ulimits"] = [u for u in host_config["Ulimits"] or () if u["Name"] not in defaults]
+    for automatic in ("Hostname", "Domainname"):
+        config.pop(automatic, None)
+    return {**config, "Labels": labels, "HostConfig": host_config}
+
+
+def pinned(allocation: Allocation, host: EngineHost) -> tuple[CpuSet, tuple[int, ...]]:
+    """Return the CPUs and the NUMA nodes to bind the container to; empty = no binding.
+
+    On a real host they are the allocation's: the engine refuses what is missing. On an emulated host they
+    are what the machine under it has of them.
+    """
+    if not host.emulated:
+        return allocation.cpus, allocation.memory_nodes
+    nodes = tuple(node for node in allocation.memory_nodes if node in host.machine_nodes)
+    return allocation.cpus & host.machine_cpus, nodes
+
+
+def emulation_notes(allocation: Allocation, host: EngineHost) -> tuple[str, ...]:
+    """Return what of the allocation this host only records, one sentence each."""
+    if not host.emulated:
+        return ()
+    notes = []
+    if allocation.gpus:
+        notes.append(f"the host is emulated: {len(allocation.gpus)} GPUs are booked, no device is passed")
+    missing = allocation.cpus - host.machine_cpus
+    if missing:
+        real = allocation.cpus & host.machine_cpus
+        where = f"pinned to {real}" if real else "not pinned"
+        notes.append(f"CPUs {missing} are emulated: they are only recorded, the job is {where}")
+    nodes = [node for node in allocation.memory_nodes if node not in host.machine_nodes]
+    if nodes:
+        notes.append(f"NUMA nodes {CpuSet.of(nodes)} are emulated: memory is not bound to them")
+    return tuple(notes)
+
+
+def _ulimit(name: str, value: int) -> dict[str, Any]:
+    return {"Name": name, "Soft": value, "Hard": value}
+
+
+def _device_requests(job: JobId, allocation: Allocation, host: EngineHost) -> list[dict[str, Any]]:
+    """Name GPUs by UUID: a count always means the first ones, and an index changes over a reboot."""
+    if not allocation.gpus or host.emulated:
+        return []
+    if host.podman:
+        raise JobRejectedError(
+            f"job {job} wants {len(allocation.gpus)} GPUs, but Podman's Docker socket ignores such requests",
+            hint="install Docker on this host, or submit the job without GPUs",
+        )
+    names = [f"nvidia.com/gpu={uuid}" for uuid in allocation.gpus]
+    if host.cdi_devices.issuperset(names):
+        return [{"Driver": "cdi", "DeviceIDs": names}]
+    return [{"Driver": "nvidia", "DeviceIDs": list(allocation.gpus), "Capabilities": [["gpu"]]}]

@@ -1,0 +1,154 @@
+"""Notices that containers ended: the engine's events say when to look, the engine's list says what is so.
+
+Events are lost when the engine restarts, so they only wake the one thread that looks; it also looks every few
+seconds by itself. So an exit is never missed, and reported at least once.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import docker
+import docker.errors
+
+from topod.adapters.docker_engine import Engine, engine_errors
+from topod.adapters.docker_spec import ATTEMPT_LABEL, JOB_LABEL, STATE_LABEL
+from topod.errors import RuntimeUnavailableError
+from topod.model.job import JobId
+from topod.ports import Exit
+
+log = logging.getLogger(__name__)
+
+RESYNC_SECONDS = 5.0
+LOOK_AGAIN_SECONDS = 0.1
+BACK_OFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
+ENDED_STATES = ("exited", "dead")
+
+
+class ExitWatcher:
+    """Two threads: one waits for events, one looks at the list and reports."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        state_id: str,
+        on_exit: Callable[[Exit], None],
+        on_seen: Callable[[str, JobId, int], None],
+    ) -> None:
+        """Start watching. `on_seen(name, job, attempt)` is called for each container that ever ran."""
+        self._engine = engine
+        self._label = f"{STATE_LABEL}={state_id}"
+        self._on_exit = on_exit
+        self._on_seen = on_seen
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._died: set[str] = set()
+        self._reported: set[str] = set()
+        self._stream: docker.types.CancellableStream[dict[str, Any]] | None = None
+        self._threads = [
+            threading.Thread(target=self._listen, name="container events", daemon=True),
+            threading.Thread(target=self._look_repeatedly, name="container list", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Stop both threads."""
+        self._stop.set()
+        self._wake.set()
+        self._close_stream()
+        for thread in self._threads:
+            thread.join(2)
+
+    def _listen(self) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            try:
+                with engine_errors("waiting for events"):
+                    self._stream = self._engine.quick.events(
+                        filters={"type": "container", "event": "die", "label": self._label}, decode=True
+                    )
+                    failures = 0
+                    self._wake.set()  # what ended before this stream began
+                    for event in self._stream:
+                        self._died.add(str(event.get("id", "")))
+                        self._wake.set()
+            except RuntimeUnavailableError as error:
+                log.debug("event stream ended: %s", error)
+            self._close_stream()
+            self._stop.wait(BACK_OFF_SECONDS[min(failures, len(BACK_OFF_SECONDS) - 1)])
+            failures += 1
+
+    def _close_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            try:
+                stream.close()
+            except (OSError, AttributeError, docker.errors.DockerException):
+                log.debug("event stream was closed already")
+
+    def _look_repeatedly(self) -> None:
+        silent = False
+        while not self._stop.is_set():
+            # Cleared before looking: an event that comes while we look makes us look again.
+            self._wake.clear()
+            died = set(self._died)
+            pause = RESYNC_SECONDS
+            try:
+                seen = self._look()
+                if silent:
+                    log.info("the container engine answers again")
+                silent = False
+                self._died -= died & seen
+                # The event can come a moment before the list tells it; a container removed is not waited for.
+                if died - seen:
+                    pause = LOOK_AGAIN_SECONDS
+                    self._died -= died
+            except RuntimeUnavailableError as error:
+                if not silent:
+                    log.warning("%s", error)
+                silent = True
+                pause = 1.0
+            self._wake.wait(pause)
+
+    def _look(self) -> set[str]:
+        """Report every ended container not yet reported; return the ids of those that ended."""
+        with engine_errors("listing containers"):
+            rows = self._engine.quick.containers(all=True, filters={"label": self._label})
+        names = {row["Names"][0].removeprefix("/") for row in rows if row["Names"]}
+        self._reported &= names
+        ended = set()
+        for row in rows:
+            if not row["Names"] or row["State"] == "created":
+                continue
+            name = row["Names"][0].removeprefix("/")
+            job, attempt = JobId(int(row["Labels"][JOB_LABEL])), int(row["Labels"][ATTEMPT_LABEL])
+            self._on_seen(name, job, attempt)
+            if row["State"] not in ENDED_STATES:
+                continue
+            ended.add(row["Id"])
+            if name not in self._reported:
+                self._report(name, job, attempt)
+        return ended
+
+    def _report(self, name: str, job: JobId, attempt: int) -> None:
+        with engine_errors("inspecting a container"):
+            try:
+                state: Mapping[str, Any] = self._engine.quick.inspect_container(name)["State"]
+            except docker.errors.NotFound:
+                return
+        try:
+            self._on_exit(
+                Exit(
+                    job=job,
+                    attempt=attempt,
+                    handle=name,
+                    exit_code=state["ExitCode"],
+                    out_of_memory=bool(state.get("OOMKilled")),
+                )
+            )
+        except Exception:
+            log.exception("the exit of job %d could not be handled; it will be reported again", job)
+        else:
+            self._reported.add(name)

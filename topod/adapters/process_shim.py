@@ -1,0 +1,257 @@
+"""The small process that starts one job as a plain process, outlives topod and writes down how it ended.
+
+Run as `python -I -S process_shim.py DIRECTORY`; imports nothing of topod, so it is up in some 20 ms. What it
+finds and leaves in the directory:
+
+`spec.json`     what to run (written by topod)
+`claim.json`    this shim's identity; made by link(2), so of several shims only one goes on
+`started.json`  the job's identity; durable before the job's first instruction runs
+`exit.json`     exit code and time; written after every process of the job is gone
+
+On stdout it says `started EPOCH_SECONDS` or `claimed`, then closes it.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+STRAGGLER_SECONDS = 10.0
+"""How long unkillable processes of a job (in a driver call) hold back the news of its end."""
+LOOK_SECONDS = 0.02
+NOT_FOUND = 127
+CANNOT_RUN = 126
+NEVER_RAN = 125
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One line of /proc/PID/stat, see proc_pid_stat(5). `start` in clock ticks since boot."""
+
+    pid: int
+    state: str
+    parent: int
+    group: int
+    session: int
+    start: int
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs code: not a zombie and not dead."""
+        return self.state not in "ZX"
+
+
+def read_process(pid: int) -> Process | None:
+    """Return the process, or None when there is none of that number."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    # The name in brackets may hold spaces and brackets itself; the fields after it are plain.
+    fields = text.rpartition(")")[2].split()
+    return Process(pid, fields[0], int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+
+
+def all_processes() -> Iterator[Process]:
+    """Yield every process of the machine."""
+    for name in os.listdir("/proc"):  # noqa: PTH208 - Path.iterdir is slow here, and this runs in a loop
+        if name.isdecimal() and (process := read_process(int(name))) is not None:
+            yield process
+
+
+def descendants(pid: int) -> set[int]:
+    """Return the living processes that descend from `pid`, without itself."""
+    children: dict[int, list[Process]] = {}
+    for process in all_processes():
+        children.setdefault(process.parent, []).append(process)
+    found: set[int] = set()
+    todo = [pid]
+    while todo:
+        for child in children.get(todo.pop(), ()):
+            todo.append(child.pid)
+            if child.alive:
+                found.add(child.pid)
+    return found
+
+
+def boot_id() -> str:
+    """Return what tells one boot of the machine from another."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def write_durably(path: Path, document: dict[str, Any]) -> None:
+    """Write a JSON file so that after any crash it is there whole or not at all."""
+    draft = _draft(path, document)
+    draft.rename(path)
+    _sync_directory(path.parent)
+
+
+def claim(directory: Path) -> bool:
+    """Become the one shim of this attempt; False when another is."""
+    path = directory / "claim.json"
+    draft = _draft(path, _identity(os.getpid()))
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink()
+    _sync_directory(directory)
+    return True
+
+
+def main(directory: Path) -> None:
+    """Run the job of this directory, unless it was run before."""
+    if os.fork():
+        os._exit(0)  # the shim proper is nobody's child, so topod need not reap it
+    os.setsid()
+    if not claim(directory):
+        _say("claimed")
+        return
+    # Orphans of the job become children of this process, so none can hide from the clean-up.
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    spec = json.loads((directory / "spec.json").read_text())
+    go_read, go_write = os.pipe()
+    job = os.fork()
+    if job == 0:
+        os.close(go_write)
+        _become_job(spec, go_read)
+    os.close(go_read)
+    # Only now: a job that inherited "ignored" would lose a SIGTERM that comes before its first instruction.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    started_at = time.time()
+    write_durably(directory / "started.json", {**_identity(job), "started_at": started_at})
+    os.write(go_write, b"g")
+    os.close(go_write)
+    _say(f"started {started_at!r}")
+    # The zombie is kept until the end: as long as it is there, its number names no other process group.
+    info = os.waitid(os.P_PID, job, os.WEXITED | os.WNOWAIT)
+    assert info is not None, "waitid without WNOHANG waits"
+    code = info.si_status if info.si_code == os.CLD_EXITED else 128 + info.si_status
+    if code == 128 + signal.SIGTERM:
+        _let_group_finish(job, float(spec["grace_seconds"]))
+    _kill_rest(job)
+    write_durably(directory / "exit.json", {"exit_code": code, "ended_at": time.time()})
+    os.waitpid(job, 0)
+
+
+def _become_job(spec: dict[str, Any], go: int) -> NoReturn:
+    """Wait for the word, then turn into the job's command. The log file is opened with topod's rights."""
+    status = NEVER_RAN
+    try:
+        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):  # those that Python changes
+            signal.signal(number, signal.SIG_DFL)
+        os.setsid()
+        if not os.read(go, 1):
+            os._exit(NEVER_RAN)  # the shim died before the start was on record
+        log = os.open(spec["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        nothing = os.open("/dev/null", os.O_RDONLY)
+        for source, target in ((nothing, 0), (log, 1), (log, 2)):
+            os.dup2(source, target)
+        status = CANNOT_RUN
+        _limit(spec)
+        os.chdir(spec["workdir"])
+        os.execvpe(spec["command"][0], spec["command"], spec["environment"])  # noqa: S606 - the job's command
+    except FileNotFoundError as error:
+        if error.filename == spec["workdir"]:
+            _complain(f"no such directory: {spec['workdir']}")
+        else:
+            status = NOT_FOUND
+            _complain(f"command not found: {spec['command'][0]}")
+    except (OSError, ValueError, KeyError) as error:
+        _complain(f"cannot start {spec['command'][0]}: {error}")
+    finally:
+        os._exit(status)
+
+
+def _limit(spec: dict[str, Any]) -> None:
+    if spec["cpus"]:
+        os.sched_setaffinity(0, spec["cpus"])
+    for name, value in spec["ulimits"].items():
+        limit = getattr(resource, f"RLIMIT_{name.upper()}")
+        try:
+            resource.setrlimit(limit, (value, value))
+        except (OSError, ValueError) as error:
+            _complain(f"ulimit {name}={value} is not set: {error}")
+    if spec["gid"] is not None:
+        os.setgroups(spec["groups"])
+        os.setgid(spec["gid"])
+    if spec["uid"] is not None:
+        os.setuid(spec["uid"])
+
+
+def _let_group_finish(job: int, grace_seconds: float) -> None:
+    """Wait for the job's group: a shell dies of SIGTERM while its program still saves its work."""
+    deadline = time.monotonic() + grace_seconds
+    while time.monotonic() < deadline:
+        if not any(p.group == job and p.alive for p in all_processes()):
+            return
+        time.sleep(LOOK_SECONDS)
+
+
+def _kill_rest(job: int) -> None:
+    """Kill whatever the job left running, also what went into the background as a daemon."""
+    deadline = time.monotonic() + STRAGGLER_SECONDS
+    while time.monotonic() < deadline:
+        rest = descendants(os.getpid())
+        if not rest:
+            return
+        for pid in rest:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        time.sleep(LOOK_SECONDS / 10)
+        for pid in rest - {job}:
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                continue
+
+
+def _identity(pid: int) -> dict[str, Any]:
+    process = read_process(pid)
+    assert process is not None, "the caller knows that it runs"
+    return {"pid": pid, "start": process.start, "boot": boot_id()}
+
+
+def _draft(path: Path, document: dict[str, Any]) -> Path:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("w") as file:
+        json.dump(document, file)
+        file.flush()
+        os.fsync(file.fileno())
+    return draft
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _say(text: str) -> None:
+    os.write(1, f"{text}\n".encode())
+    nothing = os.open("/dev/null", os.O_RDWR)
+    for target in (0, 1, 2):
+        os.dup2(nothing, target)
+    os.close(nothing)
+
+
+def _complain(text: str) -> None:
+    os.write(2, f"topod: {text}\n".encode())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
