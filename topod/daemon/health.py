@@ -1,0 +1,30 @@
+"""What is wrong with the daemon's surroundings just now, in words, for whoever asks."""
+
+import logging
+
+from topod.daemon.logs import Key
+
+log = logging.getLogger(__name__)
+
+
+class Health:
+    """A board with one line per trouble; said in the log once when it comes and once when it goes."""
+
+    def __init__(self) -> None:
+        self._troubles: dict[str, str] = {}
+
+    def trouble(self, subject: str, text: str) -> None:
+        """Put a trouble on the board; `subject` (`store`, `runtime`) names it."""
+        if subject not in self._troubles:
+            log.warning("%s.troubled", subject, extra={Key.ERROR: text})
+        self._troubles[subject] = text
+
+    def well(self, subject: str) -> None:
+        """Take the trouble off the board."""
+        if self._troubles.pop(subject, None) is not None:
+            log.info("%s.restored", subject)
+
+    @property
+    def notes(self) -> list[str]:
+        """The troubles as sentences."""
+        return [f"{subject}: {text}" for subject, text in sorted(self._troubles.items())]
