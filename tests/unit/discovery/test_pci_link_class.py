@@ -38,6 +38,11 @@ CASES = {
         device("0000:1e:00.0", "port0", "up", "down2", "up2", "down3"),
         LinkClass.PXB,
     ),
+    "an old bridge below a port of the switch": (
+        device("0000:1a:00.0", "port0", "up", "down0"),
+        device("0000:1c:04.0", "port0", "up", "down1", "bridge"),
+        LinkClass.PXB,
+    ),
     "two root ports of one host bridge": (
         device("0000:18:00.0", "port0"),
         device("0000:19:00.0", "port1"),

@@ -59,6 +59,7 @@ def test_links_in_a_circle_are_missing_files(tree: Path) -> None:
 def test_a_pipe_in_the_place_of_a_file_does_not_hang_the_reader(tree: Path) -> None:
     os.mkfifo(tree / CPU / "cpu0" / "online")
     (tree / CPU / "cpu1" / "online").mkdir()
+    assert not [path for path in read_sysfs(tree).files if path.endswith("/online") and "cpu/cpu" in path]
     assert str(this_machine(tree).online) == "0-1"
 
 
