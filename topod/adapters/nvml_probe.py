@@ -106,7 +106,7 @@ class NvmlProbe:
         return events if events is not None else ()
 
     def close(self) -> None:
-        """End the worker. The probe may be used again: the next call starts another."""
+        """End the worker, after the call that is under way. The next call would start another."""
         with self._lock:
             self._drop_worker()
             for worker in self._abandoned:

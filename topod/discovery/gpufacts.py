@@ -175,7 +175,7 @@ def nvlink_lanes(facts: GpuFacts) -> Mapping[tuple[int, int], int | None]:
         elif joined and guessed:
             lanes[a.index, b.index] = guessed
         else:
-            lanes[a.index, b.index] = certain or (None if joined else 0)
+            lanes[a.index, b.index] = certain or (None if joined or guessed else 0)
     return lanes
 
 
