@@ -10,13 +10,13 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from topoctl.render.style import Style
 from topod.errors import NotFoundError, UsageError
 from topod.protocol.client import Client
 from topod.protocol.codec import ProtocolError, encode
 from topod.protocol.replies import AnyReply, Jobs
 from topod.protocol.requests import AnyRequest, ListJobs
 from topod.protocol.views import JobView
-from topoctl.render.style import Style
 
 LATEST = "latest"
 R = TypeVar("R")
@@ -39,7 +39,8 @@ class TextOrJson(StrEnum):
 
 
 OutputOption = Annotated[
-    Output, typer.Option("-o", "--output", help="wide: nothing is cut; name: job ids only.", show_default=False)
+    Output,
+    typer.Option("-o", "--output", help="wide: nothing is cut; name: job ids only.", show_default=False),
 ]
 TextOrJsonOption = Annotated[
     TextOrJson, typer.Option("-o", "--output", help="json is for programs.", show_default=False)
@@ -85,7 +86,9 @@ def job_ids(client: Client, words: Sequence[str]) -> list[int]:
 
 def _number(word: str) -> int:
     if not (word.isascii() and word.isdecimal() and len(word) < 18 and int(word) > 0):
-        raise UsageError(f"not a job id: {word!r}", hint="topoctl ps -a lists the jobs; `latest` is the newest one")
+        raise UsageError(
+            f"not a job id: {word!r}", hint="topoctl ps -a lists the jobs; `latest` is the newest one"
+        )
     return int(word)
 
 

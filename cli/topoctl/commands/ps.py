@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
+from topoctl.render.jobs import ENDED, jobs_table
+from topoctl.session import Output, OutputOption, ask, connect, note, show, show_json, style
 from topod.errors import UsageError
 from topod.protocol.replies import Jobs
 from topod.protocol.requests import ListJobs
-from topoctl.render.jobs import ENDED, jobs_table
-from topoctl.session import Output, OutputOption, ask, connect, note, show, show_json, style
 
 EXAMPLES = """
 topoctl ps
@@ -17,13 +17,26 @@ topoctl ps -a --user alice
 topoctl ps --state pending -o wide
 topoctl cancel $(topoctl ps --user $USER -o name)
 """
-STATES = ("pending", "starting", "running", "stopping", "preempted", "succeeded", "failed", "cancelled", "lost")
+STATES = (
+    "pending",
+    "starting",
+    "running",
+    "stopping",
+    "preempted",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "lost",
+)
 
 
 def ps(
     ctx: typer.Context,
+    *,
     everything: Annotated[bool, typer.Option("-a", "--all", help="Also the last jobs that ended.")] = False,
-    user: Annotated[str | None, typer.Option("-u", "--user", help="Only jobs of this user.", show_default=False)] = None,
+    user: Annotated[
+        str | None, typer.Option("-u", "--user", help="Only jobs of this user.", show_default=False)
+    ] = None,
     state: Annotated[
         list[str] | None,
         typer.Option("--state", help="Only jobs in this state; may be repeated.", show_default=False),
@@ -32,7 +45,7 @@ def ps(
 ) -> None:
     """List jobs: those that wait or run, and with -a those that ended.
 
-    GPUS shows the GPUs held (0-3), or how many a waiting job asks for (×4). TIME is how long a job has run,
+    GPUS shows the GPUs held (0-3), or how many a waiting job asks for (x4). TIME is how long a job has run,
     for a job that waits how long ago it was submitted. RST counts restarts.
     """
     states = [word for text in state or [] for word in text.lower().split(",")]

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from topoctl.render.style import STATE_COLORS, Style, printable
+from topoctl.render.table import Column, table
 from topod.model.request import PRIORITIES
 from topod.protocol.units import format_duration
 from topod.protocol.views import JobView
-from topoctl.render.style import STATE_COLORS, Style, printable
-from topoctl.render.table import Column, table
 
 _NAMES = {number: name for name, number in PRIORITIES.items()}
 ENDED = frozenset({"succeeded", "failed", "cancelled", "lost"})
@@ -34,7 +34,7 @@ def jobs_table(jobs: Sequence[JobView], now: float, style: Style, *, wide: bool)
             priority_name(job.priority),
             job.state,
             elapsed(job, now),
-            gpus(job, style),
+            gpus(job),
             (job.cpu_list or str(job.cpus)) if wide else cpus(job),
             str(restarts(job)),
             printable(job.reason),
@@ -94,13 +94,13 @@ def elapsed(job: JobView, now: float) -> str:
     return format_duration(now - job.submitted_at)
 
 
-def gpus(job: JobView, style: Style) -> str:
+def gpus(job: JobView) -> str:
     """Return the GPUs held, `0-3`, or how many are asked for, `x4`."""
     if job.gpu_indices and job.state in {"starting", "running", "stopping"}:
         return ranges(job.gpu_indices)
     if job.gpus == 0:
         return "-"
-    return f"{'×' if style.unicode else 'x'}{job.gpus}"
+    return f"x{job.gpus}"
 
 
 def cpus(job: JobView) -> str:

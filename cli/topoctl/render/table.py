@@ -40,12 +40,18 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], style: Style
 
 
 def _line(
-    columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int], style: Style, *, color: bool = False
+    columns: Sequence[Column],
+    cells: Sequence[str],
+    widths: Sequence[int],
+    style: Style,
+    *,
+    color: bool = False,
 ) -> str:
     shown = []
     for column, cell, width in zip(columns, cells, widths, strict=True):
         text = style.cut(cell, width)
         padding = " " * (width - len(text))
-        painted = style.paint(text, column.colors[cell]) if color and cell in (column.colors or {}) else text
+        code = column.colors.get(cell) if color and column.colors is not None else None
+        painted = style.paint(text, code) if code is not None else text
         shown.append(padding + painted if column.right else painted + padding)
     return GAP.join(shown).rstrip()

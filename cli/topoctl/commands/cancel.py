@@ -1,0 +1,27 @@
+"""`topoctl cancel`: stop jobs for good."""
+
+import typer
+
+from topoctl.jobflags import user_name
+from topoctl.session import JobsArgument, TextOrJson, TextOrJsonOption, ask, connect, job_ids, show, show_json
+from topod.protocol.replies import Jobs
+from topod.protocol.requests import Cancel
+
+EXAMPLES = """
+topoctl cancel 12
+topoctl cancel 12 13
+topoctl cancel $(topoctl ps --state pending -o name)
+"""
+
+
+def cancel(ctx: typer.Context, ids: JobsArgument, *, output: TextOrJsonOption = TextOrJson.TABLE) -> None:
+    """Cancel jobs: waiting ones leave the queue, running ones get SIGTERM, their grace time, then SIGKILL."""
+    with connect(ctx) as client:
+        request = Cancel(jobs=job_ids(client, ids), by=user_name())
+        jobs = ask(client, request, Jobs).jobs
+    if output is TextOrJson.JSON:
+        show_json(jobs)
+        return
+    for job in jobs:
+        done = "Cancelled" if job.state == "cancelled" else "Cancelling"
+        show(f"{done} job {job.id} ({job.name})\n")

@@ -1,0 +1,106 @@
+"""`topoctl logs`: what a job printed."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from topoctl.render.jobs import ENDED
+from topoctl.session import JobArgument, ask, connect, job_ids, note, one_job
+from topod.protocol.client import Client
+from topod.protocol.replies import Jobs, LogChunk
+from topod.protocol.requests import GetJob, ReadLog, WaitJob
+from topod.protocol.views import JobView
+
+EXAMPLES = """
+topoctl logs 12
+topoctl logs -f latest
+topoctl logs -n 20 12
+topoctl logs --attempt 1 12
+"""
+CHUNK = 256 * 1024
+FOLLOW_SECONDS = 10.0
+
+
+def logs(
+    ctx: typer.Context,
+    job: JobArgument,
+    *,
+    follow: Annotated[
+        bool, typer.Option("-f", "--follow", help="Go on until the job has ended, also after a restart.")
+    ] = False,
+    tail: Annotated[
+        int | None,
+        typer.Option("-n", "--tail", min=0, help="Only the last so many lines.", show_default=False),
+    ] = None,
+    attempt: Annotated[
+        int | None,
+        typer.Option(
+            "--attempt", min=1, help="Which start of the job (default: the last).", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Print the output of a job, stdout and stderr as they came."""
+    with connect(ctx) as client:
+        (ident,) = job_ids(client, [job])
+        view = one_job(ask(client, GetJob(job=ident), Jobs))
+        if view.starts == 0 and attempt is None:
+            note(f"job {ident} has not started: {view.reason or view.state}")
+            if not follow or view.state in ENDED:
+                return
+            view = _next_start(client, ident, 0)
+            if view.starts == 0:
+                return
+        while True:
+            starts = view.starts
+            which = _print(client, ident, attempt, tail, follow=follow)
+            view = one_job(ask(client, GetJob(job=ident), Jobs))
+            if not follow or attempt is not None:
+                return
+            if view.starts == starts:
+                view = _next_start(client, ident, starts)
+            if view.starts == starts:
+                return
+            note(f"job {ident} started again (attempt {which} is over)")
+            tail = None
+
+
+def _print(client: Client, job: int, attempt: int | None, tail: int | None, *, follow: bool) -> int:
+    """Print one attempt from its (tail's) beginning; return which one it was."""
+    offset = 0 if tail is None else None
+    while True:
+        if offset is None:
+            chunk = _last_lines(client, job, attempt, tail or 0)
+        else:
+            request = ReadLog(
+                job=job, attempt=attempt, offset=offset, limit=CHUNK, wait=FOLLOW_SECONDS if follow else 0.0
+            )
+            chunk = ask(client, request, LogChunk, timeout=FOLLOW_SECONDS + 10)
+        sys.stdout.buffer.write(chunk.data)
+        sys.stdout.buffer.flush()
+        offset, attempt = chunk.next_offset, chunk.attempt
+        if (chunk.ended or not follow) and (not chunk.data or chunk.ended):
+            return chunk.attempt
+
+
+def _last_lines(client: Client, job: int, attempt: int | None, lines: int) -> LogChunk:
+    """Return the end of the output that holds the last `lines` lines."""
+    size = 64 * 1024
+    while True:
+        chunk = ask(client, ReadLog(job=job, attempt=attempt, offset=-size, limit=size), LogChunk)
+        found = chunk.data.splitlines(keepends=True)
+        if len(found) > lines or len(chunk.data) < size or size >= 32 * 1024 * 1024:
+            kept = b"".join(found[len(found) - lines :] if lines else [])
+            return LogChunk(
+                attempt=chunk.attempt, data=kept, next_offset=chunk.next_offset, ended=chunk.ended
+            )
+        size *= 4
+
+
+def _next_start(client: Client, job: int, starts: int) -> JobView:
+    """Return the job once it has started again or ended."""
+    while True:
+        request = WaitJob(job=job, states=["running"], timeout=20.0)
+        view = one_job(ask(client, request, Jobs, timeout=30.0))
+        if view.starts > starts or view.state in ENDED:
+            return view

@@ -1,0 +1,66 @@
+"""The part of `topoctl topo` that shows the live host, or an emulated one of the library."""
+
+import json
+
+import msgspec
+import typer
+
+from topoctl.render.hostmap import HostMap, host_map, pinned, views
+from topoctl.render.style import Style
+from topoctl.session import ask, connect
+from topod.discovery.document import HostDocument, dump_host, load_host
+from topod.discovery.library import load_library_host
+from topod.errors import DataError
+from topod.protocol.codec import ProtocolError
+from topod.protocol.replies import Host
+from topod.protocol.requests import GetHost
+from topod.protocol.views import HostView
+
+
+def live_host(ctx: typer.Context) -> tuple[HostView, HostDocument]:
+    """Ask topod for its host; raises `ProtocolError` when its document cannot be read."""
+    with connect(ctx) as client:
+        view = ask(client, GetHost(), Host).host
+    try:
+        return view, load_host(json.dumps(view.document).encode(), "topod's host document")
+    except DataError as error:
+        raise ProtocolError(error.message) from error
+
+
+def live_text(view: HostView, document: HostDocument, style: Style) -> str:
+    """Return the map of the live host."""
+    kind = f"{'emulated, ' if view.emulated else ''}{view.runtime}"
+    drained = [] if view.drain is None else [f"drained: {view.drain}"]
+    host = HostMap(
+        topology=document.topology,
+        gpus=view.gpus,
+        pinned=pinned(document.occupancy),
+        subtitle=kind,
+        notes=[*drained, *view.notes],
+    )
+    return host_map(host, style)
+
+
+def live_json(view: HostView) -> bytes:
+    """Return the host document of the live host, as topod gave it, indented."""
+    return msgspec.json.format(msgspec.json.encode(view.document), indent=2) + b"\n"
+
+
+def library_host(name: str) -> HostDocument:
+    """Return an emulated host by name, or the host in a file."""
+    return load_library_host(name)
+
+
+def document_text(document: HostDocument, style: Style) -> str:
+    """Return the map of a host from the library or a file, with its state where it says so."""
+    topology, occupancy = document.topology, document.occupancy
+    subtitle = "emulated" if topology.emulated else ""
+    host = HostMap(
+        topology=topology, gpus=views(topology, occupancy), pinned=pinned(occupancy), subtitle=subtitle
+    )
+    return host_map(host, style)
+
+
+def document_json(document: HostDocument) -> bytes:
+    """Return the host document, indented."""
+    return msgspec.json.format(dump_host(document.topology, document.occupancy), indent=2) + b"\n"

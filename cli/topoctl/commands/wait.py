@@ -1,0 +1,29 @@
+"""`topoctl wait`: until jobs have ended."""
+
+import typer
+
+from topoctl.session import JobsArgument, TextOrJson, TextOrJsonOption, connect, job_ids, show, show_json
+from topoctl.waiting import ending, exit_status, wait_until_ended
+
+EXAMPLES = """
+topoctl wait 12 && echo trained
+topoctl wait 12 13 14
+topoctl wait latest
+"""
+
+
+def wait(ctx: typer.Context, ids: JobsArgument, *, output: TextOrJsonOption = TextOrJson.TABLE) -> int:
+    """Wait until jobs have ended, and exit with the job's own exit code.
+
+    With several jobs: with that of the first in the list that did not succeed. A job that was stopped for
+    another one and does not run again gives 75; one that was cancelled or lost gives 1.
+    """
+    ended = []
+    with connect(ctx) as client:
+        for job in job_ids(client, ids):
+            ended.append(wait_until_ended(client, job))
+            if output is TextOrJson.TABLE:
+                show(ending(ended[-1]) + "\n")
+    if output is TextOrJson.JSON:
+        show_json(ended)
+    return next((status for status in map(exit_status, ended) if status), 0)

@@ -1,0 +1,110 @@
+"""One job, whole."""
+
+import shlex
+from collections.abc import Sequence
+from textwrap import wrap
+
+from topoctl.render.events import clock
+from topoctl.render.jobs import ENDED, ago, elapsed, priority_name, ranges, restarts
+from topoctl.render.plan import LABEL, labelled, plan_lines
+from topoctl.render.style import STATE_COLORS, Style, printable
+from topod.model.job import JobSpec
+from topod.protocol.units import format_duration, format_size
+from topod.protocol.views import EventView, JobView
+
+
+def job_text(job: JobView, events: Sequence[EventView], now: float, style: Style) -> str:
+    """Return everything about a job: its state, what it asked for, its plan, its story."""
+    state = style.paint(job.state, STATE_COLORS.get(job.state, "bold"))
+    title = style.paint(f"job {job.id} ({printable(job.name)})", "bold")
+    lines = [f"{title}  {state}{f' ({job.stage})' if job.stage else ''}"]
+    rows = [*_life(job, now), *_request(job), *_container(job.spec)]
+    for label, value in rows:
+        lines += labelled(label, printable(value), style)
+    if job.plan:
+        lines += ["", style.paint("plan", "bold"), *plan_lines(job.plan, style)]
+    if events:
+        lines += ["", style.paint("story", "bold"), *_story(job, events, now, style)]
+    return "\n".join(lines) + "\n"
+
+
+def _life(job: JobView, now: float) -> list[tuple[str, str]]:
+    rows = [("reason", job.reason)] if job.reason else []
+    rows.append(("user", job.user))
+    rows.append(("submitted", f"{clock(job.submitted_at, now)} ({ago(job.submitted_at, now)})"))
+    if job.started_at is not None:
+        ran = "ran" if job.state in ENDED else "running for" if job.state == "running" else "last ran"
+        shown = elapsed(job, now) if job.state in {*ENDED, "running", "stopping"} else ""
+        rows.append(("started", f"{clock(job.started_at, now)}{f' ({ran} {shown})' if shown else ''}"))
+    if job.ended_at is not None:
+        code = "" if job.exit_code is None else f", exit code {job.exit_code}"
+        rows.append(("ended", f"{clock(job.ended_at, now)} ({ago(job.ended_at, now)}){code}"))
+    if job.starts > 1 or job.preemptions or job.failures:
+        text = f"{restarts(job)} ({job.preemptions} preemptions, {job.failures} failures)"
+        rows.append(("restarts", text))
+    if job.gpu_seconds:
+        rows.append(("GPU time", format_duration(job.gpu_seconds)))
+    if job.gpu_indices:
+        verb = "had" if job.state in ENDED or job.state in {"pending", "preempted"} else "holds"
+        cpus = f", CPUs {job.cpu_list}" if job.cpu_list else ""
+        rows.append((verb, f"GPUs {ranges(job.gpu_indices)}{cpus}"))
+    if job.victims:
+        rows.append(("stops", ", ".join(f"job {victim}" for victim in job.victims)))
+    if job.handle:
+        rows.append(("container", job.handle))
+    return rows
+
+
+def _request(job: JobView) -> list[tuple[str, str]]:
+    spec = job.spec
+    name = priority_name(job.priority)
+    priority = name if name == str(job.priority) else f"{name} ({job.priority})"
+    asked = f"{job.gpus} GPU{'' if job.gpus == 1 else 's'}"
+    if job.gpus > 1:
+        asked += f", {job.affinity} {job.policy}"
+    cpus = "shared pool" if job.cpus == 0 else f"{job.cpus} CPUs, {job.cpu_affinity}"
+    rows = [("priority", priority), ("asks for", f"{asked}; {cpus}")]
+    if spec.memory_bytes is not None:
+        rows.append(("memory", format_size(spec.memory_bytes)))
+    stop = f"{format_duration(spec.grace_seconds)} grace, then {spec.on_preempt.value}"
+    rows.append(("preemptible", stop if spec.preemptible else "no"))
+    if spec.min_runtime_seconds:
+        rows.append(("min runtime", format_duration(spec.min_runtime_seconds)))
+    if spec.max_runtime_seconds is not None:
+        rows.append(("max runtime", format_duration(spec.max_runtime_seconds)))
+    if spec.restart.value != "never":
+        rows.append(("restart", f"{spec.restart.value}, {spec.max_restarts} times"))
+    if spec.checkpoint is not None:
+        timeout = format_duration(spec.checkpoint.timeout_seconds)
+        rows.append(("checkpoint", f"{shlex.join(spec.checkpoint.command)} (at most {timeout})"))
+    return rows
+
+
+def _container(spec: JobSpec) -> list[tuple[str, str]]:
+    rows = [("image", spec.image)] if spec.image else []
+    if spec.command:
+        rows.append(("command", shlex.join(spec.command)))
+    if spec.workdir:
+        rows.append(("workdir", spec.workdir))
+    if spec.container_user:
+        rows.append(("runs as", spec.container_user))
+    rows += [("volume", f"{m.source}:{m.target}{':ro' if m.read_only else ''}") for m in spec.mounts]
+    if spec.env:
+        # Values may be secrets; `-o json` has them.
+        rows.append(("env", ", ".join(spec.env)))
+    if spec.ulimits:
+        rows.append(("ulimits", ", ".join(f"{name}={value}" for name, value in spec.ulimits.items())))
+    if spec.labels:
+        rows.append(("labels", ", ".join(f"{name}={value}" for name, value in spec.labels.items())))
+    return rows
+
+
+def _story(job: JobView, events: Sequence[EventView], now: float, style: Style) -> list[str]:
+    lines = []
+    for event in events:
+        text = printable(event.text).removeprefix(f"job {job.id} ({printable(job.name)})").lstrip(": ")
+        head = f"  {clock(event.at, now)}  "
+        parts = wrap(text or event.name, max(20, style.width - len(head)), break_on_hyphens=False)
+        lines.append(style.paint(head, "dim") + parts[0])
+        lines += [" " * max(LABEL, len(head)) + part for part in parts[1:]]
+    return lines
