@@ -124,9 +124,14 @@ def _width(terminal: bool) -> int:
 
 def show(text: str) -> None:
     """Write data to stdout; whatever the terminal cannot show becomes `?`."""
-    encoding = sys.stdout.encoding or "ascii"
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+    sys.stdout.write(encodable(text))
     sys.stdout.flush()
+
+
+def encodable(text: str) -> str:
+    """Return text in which `?` stands for what stdout cannot show."""
+    encoding = sys.stdout.encoding or "ascii"
+    return text.encode(encoding, "replace").decode(encoding)
 
 
 def note(text: str) -> None:

@@ -2,20 +2,40 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
+
+from topoctl.jobflags import takes_job
+from topoctl.session import TextOrJson, TextOrJsonOption
+from topod.errors import UsageError
 
 if TYPE_CHECKING:
     from topoctl.batch import Batch
 
 EXAMPLES = """
+topoctl plan --gpus 4 --affinity nvlink --priority high
+topoctl plan -f job.yaml -o json
+topoctl plan --host dgx-a100 --gpus 2 --affinity numa
+topoctl topo -o json > host.json; topoctl plan --host host.json --gpus 4
 topoctl plan --batch questions.jsonl > answers.jsonl
 topoctl plan --batch - < questions.jsonl
 """
 
 
+@takes_job
 def plan(
+    ctx: typer.Context,
+    job: dict[str, Any],
+    *,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Plan on an emulated host or a host document; asks no daemon.",
+            show_default=False,
+        ),
+    ] = None,
     batch: Annotated[
         Path | None,
         typer.Option(
@@ -24,13 +44,21 @@ def plan(
             show_default=False,
         ),
     ] = None,
-) -> None:
-    """Show which GPUs and CPUs a job would get, and which jobs would be stopped for it."""
-    from topod.errors import UsageError  # noqa: PLC0415 - imported when the command runs
+    output: TextOrJsonOption = TextOrJson.TABLE,
+) -> int:
+    """Show which GPUs and CPUs a job would get, and which jobs would be stopped for it.
 
-    if batch is None:
-        raise UsageError("plan needs --batch FILE")
-    raise typer.Exit(_answer(batch))
+    Exit status: 0 the job fits without stopping anyone, 10 others would be stopped, 11 it would wait.
+    """
+    if batch is not None:
+        others = [name for name, value in job.items() if value not in (None, [])]
+        if others or host is not None:
+            flag = (others or ["host"])[0].replace("_", "-")
+            raise UsageError(f"--batch takes no --{flag}: each line of its file says what is asked")
+        return _answer(batch)
+    from topoctl.commands.plan_one import plan_one  # noqa: PLC0415 - imported when it runs
+
+    return plan_one(ctx, job, host, output)
 
 
 def _answer(path: Path) -> int:

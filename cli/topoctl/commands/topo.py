@@ -6,7 +6,12 @@ from typing import Annotated
 
 import typer
 
+from topod.errors import UsageError
+
 EXAMPLES = """
+topoctl topo
+topoctl topo -o json > host.json
+topoctl topo --host dgx1
 nvidia-smi topo -m > host.txt
 topoctl topo --from host.txt
 topoctl topo --from host.txt -o json > host.json
@@ -22,6 +27,8 @@ class TopoFormat(StrEnum):
 
 
 def topo(
+    ctx: typer.Context,
+    *,
     source: Annotated[
         Path | None,
         typer.Option(
@@ -31,19 +38,55 @@ def topo(
             show_default=False,
         ),
     ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE", help="Show an emulated host; `list` names them all.", show_default=False
+        ),
+    ] = None,
     output: Annotated[
         TopoFormat,
         typer.Option("-o", "--output", help="json is the host document, graph its nodes and edges."),
     ] = TopoFormat.TABLE,
 ) -> None:
-    """Show GPUs, their links, NUMA nodes and CPUs."""
-    from topod.errors import UsageError  # noqa: PLC0415 - imported when the command runs
+    """Show the map of this host: GPUs and who holds them, CPUs, core groups, links.
 
-    if source is None:
-        raise UsageError(
-            "topo needs --from FILE", hint="nvidia-smi topo -m > host.txt; topoctl topo --from host.txt"
-        )
-    typer.echo(_render(source, output), nl=False)
+    --from and --host show another host, and ask no daemon.
+    """
+    if source is not None and host is not None:
+        raise UsageError("--from and --host cannot be combined")
+    if source is not None:
+        typer.echo(_render(source, output), nl=False)
+    elif host == "list":
+        from topod.discovery.library import host_names  # noqa: PLC0415 - imported when it runs
+
+        typer.echo("\n".join(host_names()))
+    else:
+        typer.echo(_map(ctx, host, output), nl=False)
+
+
+def _map(ctx: typer.Context, host: str | None, output: TopoFormat) -> bytes | str:
+    """Return the live host, or the emulated one called `host`."""
+    from topoctl.commands import topo_live  # noqa: PLC0415 - imported when it runs
+    from topoctl.session import encodable, style  # noqa: PLC0415
+
+    view = None
+    if host is None:
+        view, document = topo_live.live_host(ctx)
+    else:
+        document = topo_live.library_host(host)
+    match output:
+        case TopoFormat.JSON:
+            return topo_live.document_json(document) if view is None else topo_live.live_json(view)
+        case TopoFormat.GRAPH:
+            from topoctl.render.graph import graph_json  # noqa: PLC0415
+
+            return graph_json(document.topology) + b"\n"
+        case TopoFormat.TABLE:
+            look = style(ctx)
+            if view is None:
+                return encodable(topo_live.document_text(document, look))
+            return encodable(topo_live.live_text(view, document, look))
 
 
 def _render(source: Path, output: TopoFormat) -> bytes | str:

@@ -243,7 +243,7 @@ def _legend(host: HostMap, style: Style) -> str:
     held, partly, free = ("▮", "▥", "▯") if style.unicode else ("#", "+", ".")
     text = f"GPUs: {held}job priority, {free} free"
     if host.topology.core_groups:
-        text += f"; core groups (shared L3): {free} free, {partly} partly pinned, {held} pinned"
+        text += f"; core groups: {free} free, {partly} partly pinned, {held} pinned"
     return text
 
 

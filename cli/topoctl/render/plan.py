@@ -8,7 +8,6 @@ from topoctl.render.jobs import priority_name, ranges
 from topoctl.render.style import Style, printable
 from topod.model.request import ResourceRequest
 from topod.protocol.replies import Planned
-from topod.protocol.units import format_duration
 
 LABEL = 13
 
@@ -30,54 +29,26 @@ def plan_lines(plan: Mapping[str, Any], style: Style) -> list[str]:
     lines = labelled("gpus", _gpus(plan), style)
     lines += labelled("cpus", str(plan.get("cpus") or "the shared pool"), style)
     lines += labelled("affinity", _affinity(plan), style)
-    lines += labelled("stops", _victims(plan.get("victims")) or "nobody", style)
-    for index, reason in enumerate(_texts(plan.get("because"))):
-        lines += labelled("" if index else "why", printable(reason), style)
-    for index, (name, value) in enumerate(cost_words(plan.get("cost") or {})):
-        lines += labelled("" if index else "cost", f"{name}: {value}", style)
+    lines += labelled("stops", _victims(plan) or "nobody", style)
+    for reason in _entries(plan.get("victim_reasons")):
+        name = priority_name(int(reason.get("priority", 0)))
+        lines += labelled("", f"job {reason.get('job')} ({name}): {printable(str(reason.get('why')))}", style)
+    for index, line in enumerate(_telling(_entries(plan.get("cost_text")))):
+        lines += labelled("" if index else "cost", f"{line.get('key')}: {line.get('value')}", style)
     other = plan.get("alternative")
     if isinstance(other, Mapping):
-        stops = _victims(other.get("victims"))
-        text = f"GPUs {_gpus(other)}, stopping {stops or 'nobody'}"
+        text = f"{_gpu_words(other)}, stopping {_victims(other) or 'nobody'}"
         lines += labelled("next best", text, style)
-        if other.get("rejected_because"):
-            lines += labelled("", f"rejected: {printable(str(other['rejected_because']))}", style)
+        if other.get("decided_by"):
+            lines += labelled("", f"lost by {printable(str(other['decided_by']))}", style)
     return lines
-
-
-def cost_words(cost: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the cost keys that say something, in the order in which they are compared."""
-    words: list[tuple[str, str]] = []
-    levels = cost.get("victims") or []
-    if levels:
-        text = ", ".join(
-            f"{count} of priority {priority_name(int(prio))}" for prio, count in map(_level, levels)
-        )
-        words.append(("jobs stopped", text))
-    for key, name in (
-        ("affinity_steps", "steps below the affinity"),
-        ("cpu_affinity_steps", "steps below the CPU affinity"),
-        ("stranded_gpus", "GPUs lost by victims and used by nobody"),
-    ):
-        if cost.get(key):
-            words.append((name, str(cost[key])))
-    if cost.get("work_lost_gpu_seconds"):
-        words.append(("work lost", f"{format_duration(cost['work_lost_gpu_seconds'])} of GPU time"))
-    if cost.get("link_sum"):
-        words.append(("links", f"weakest {cost.get('weakest_link')}, sum {cost['link_sum']}"))
-    left = cost.get("left")
-    if left and any(left):
-        kinds = zip(("NVLink", "PCIe", "NUMA"), left, strict=False)
-        text = ", ".join(f"{kind} {'+'.join(map(str, sizes))}" for kind, sizes in kinds if sizes)
-        words.append(("groups left free", text))
-    return words
 
 
 def labelled(label: str, text: str, style: Style) -> list[str]:
     """Return `label   text`, wrapped under the text."""
     room = max(20, style.width - LABEL - 2)
     parts = wrap(text, room, break_on_hyphens=False) or [""]
-    head = style.paint(f"  {label:<{LABEL - 2}}", "dim")
+    head = style.paint(f"  {label:<{LABEL - 2}}", "dim") if label else " " * LABEL
     return [f"{head}{parts[0]}".rstrip(), *(" " * LABEL + part for part in parts[1:])]
 
 
@@ -96,23 +67,27 @@ def _gpus(plan: Mapping[str, Any]) -> str:
     return ranges([int(index) for index in indices]) if indices else "none"
 
 
+def _gpu_words(plan: Mapping[str, Any]) -> str:
+    count = len(plan.get("gpus") or [])
+    return f"GPU{'' if count == 1 else 's'} {_gpus(plan)}" if count else "no GPUs"
+
+
 def _affinity(plan: Mapping[str, Any]) -> str:
-    text = str(plan.get("affinity", "-"))
+    text = f"{plan.get('affinity', '-')}"
+    if plan.get("cpus"):
+        text += f"; CPUs {plan.get('cpu_affinity', '-')}"
     return text if plan.get("satisfied", True) else f"{text} (less than asked for)"
 
 
-def _victims(victims: object) -> str:
-    names = [str(victim) for victim in victims] if isinstance(victims, Sequence) else []
+def _victims(plan: Mapping[str, Any]) -> str:
+    names = [str(victim) for victim in plan.get("victims") or []]
     return f"job{'' if len(names) == 1 else 's'} {', '.join(names)}" if names else ""
 
 
-def _texts(value: object) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list | tuple) else []
+def _entries(value: object) -> list[Mapping[str, Any]]:
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list | tuple) else []
 
 
-def _level(level: object) -> tuple[int, int]:
-    """Read one level of victims: `[priority, count]`, or `{"priority": ..., "count": ...}`."""
-    if isinstance(level, Mapping):
-        return int(level["priority"]), int(level["count"])
-    assert isinstance(level, Sequence)
-    return int(level[0]), int(level[1])
+def _telling(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Leave out the indices, the last tie-break: they stand above as `gpus`."""
+    return [line for line in lines if line.get("key") != "indices"]

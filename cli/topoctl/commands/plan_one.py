@@ -1,0 +1,48 @@
+"""`topoctl plan` for one job: asks topod, or plans offline on a host from the library or a file."""
+
+from typing import Any
+
+import typer
+
+from topoctl import exit_codes
+from topoctl.jobflags import job_spec
+from topoctl.render.plan import plan_text
+from topoctl.session import TextOrJson, ask, connect, show, show_json, style
+from topod.model.job import JobSpec
+from topod.protocol.replies import Planned
+from topod.protocol.requests import DryRun
+
+
+def plan_one(ctx: typer.Context, job: dict[str, Any], host: str | None, output: TextOrJson) -> int:
+    """Print what would happen to the job now; return 0, or the status for stopping others or waiting."""
+    spec = job_spec(job, runs=False)
+    if host is not None:
+        planned = _offline(spec, host)
+    else:
+        with connect(ctx) as client:
+            planned = ask(client, DryRun(spec=spec), Planned)
+    if output is TextOrJson.JSON:
+        show_json(planned)
+    else:
+        show(plan_text(planned, spec.request, style(ctx)))
+    if not planned.feasible:
+        return exit_codes.WOULD_WAIT
+    return exit_codes.WOULD_PREEMPT if planned.plan.get("victims") else exit_codes.OK
+
+
+def _offline(spec: JobSpec, host: str) -> Planned:
+    # The planner brings numpy: only here, so that asking topod stays quick.
+    from topod.discovery.library import load_library_host  # noqa: PLC0415
+    from topod.flextopo.tables import TopologyTables  # noqa: PLC0415
+    from topod.lifecycle.explaining import plan_data  # noqa: PLC0415
+    from topod.model.occupancy import Occupancy  # noqa: PLC0415
+    from topod.model.plan import Refusal  # noqa: PLC0415
+    from topod.preemption.search import plan  # noqa: PLC0415
+
+    document = load_library_host(host)
+    occupancy = document.occupancy or Occupancy()
+    tables = TopologyTables(document.topology)
+    found = plan(tables, occupancy, spec.request)
+    if isinstance(found, Refusal):
+        return Planned(feasible=False, reason=found.reason, details=list(found.details))
+    return Planned(feasible=True, plan=plan_data(tables, occupancy, spec.request, found))
