@@ -114,6 +114,17 @@ class World:
         assert job.handle is not None
         self._end(self.containers[job.handle], exit_code)
 
+    def look(self) -> tuple[Observed, ...]:
+        """Return what the runtime would say now."""
+        return tuple(
+            Observed(job=c.job, attempt=c.attempt, handle=handle, status=c.status, exit_code=c.exit_code)
+            for handle, c in sorted(self.containers.items())
+        )
+
+    def sweep(self) -> None:
+        """Look at all containers, as the daemon does from time to time."""
+        self.apply(ev.Swept(containers=self.look(), at=self.now))
+
     def crash(self) -> None:
         """Kill the daemon: answers on their way are lost, containers go on; then start it again."""
         for lane in self.lanes.values():
@@ -121,16 +132,7 @@ class World:
                 self._carry_out(lane.popleft(), heard=False)
         self.lanes.clear()
         self.exits.clear()
-        self.apply(
-            ev.Recovered(
-                containers=tuple(
-                    Observed(
-                        job=c.job, attempt=c.attempt, handle=handle, status=c.status, exit_code=c.exit_code
-                    )
-                    for handle, c in sorted(self.containers.items())
-                )
-            )
-        )
+        self.apply(ev.Recovered(containers=self.look()))
 
     # --- the pretended runtime ------------------------------------------------------------------------
 
@@ -142,7 +144,7 @@ class World:
     def _fails(self) -> bool:
         return self.random.random() < self.faults
 
-    def _do(self, effect: fx.Effect) -> ev.Event | None:
+    def _do(self, effect: fx.Effect) -> ev.Event | None:  # noqa: C901, PLR0911 - one case for each effect
         match effect:
             case fx.PullImage(job=job):
                 if self._fails():
@@ -211,7 +213,7 @@ class World:
         job = self.state.jobs[container.job]
         assert job.state is JobState.STOPPING, f"{job.label} is {job.state} and gets a signal"
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: C901 - a list of rules
         """Check the state against the rules that hold after every step."""
         jobs = self.state.jobs
         for ident in self.submitted:
@@ -227,7 +229,9 @@ class World:
             if job.state is JobState.STARTING:
                 assert job.allocation is not None
                 for other in jobs.values():
-                    if other.id != job.id and other.allocation and other.state is JobState.STARTING:
+                    if other.id == job.id or other.id in job.victims or job.id in other.victims:
+                        continue
+                    if other.allocation and other.state is JobState.STARTING:
                         assert not set(job.allocation.gpus) & set(other.allocation.gpus), "reserved twice"
         for job in placed:
             assert job.allocation is not None

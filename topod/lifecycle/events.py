@@ -170,6 +170,14 @@ class Recovered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """A look at all containers while the daemon runs, taken at `at` (epoch seconds), maybe a little old."""
+
+    containers: tuple[Observed, ...]
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
     """Time passed; deadlines are looked at."""
 
@@ -194,5 +202,6 @@ Event = (
     | Exited
     | Collected
     | Recovered
+    | Swept
     | Tick
 )

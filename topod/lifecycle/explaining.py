@@ -25,11 +25,16 @@ def cost_data(cost: Cost) -> dict[str, Any]:
     }
 
 
+def _job_name(name: str) -> int | str:
+    """Return a job as its number where it has one; host documents may name jobs otherwise."""
+    return int(name) if name.isdecimal() else name
+
+
 def _core_data(plan: Plan) -> dict[str, Any]:
     return {
         "gpus": list(plan.gpus),
         "cpus": str(plan.cpus),
-        "victims": list(plan.victims),
+        "victims": [_job_name(name) for name in plan.victims],
         "affinity": plan.affinity.value,
         "cpu_affinity": plan.cpu_affinity.value,
         "satisfied": plan.satisfied,
@@ -40,16 +45,21 @@ def _core_data(plan: Plan) -> dict[str, Any]:
 def plan_data(
     tables: TopologyTables, occupancy: Occupancy, request: ResourceRequest, plan: Plan
 ) -> dict[str, Any]:
-    """Return a plan with its reasons: victims with why, cost key by key, the best rejected alternative."""
+    """Return a plan with its reasons as plain JSON values.
+
+    `victim_reasons`: why each victim is one; `cost_text`: each cost key in words, in the order compared;
+    `alternative`: the best rejected plan in the same shape, with `decided_by`; None where there is none.
+    """
     reasons = explain(tables, occupancy, request, plan)
     data = _core_data(plan)
-    data["because"] = list(reasons.lines)
+    data["victim_reasons"] = [
+        {"job": _job_name(victim.job), "priority": victim.priority, "why": victim.why}
+        for victim in reasons.victims
+    ]
+    data["cost_text"] = [{"key": line.key, "value": line.value} for line in reasons.cost]
     data["alternative"] = None
     if reasons.alternative is not None:
-        data["alternative"] = {
-            **_core_data(reasons.alternative),
-            "rejected_because": reasons.rejected_because,
-        }
+        data["alternative"] = {**_core_data(reasons.alternative), "decided_by": reasons.decided_by}
     return data
 
 

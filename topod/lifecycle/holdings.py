@@ -38,10 +38,11 @@ def occupancy(
     """
     holders: list[Holder] = []
     blocks = list(_mark_blocks(topology, marks))
-    claimed: dict[JobId, Allocation] = {}
-    for job in sorted(jobs.values(), key=lambda job: job.id):
+    claims: dict[JobId, list[Allocation]] = {}
+    for job in jobs.values():
         if job.id != without and job.state is JobState.STARTING and job.allocation is not None:
-            claimed |= dict.fromkeys(job.victims, job.allocation)
+            for victim in job.victims:
+                claims.setdefault(victim, []).append(job.allocation)
     for job in sorted(jobs.values(), key=lambda job: job.id):
         if job.id == without or job.state not in HOLDING or job.allocation is None:
             continue
@@ -53,12 +54,9 @@ def occupancy(
                 )
             continue
         holder = _holder(job, job.allocation, now)
-        taken = claimed.get(job.id)
-        if taken is not None and job.state is JobState.RUNNING:
+        for taken in claims.get(job.id, ()):
             holder = replace(
-                holder,
-                gpus=holder.gpus & ~gpu_mask(taken.gpu_indices),
-                cpus=holder.cpus - taken.cpus,
+                holder, gpus=holder.gpus & ~gpu_mask(taken.gpu_indices), cpus=holder.cpus - taken.cpus
             )
         holders.append(holder)
     return Occupancy(holders=tuple(holders), blocks=tuple(blocks))

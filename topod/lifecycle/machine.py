@@ -15,7 +15,7 @@ from topod.lifecycle.effects import CheckDevices, Collect, Launch, PullImage
 from topod.lifecycle.holdings import overlaps
 from topod.lifecycle.outcome import Outcome
 from topod.lifecycle.queue import run_queue, still_good
-from topod.lifecycle.recovery import recover
+from topod.lifecycle.recovery import recover, sweep
 from topod.lifecycle.states import (
     ENDED,
     HostState,
@@ -43,6 +43,9 @@ from topod.model.job import JobId
 START_TRIES: Final = 5
 """How often a job is placed anew when the runtime fails to start it, before it fails."""
 
+REPLAN_SECONDS: Final = 0.2
+"""A job whose plan was overtaken is planned anew after this long: a quick world must not make a busy loop."""
+
 
 def step(tables: TopologyTables, state: HostState, event: ev.Event, now: float) -> Outcome:
     """Return what `event` leads to at the moment `now`. The same arguments always give the same outcome."""
@@ -52,7 +55,7 @@ def step(tables: TopologyTables, state: HostState, event: ev.Event, now: float) 
     return draft.finish()
 
 
-def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901, PLR0912 - one case for each kind of event
+def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one case an event
     match event:
         case ev.Submitted():
             _submitted(draft, event)
@@ -98,6 +101,9 @@ def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901, PLR0912 - one 
             _collected(draft, event)
         case ev.Recovered():
             for seen in recover(draft, event):
+                _apply(draft, seen)
+        case ev.Swept():
+            for seen in sweep(draft, event):
                 _apply(draft, seen)
         case ev.Tick():
             _tick(draft)
@@ -186,7 +192,8 @@ def _created(draft: Draft, event: ev.Created) -> None:
     job = draft.put(replace(job, handle=event.handle))
     victims = still_good(draft, job)
     if victims is None:
-        unplace(draft, job, "the host changed while its container was made")
+        pause = draft.now + REPLAN_SECONDS
+        unplace(draft, job, "the host changed while its container was made", not_before=pause)
         return
     job = draft.put(
         replace(
@@ -291,14 +298,18 @@ def _hook_done(draft: Draft, event: ev.HookDone) -> None:
         job = draft.put(replace(job, checkpoint_at=draft.now))
     else:
         draft.note("hook.failed", job, f"the checkpoint hook of {job.label} failed: {event.text}")
-    preemptor = draft.get(stop.by)
-    if stop.cause is StopCause.PREEMPT and (
-        preemptor is None or preemptor.state is not JobState.STARTING or job.id not in preemptor.victims
-    ):
+    # Nobody else may have been promised what it holds: a stopping job's GPUs count as free.
+    if stop.cause is StopCause.PREEMPT and not _is_victim(draft, job) and _is_clear(draft, job):
         draft.put(moved(job, JobState.RUNNING, stop=None, reason=""))
         draft.note("job.spared", job, f"{job.label} goes on: the job it was stopped for gave up")
         return
     terminate(draft, job)
+
+
+def _is_victim(draft: Draft, job: Job) -> bool:
+    """Say whether the job that `job` was stopped for is still being started and still needs it gone."""
+    preemptor = draft.get(job.stop.by) if job.stop else None
+    return preemptor is not None and preemptor.state is JobState.STARTING and job.id in preemptor.victims
 
 
 def _exited(draft: Draft, event: ev.Exited) -> None:
@@ -345,15 +356,10 @@ def _tick(draft: Draft) -> None:
 def _settle(draft: Draft) -> None:
     """Bring the host to rest: every rule that can move a job without a further event has been applied."""
     for job in draft.all():
-        if job.state is JobState.PREEMPTED:
+        if job.state is JobState.PREEMPTED and not _is_victim(draft, job):
             preemptor = draft.get(job.stop.by) if job.stop else None
-            if (
-                preemptor is None
-                or preemptor.state is not JobState.STARTING
-                or job.id not in preemptor.victims
-            ):
-                runs = preemptor is not None and preemptor.state is JobState.RUNNING
-                requeue(draft, job, first=not runs)
+            runs = preemptor is not None and preemptor.state is JobState.RUNNING
+            requeue(draft, job, first=not runs)
     _replan_stuck(draft)
     for job in draft.all():
         if job.state is JobState.STARTING and job.stage is Stage.CLEARING and _is_clear(draft, job):

@@ -30,18 +30,16 @@ def queue_key(job: Job) -> tuple[int, bool, float, int]:
 def run_queue(draft: Draft) -> None:
     """Place every pending job that can start now, and give every other one its reason."""
     pending = sorted((job for job in draft.all() if job.state is JobState.PENDING), key=queue_key)
-    if not pending:
-        return
-    refused: dict[tuple[object, ...], Refusal] = {}
+    refused: dict[tuple[ResourceRequest, bool], Refusal] = {}
     hold: tuple[Job, Block] | None = None
     for job in pending:
         wait = _not_ready(draft, job)
         if wait is not None:
             _wait(draft, job, wait)
             continue
-        blocks = () if hold is None or _yields_to(job, hold[0]) else (hold[1],)
-        key = (job.spec.request, bool(blocks))
-        answer = refused.get(key) or _plan(draft, job, blocks)
+        kept = None if hold is None or _yields_to(job, hold[0]) else hold[1]
+        key = (job.spec.request, kept is None)
+        answer = refused.get(key) or _decide(draft, job, kept)
         if isinstance(answer, Plan):
             place(draft, job, answer)
             refused.clear()
@@ -51,6 +49,22 @@ def run_queue(draft: Draft) -> None:
         if hold is None:
             target = _target(draft, job)
             hold = None if target is None else (job, target)
+
+
+def _decide(draft: Draft, job: Job, kept: Block | None) -> Plan | Refusal:
+    """Return the job's plan; behind a job that waits, one that leaves alone what is kept for that one.
+
+    Nobody is stopped to get around what is kept: then the job waits too.
+    """
+    answer = plan(draft.tables, _occupancy(draft), job.spec.request)
+    if kept is None or isinstance(answer, Refusal):
+        return answer
+    if not gpu_mask(answer.gpus) & kept.gpus and not answer.cpus & kept.cpus:
+        return answer
+    around = plan(draft.tables, _occupancy(draft, kept), job.spec.request)
+    if isinstance(around, Plan) and around.victims:
+        return Refusal(reason=f"GPUs or CPUs it could use are {kept.reason}, which came first")
+    return around
 
 
 def _not_ready(draft: Draft, job: Job) -> str | None:
@@ -68,13 +82,9 @@ def _wait(draft: Draft, job: Job, reason: str) -> None:
         draft.put(replace(job, reason=reason))
 
 
-def _plan(draft: Draft, job: Job, blocks: tuple[Block, ...]) -> Plan | Refusal:
-    return plan(draft.tables, _occupancy(draft, blocks), job.spec.request)
-
-
-def _occupancy(draft: Draft, blocks: tuple[Block, ...] = ()) -> Occupancy:
+def _occupancy(draft: Draft, *kept: Block) -> Occupancy:
     now = occupancy(draft.tables.topology, draft.jobs, draft.marks, draft.now)
-    return replace(now, blocks=(*now.blocks, *blocks)) if blocks else now
+    return replace(now, blocks=(*now.blocks, *kept)) if kept else now
 
 
 def _yields_to(job: Job, waiting: Job) -> bool:

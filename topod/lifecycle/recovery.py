@@ -6,6 +6,7 @@ meanwhile is turned into the events that were missed.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Final
 
 from topod.lifecycle import events as ev
 from topod.lifecycle.draft import Draft
@@ -19,9 +20,12 @@ from topod.lifecycle.effects import (
     RemoveStray,
     RunHook,
 )
-from topod.lifecycle.states import Job, JobState, Stage, StopPhase
+from topod.lifecycle.states import HOLDING, Job, JobState, Stage, StopPhase
 from topod.model.container import ContainerStatus, Observed, Signal
 from topod.model.job import JobId
+
+SWEEP_MARGIN_SECONDS: Final = 10.0
+"""A container younger than this may be missing from a look at the runtime."""
 
 
 def recover(draft: Draft, event: ev.Recovered) -> Iterator[ev.Event]:
@@ -41,6 +45,30 @@ def recover(draft: Draft, event: ev.Recovered) -> Iterator[ev.Event]:
             draft.note("container.stray", None, f"removing {container.handle}: no job answers for it")
             draft.do(RemoveStray(handle=container.handle))
     draft.note("host.recovered", None, f"topod is back; {len(event.containers)} containers found")
+
+
+def sweep(draft: Draft, event: ev.Swept) -> Iterator[ev.Event]:
+    """Remove containers that nobody answers for and yield exits that nobody reported.
+
+    Only what cannot be undone by an answer still on its way counts: a container of an attempt that is over,
+    and a running job whose container has ended, or is gone although it was started before the look.
+    """
+    seen: dict[tuple[JobId, int], Observed] = {(c.job, c.attempt): c for c in event.containers}
+    for container in event.containers:
+        job = draft.get(container.job)
+        alive = job is not None and job.state in HOLDING and job.attempt == container.attempt
+        left = job is not None and any(left.handle == container.handle for left in job.leftovers)
+        if not alive and not left and container.job < draft.next_job:
+            draft.note("container.stray", job, f"removing {container.handle}: no job answers for it")
+            draft.do(RemoveStray(handle=container.handle))
+    for job in draft.all():
+        if job.state is not JobState.RUNNING or job.started_at is None:
+            continue
+        found = seen.get((job.id, job.attempt))
+        if found is not None and found.status is ContainerStatus.EXITED:
+            yield _exit_of(found)
+        elif found is None and job.started_at + SWEEP_MARGIN_SECONDS < event.at:
+            yield ev.Exited(job=job.id, attempt=job.attempt, exit_code=None)
 
 
 def _recover_job(draft: Draft, job: Job, container: Observed | None) -> Iterator[ev.Event]:
