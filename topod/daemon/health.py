@@ -12,6 +12,8 @@ class Health:
 
     def __init__(self) -> None:
         self._troubles: dict[str, str] = {}
+        self.runtime_text = ""
+        """What the runtime last said of itself."""
 
     def trouble(self, subject: str, text: str) -> None:
         """Put a trouble on the board; `subject` (`store`, `runtime`) names it."""

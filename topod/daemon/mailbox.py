@@ -76,16 +76,14 @@ class Mailbox:
         *,
         clock: Clock,
         health: Health,
-        carry_out: Callable[[tuple[Effect, ...]], None],
-        publish: Callable[[EventView], None],
     ) -> None:
         self.state = state
         self._tables = tables
         self._store = store
         self._clock = clock
         self._health = health
-        self._carry_out = carry_out
-        self._publish = publish
+        self._carry_out: Callable[[tuple[Effect, ...]], None] = _ignore
+        self._publish: Callable[[EventView], None] = _ignore
         self._queue: asyncio.Queue[_Letter] = asyncio.Queue(MAX_QUEUED)
         self._kept: deque[_Letter] = deque()
         self._retry_at = 0.0
@@ -98,8 +96,14 @@ class Mailbox:
         # One thread: commits happen in the order of the events.
         self._thread = ThreadPoolExecutor(1, "store")
 
-    def start(self) -> None:
-        """Begin to work through the events."""
+    def start(
+        self,
+        *,
+        carry_out: Callable[[tuple[Effect, ...]], None],
+        publish: Callable[[EventView], None],
+    ) -> None:
+        """Begin to work through the events; effects go to `carry_out`, the host's story to `publish`."""
+        self._carry_out, self._publish = carry_out, publish
         self._task = asyncio.create_task(self._run(), name="mailbox")
 
     async def stop(self) -> None:
@@ -240,6 +244,10 @@ class Mailbox:
 
     async def _stored(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _ignore(_: object) -> None:
+    """Stand in until the mailbox is started."""
 
 
 def _fail(letter: _Letter, error: TopodError) -> None:

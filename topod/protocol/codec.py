@@ -16,6 +16,8 @@ from topod.protocol.views import EventView
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 4 << 20
+MAX_REPLY_BYTES = 16 * MAX_MESSAGE_BYTES
+"""A reply may list thousands of jobs."""
 T = TypeVar("T")
 
 
@@ -98,7 +100,7 @@ def decode_request(data: bytes) -> RequestEnvelope:
 
 def decode_reply(data: bytes) -> ReplyEnvelope:
     """Read a reply. Raises `ProtocolError` on anything else."""
-    return _decode(_replies, data)
+    return _decode(_replies, data, MAX_REPLY_BYTES)
 
 
 def decode_event(data: bytes) -> EventView:
@@ -106,9 +108,9 @@ def decode_event(data: bytes) -> EventView:
     return _decode(_events, data)
 
 
-def _decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
-    if len(data) > MAX_MESSAGE_BYTES:
-        raise ProtocolError(f"message of {len(data)} bytes; the limit is {MAX_MESSAGE_BYTES}")
+def _decode(decoder: msgspec.json.Decoder[T], data: bytes, limit: int = MAX_MESSAGE_BYTES) -> T:
+    if len(data) > limit:
+        raise ProtocolError(f"message of {len(data)} bytes; the limit is {limit}")
     try:
         return decoder.decode(data)
     # RecursionError: deep nesting, even inside a field nobody reads, is not a msgspec error.

@@ -25,6 +25,8 @@ class Welcome(Reply, frozen=True, kw_only=True, tag="welcome"):
     events_endpoint: str
     generation: int
     started_at: float
+    notes: list[str] = []
+    """What does not work just now, and what is only recorded on an emulated host."""
 
 
 class Jobs(Reply, frozen=True, kw_only=True, tag="jobs"):

@@ -1,0 +1,119 @@
+"""Watches the runtime: recovers the state from it at the start, and finds what its event stream missed."""
+
+import asyncio
+import contextlib
+import logging
+from typing import Final
+
+from topod.daemon.health import Health
+from topod.daemon.logs import Key
+from topod.daemon.mailbox import Mailbox
+from topod.errors import TopodError
+from topod.lifecycle import events as ev
+from topod.lifecycle.states import JobState
+from topod.ports import ContainerRuntime, ContainerStatus, Exit, Observed
+
+EVERY_SECONDS: Final = 15.0
+RETRY_SECONDS: Final = (0.2, 5.0)
+
+log = logging.getLogger(__name__)
+
+
+class Patrol:
+    """Looks at the runtime now and then. Used from the event loop only."""
+
+    def __init__(self, runtime: ContainerRuntime, mailbox: Mailbox, health: Health) -> None:
+        self._runtime = runtime
+        self._mailbox = mailbox
+        self._health = health
+        self._missing: set[tuple[int, int]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._posts: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Begin: recovery first, as soon as the runtime answers."""
+        self._task = asyncio.create_task(self._run(), name="patrol")
+
+    async def stop(self) -> None:
+        """Look no more."""
+        tasks = [*self._posts, *([self._task] if self._task else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self) -> None:
+        # Watched before it is looked at: an exit between the two is told twice rather than never.
+        await self._until_answered_watch()
+        seen = await self._until_answered()
+        await self._mailbox.post(ev.Recovered(containers=seen))
+        self._health.runtime_text = await asyncio.to_thread(self._runtime.describe)
+        while True:
+            await asyncio.sleep(EVERY_SECONDS)
+            await self._compare(await self._until_answered())
+
+    async def _until_answered_watch(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def on_exit(exit_: Exit) -> None:
+            # Called from any thread, and possibly while the loop is being closed.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._exited, exit_)
+
+        pause, longest = RETRY_SECONDS
+        while True:
+            try:
+                await asyncio.to_thread(self._runtime.watch, on_exit)
+            except TopodError as error:
+                self._health.trouble("runtime", error.message)
+            else:
+                return
+            await asyncio.sleep(pause)
+            pause = min(longest, pause * 2)
+
+    async def _until_answered(self) -> tuple[Observed, ...]:
+        pause, longest = RETRY_SECONDS
+        while True:
+            try:
+                seen = await asyncio.to_thread(self._runtime.observe)
+            except TopodError as error:
+                self._health.trouble("runtime", error.message)
+            else:
+                self._health.well("runtime")
+                return seen
+            await asyncio.sleep(pause)
+            pause = min(longest, pause * 2)
+
+    def _exited(self, exit_: Exit) -> None:
+        log.debug("container.exited", extra={Key.JOB: exit_.job, Key.TEXT: str(exit_)})
+        event = ev.Exited(
+            job=exit_.job,
+            attempt=exit_.attempt,
+            exit_code=exit_.exit_code,
+            out_of_memory=exit_.out_of_memory,
+        )
+        task = asyncio.create_task(self._mailbox.post(event))
+        self._posts.add(task)
+        task.add_done_callback(self._posts.discard)
+
+    async def _compare(self, containers: tuple[Observed, ...]) -> None:
+        """Report jobs that should run and whose container has ended, or is gone twice in a row."""
+        seen = {(found.job, found.attempt): found for found in containers}
+        missing: set[tuple[int, int]] = set()
+        for job in self._mailbox.state.jobs.values():
+            if job.state not in (JobState.RUNNING, JobState.STOPPING) or job.stage is not None:
+                continue
+            key = (job.id, job.attempt)
+            found = seen.get(key)
+            if found is None:
+                missing.add(key)
+                if key in self._missing:
+                    await self._mailbox.post(ev.Exited(job=job.id, attempt=job.attempt, exit_code=None))
+            elif found.status is ContainerStatus.EXITED:
+                event = ev.Exited(
+                    job=job.id,
+                    attempt=job.attempt,
+                    exit_code=found.exit_code,
+                    out_of_memory=found.out_of_memory,
+                )
+                await self._mailbox.post(event)
+        self._missing = missing

@@ -1,0 +1,335 @@
+"""One function for each request: what topod answers, and what it refuses."""
+
+import asyncio
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar, assert_never
+
+from topod import __version__
+from topod.adapters.sqlite_store import SqliteStore
+from topod.daemon import joblog
+from topod.daemon.health import Health
+from topod.daemon.logs import Key
+from topod.daemon.mailbox import InternalError, Mailbox
+from topod.daemon.views import host_view, job_view
+from topod.errors import ConflictError, NotFoundError, TopodError, UsageError
+from topod.flextopo.tables import TopologyTables
+from topod.lifecycle import admission
+from topod.lifecycle import events as ev
+from topod.lifecycle.states import ENDED, HostState, Job, JobState, Mark, MarkKind, Stage
+from topod.model.job import JobId, JobSpec
+from topod.model.topology import Gpu
+from topod.ports import Clock, ContainerRuntime
+from topod.protocol import replies as rp
+from topod.protocol import requests as rq
+from topod.protocol.codec import PROTOCOL_VERSION
+
+WAITERS_MAX: Final = 512
+"""Requests that may wait at the same time; one more is answered at once."""
+WAIT_SECONDS_MAX: Final = 60.0
+LOG_POLL_SECONDS: Final = 0.1
+JOBS_MAX: Final = 10_000
+EVENTS_MAX: Final = 10_000
+PRIORITY_MAX: Final = 1_000_000_000
+TOKEN_CHARS_MAX: Final = 200
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class CannotRunError(TopodError):
+    """The job can never run on this host."""
+
+    code = "cannot-run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What does not change while the daemon runs."""
+
+    state_dir: str
+    events_endpoint: str
+    notes: tuple[str, ...]
+    started_at: float
+
+
+class Service:
+    """Answers requests from the mailbox, the store and the runtime. Used from the event loop only."""
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        store: SqliteStore,
+        runtime: ContainerRuntime,
+        tables: TopologyTables,
+        *,
+        clock: Clock,
+        health: Health,
+        identity: Identity,
+    ) -> None:
+        self._mailbox = mailbox
+        self._store = store
+        self._runtime = runtime
+        self._tables = tables
+        self._topology = tables.topology
+        self._clock = clock
+        self._health = health
+        self._identity = identity
+        self._waiting = 0
+
+    async def answer(self, request: rq.AnyRequest) -> rp.AnyReply:
+        """Return the reply to any request. Raises `TopodError` and nothing else."""
+        try:
+            return await self._answer(request)
+        except TopodError:
+            raise
+        except Exception as error:
+            problem = uuid.uuid4().hex[:8]
+            log.exception("request.failed", extra={Key.EVENT: type(request).__name__, Key.PROBLEM: problem})
+            text = f"topod failed at this request by a defect of its own; its log has it as {problem}"
+            raise InternalError(f"{text} ({type(error).__name__})") from error
+
+    async def _answer(self, request: rq.AnyRequest) -> rp.AnyReply:  # noqa: C901, PLR0912 - one case each
+        reply: rp.AnyReply
+        match request:
+            case rq.Hello():
+                reply = self.hello()
+            case rq.Submit():
+                reply = await self.submit(request)
+            case rq.DryRun():
+                reply = self.dry_run(request)
+            case rq.ListJobs():
+                reply = await self.list_jobs(request)
+            case rq.GetJob():
+                reply = _jobs(await self._find(request.job))
+            case rq.WaitJob():
+                reply = await self.wait_job(request)
+            case rq.Cancel():
+                reply = await self.cancel(request)
+            case rq.SetPriority():
+                reply = await self.set_priority(request)
+            case rq.Drain():
+                reply = await self.drain(request)
+            case rq.Resume():
+                reply = await self.resume(request)
+            case rq.GetHost():
+                reply = self.host()
+            case rq.ReadLog():
+                reply = await self.read_log(request)
+            case rq.ReadEvents():
+                reply = await self.read_events(request)
+            case _:
+                assert_never(request)
+        return reply
+
+    def hello(self) -> rp.Welcome:
+        """Say who answers."""
+        return rp.Welcome(
+            version=__version__,
+            protocol=PROTOCOL_VERSION,
+            host=self._topology.name,
+            emulated=self._topology.emulated,
+            runtime=self._runtime.name,
+            runtime_text=self._health.runtime_text,
+            pid=os.getpid(),
+            state_dir=self._identity.state_dir,
+            events_endpoint=self._identity.events_endpoint,
+            generation=self._mailbox.state.generation,
+            started_at=self._identity.started_at,
+            notes=self._notes(),
+        )
+
+    async def submit(self, request: rq.Submit) -> rp.Jobs:
+        """Queue a job; the answer comes when it is durable."""
+        if len(request.token) > TOKEN_CHARS_MAX:
+            raise UsageError(f"the token has {len(request.token)} characters, {TOKEN_CHARS_MAX} are allowed")
+        self._check_spec(request.spec)
+        done = await self._mailbox.ask(ev.Submitted(spec=request.spec), token=request.token)
+        assert done.job is not None
+        return _jobs(await self._find(done.job))
+
+    def dry_run(self, request: rq.DryRun) -> rp.Planned:
+        """Say what the job would get now."""
+        _check_priority(request.spec.request.priority)
+        told = admission.dry_run(self._tables, self._mailbox.state, request.spec, self._clock.now())
+        return rp.Planned(
+            feasible=told.feasible, plan=told.plan, reason=told.reason, details=list(told.details)
+        )
+
+    async def list_jobs(self, request: rq.ListJobs) -> rp.Jobs:
+        """List what has not ended, or the last that have."""
+        if request.ended:
+            limit = min(request.limit, JOBS_MAX)
+            found = await asyncio.to_thread(self._store.ended_jobs, limit, request.user)
+            return _jobs(*found)
+        jobs = sorted(self._mailbox.state.jobs.values(), key=lambda job: job.id)
+        wanted = (job for job in jobs if request.user is None or job.spec.user == request.user)
+        return _jobs(*(job for job in wanted if job.state not in ENDED))
+
+    async def wait_job(self, request: rq.WaitJob) -> rp.Jobs:
+        """Answer when the job is in one of the states, has ended, or time is up."""
+        known = {state.value for state in JobState}
+        if unknown := [name for name in request.states if name not in known]:
+            raise UsageError(f"no such job state: {unknown[0]}", hint=f"states: {', '.join(sorted(known))}")
+        ident = JobId(request.job)
+        await self._find(request.job)
+
+        def done(state: HostState) -> bool:
+            job = state.jobs.get(ident)
+            return job is None or job.state in ENDED or job.state.value in request.states
+
+        await self._patiently(done, request.timeout)
+        return _jobs(await self._find(request.job))
+
+    async def cancel(self, request: rq.Cancel) -> rp.Jobs:
+        """Stop jobs for good; all of them or, if one cannot be, none."""
+        for ident in request.jobs:
+            _refuse_ended(await self._find(ident))
+        for ident in request.jobs:
+            await self._mailbox.ask(ev.CancelRequested(job=JobId(ident), by=request.by))
+        return _jobs(*[await self._find(ident) for ident in request.jobs])
+
+    async def set_priority(self, request: rq.SetPriority) -> rp.Jobs:
+        """Change the priority of a job that has not ended."""
+        _check_priority(request.priority)
+        _refuse_ended(await self._find(request.job))
+        event = ev.PriorityChanged(job=JobId(request.job), priority=request.priority, by=request.by)
+        await self._mailbox.ask(event)
+        return _jobs(await self._find(request.job))
+
+    async def drain(self, request: rq.Drain) -> rp.Done:
+        """Hand out no more of the host, or of one GPU."""
+        if request.gpu is None:
+            await self._mailbox.ask(ev.HostDrained(reason=request.reason))
+            return rp.Done(text="the host is drained; what runs goes on")
+        gpu = self._gpu(request.gpu)
+        mark = Mark(kind=MarkKind.DRAINED, reason=request.reason, since=self._clock.now())
+        await self._mailbox.ask(ev.GpuMarked(uuid=gpu.uuid, mark=mark))
+        return rp.Done(text=f"GPU{gpu.index} is drained; a job on it goes on")
+
+    async def resume(self, request: rq.Resume) -> rp.Done:
+        """Undo `drain`."""
+        if request.gpu is None:
+            await self._mailbox.ask(ev.HostResumed())
+            return rp.Done(text="the host takes jobs again")
+        gpu = self._gpu(request.gpu)
+        await self._mailbox.ask(ev.GpuCleared(uuid=gpu.uuid))
+        return rp.Done(text=f"GPU{gpu.index} is handed out again")
+
+    def host(self) -> rp.Host:
+        """Describe the host now."""
+        view = host_view(
+            self._topology,
+            self._mailbox.state,
+            now=self._clock.now(),
+            runtime=self._runtime.name,
+            notes=self._notes(),
+        )
+        return rp.Host(host=view)
+
+    async def read_log(self, request: rq.ReadLog) -> rp.LogChunk:
+        """Return a piece of a job's output; wait for one if asked to."""
+        job = await self._find(request.job)
+        attempt = self._attempt(job) if request.attempt is None else request.attempt
+        if not 0 <= attempt <= job.attempt:
+            raise NotFoundError(f"{job.label} has no attempt {attempt}; its last is {job.attempt}")
+        path = self._runtime.log_path(job.id, attempt)
+        end = time.monotonic() + self._bounded(request.wait)
+        while True:
+            # Asked before reading: what was printed until the end is then in the piece, or in the next one.
+            complete = self._log_complete(await self._find(request.job), attempt)
+            data, offset = await asyncio.to_thread(joblog.read_piece, path, request.offset, request.limit)
+            if data or complete or time.monotonic() >= end:
+                return rp.LogChunk(
+                    attempt=attempt, data=data, next_offset=offset, ended=complete and not data
+                )
+            await asyncio.sleep(LOG_POLL_SECONDS)
+
+    async def read_events(self, request: rq.ReadEvents) -> rp.Events:
+        """Return a piece of the host's story."""
+        limit = max(0, min(request.limit, EVENTS_MAX))
+        since = max(request.since, -EVENTS_MAX)
+        found = await asyncio.to_thread(self._store.events, since, limit, request.job)
+        return rp.Events(events=list(found))
+
+    # --- helpers ------------------------------------------------------------------------------------------
+
+    def _notes(self) -> list[str]:
+        notes = [*self._identity.notes, *self._health.notes]
+        if not self._mailbox.recovered:
+            notes.append("runtime: not looked at yet; jobs are queued and nothing is started or stopped")
+        return notes
+
+    async def _find(self, ident: int) -> Job:
+        job = self._mailbox.state.jobs.get(JobId(ident))
+        if job is None:
+            job = await asyncio.to_thread(self._store.job, ident)
+        if job is None:
+            raise NotFoundError(f"no job {ident}", hint="`topoctl ps` and `topoctl history` list them")
+        return job
+
+    def _gpu(self, name: str) -> Gpu:
+        gpus = self._topology.gpus
+        found = [gpu for gpu in gpus if name in (str(gpu.index), f"GPU{gpu.index}", gpu.uuid)]
+        if not found:
+            raise NotFoundError(f"no GPU {name} on {self._topology.name}, which has {len(gpus)} GPUs")
+        return found[0]
+
+    def _check_spec(self, spec: JobSpec) -> None:
+        _check_priority(spec.request.priority)
+        if not spec.command and spec.image is None:
+            raise UsageError("nothing to run: give a command, an image, or both")
+        if spec.image is None and self._runtime.name != "process":
+            raise CannotRunError("the job names no image, and this host runs jobs in containers")
+        if not spec.command and self._runtime.name == "process":
+            raise CannotRunError("the job names no command, and this host runs jobs without containers")
+        reason = admission.admit(self._tables, spec)
+        if reason is not None:
+            raise CannotRunError(f"{self._topology.name} can never run this job: {reason}")
+
+    def _attempt(self, job: Job) -> int:
+        """Return the latest attempt that was started, else the latest."""
+        started = job.state not in (JobState.STARTING, JobState.PENDING) or job.stage is Stage.LAUNCHING
+        if started:
+            return job.attempt
+        for attempt in range(job.attempt, 0, -1):
+            if self._runtime.log_path(job.id, attempt).exists():
+                return attempt
+        return job.attempt
+
+    def _log_complete(self, job: Job, attempt: int) -> bool:
+        if any(left.attempt == attempt for left in job.leftovers):
+            return False
+        if job.state in (JobState.STARTING, JobState.RUNNING, JobState.STOPPING):
+            return attempt < job.attempt
+        # A job that waits for its first start has a log that has not begun.
+        return job.state in ENDED or attempt > 0
+
+    def _bounded(self, seconds: float) -> float:
+        return max(0.0, min(seconds, WAIT_SECONDS_MAX)) if self._waiting < WAITERS_MAX else 0.0
+
+    async def _patiently(self, done: Callable[[HostState], bool], seconds: float) -> None:
+        bounded = self._bounded(seconds)
+        self._waiting += 1
+        try:
+            await self._mailbox.until(done, bounded)
+        finally:
+            self._waiting -= 1
+
+
+def _jobs(*jobs: Job) -> rp.Jobs:
+    return rp.Jobs(jobs=[job_view(job) for job in jobs])
+
+
+def _refuse_ended(job: Job) -> None:
+    if job.state in ENDED:
+        raise ConflictError(f"{job.label} has ended: {job.state.value}")
+
+
+def _check_priority(priority: int) -> None:
+    if abs(priority) > PRIORITY_MAX:
+        raise UsageError(f"priority {priority} is beyond {PRIORITY_MAX}")

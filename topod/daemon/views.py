@@ -1,0 +1,101 @@
+"""From the state of the core to what is told on the wire. Pure."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from topod.discovery.document import dump_host
+from topod.lifecycle.holdings import occupancy
+from topod.lifecycle.states import HOLDING, HostState, Job, JobState, Mark, MarkKind
+from topod.model.topology import Gpu, Topology
+from topod.protocol.views import GpuView, HostView, JobView
+
+_WORST_FIRST = (MarkKind.UNHEALTHY, MarkKind.QUARANTINED, MarkKind.FOREIGN, MarkKind.DRAINED)
+
+
+def job_view(job: Job) -> JobView:
+    """Return what is told of a job."""
+    request = job.spec.request
+    held = job.allocation
+    return JobView(
+        id=job.id,
+        name=job.spec.name,
+        user=job.spec.user,
+        state=job.state.value,
+        stage=job.stage.value if job.stage else None,
+        reason=job.reason,
+        priority=job.priority,
+        preemptible=job.spec.preemptible,
+        gpus=request.gpus,
+        affinity=request.affinity.value,
+        policy=request.policy.value,
+        cpus=request.cpus,
+        cpu_affinity=request.cpu_affinity.value,
+        gpu_indices=list(held.gpu_indices) if held else [],
+        gpu_uuids=list(held.gpus) if held else [],
+        cpu_list=str(held.cpus) if held else "",
+        submitted_at=job.submitted_at,
+        placed_at=job.placed_at,
+        started_at=job.started_at,
+        ended_at=job.ended_at,
+        attempt=job.attempt,
+        starts=job.starts,
+        preemptions=job.preemptions,
+        failures=job.failures,
+        exit_code=job.exit_code,
+        gpu_seconds=job.gpu_seconds,
+        victims=list(job.victims),
+        handle=job.handle,
+        plan=dict(job.plan),
+        spec=job.spec,
+    )
+
+
+def host_view(
+    topology: Topology, state: HostState, *, now: float, runtime: str, notes: list[str]
+) -> HostView:
+    """Return what is told of the host at the moment `now`; `document` holds who holds what as well."""
+    taken = occupancy(topology, state.jobs, state.marks, now)
+    document: dict[str, Any] = msgspec.json.decode(dump_host(topology, taken))
+    holding = [job for job in state.jobs.values() if job.state in HOLDING and job.allocation is not None]
+    return HostView(
+        name=topology.name,
+        emulated=topology.emulated,
+        runtime=runtime,
+        drain=state.drain,
+        generation=state.generation,
+        document=document,
+        gpus=[gpu_view(gpu, holding, state.marks.get(gpu.uuid, ())) for gpu in topology.gpus],
+        notes=notes,
+    )
+
+
+def gpu_view(gpu: Gpu, holding: Iterable[Job], marks: tuple[Mark, ...]) -> GpuView:
+    """Return what is told of a GPU: who is on it, who comes next, why it is not handed out.
+
+    The state is that of the job on it, unless the GPU is unhealthy or quarantined; a drained GPU is `held`
+    until its job ends.
+    """
+    jobs = [job for job in holding if job.allocation is not None and gpu.uuid in job.allocation.gpus]
+    present = next((job for job in jobs if job.state is not JobState.STARTING), None)
+    coming = next((job for job in jobs if job.state is JobState.STARTING), None)
+    worst = min(marks, key=lambda mark: _WORST_FIRST.index(mark.kind), default=None)
+    told = present or coming
+    if worst is not None and (told is None or worst.kind in (MarkKind.UNHEALTHY, MarkKind.QUARANTINED)):
+        state = worst.kind.value
+    elif present is not None:
+        state = "releasing" if present.state is JobState.STOPPING else "held"
+    else:
+        state = "reserved" if coming is not None else "free"
+    return GpuView(
+        index=gpu.index,
+        uuid=gpu.uuid,
+        name=gpu.name,
+        numa_node=gpu.numa_node,
+        state=state,
+        job=told.id if told else None,
+        next_job=coming.id if coming is not None and present is not None else None,
+        priority=told.priority if told else None,
+        reason="; ".join(f"{mark.kind.value}: {mark.reason}".removesuffix(": ") for mark in marks),
+    )

@@ -1,0 +1,228 @@
+"""Builds the daemon from its parts and runs it; the only place that knows all of them."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from topod import __version__
+from topod.adapters.gpu_check import EmulatedProbe, NvmlGpuProbe
+from topod.adapters.host_discovery import discover_host
+from topod.adapters.nvml_probe import NvmlProbe
+from topod.adapters.process_runtime import ProcessRuntime
+from topod.adapters.sqlite_store import SqliteStore
+from topod.adapters.zmq_server import Server, check_path
+from topod.daemon.config import Settings
+from topod.daemon.executor import Executor, Surroundings
+from topod.daemon.health import Health
+from topod.daemon.lock import StateLock
+from topod.daemon.logs import Key
+from topod.daemon.machine import memory_nodes, online_cpus, usable_cpus
+from topod.daemon.mailbox import Mailbox
+from topod.daemon.patrol import Patrol
+from topod.daemon.service import Identity, Service
+from topod.discovery.library import load_library_host
+from topod.errors import ConflictError, ProbeError
+from topod.flextopo.tables import TopologyTables
+from topod.lifecycle.states import HOLDING, HostState
+from topod.model.topology import Topology
+from topod.ports import ContainerRuntime, GpuProbe
+from topod.protocol.client import events_socket
+
+DESCRIBE_SECONDS: Final = 2.0
+CLOSE_SECONDS: Final = 1.0
+"""How long the runtime may take to close; what is not done by then is left as after a crash."""
+
+log = logging.getLogger(__name__)
+
+
+class SystemClock:
+    """The wall clock."""
+
+    def now(self) -> float:
+        """Return epoch seconds."""
+        return time.time()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """The hardware that this topod schedules."""
+
+    topology: Topology
+    probe: GpuProbe
+    notes: tuple[str, ...] = ()
+
+
+def find_site(settings: Settings) -> Site:
+    """Return the emulated host that was asked for, else this machine.
+
+    Raises `NotFoundError` and `DataError` for a wrong `--host`, `ProbeError` when this machine has no GPU to
+    schedule that could be found.
+    """
+    if settings.host is not None:
+        document = load_library_host(settings.host)
+        # A host read from a file is not the machine we run on, whatever the file says.
+        topology = replace(document.topology, emulated=True)
+        return Site(topology=topology, probe=EmulatedProbe(), notes=_emulation_notes(topology))
+    nvml = NvmlProbe()
+    found = discover_host(nvml=nvml)
+    for problem in found.problems:
+        log.warning("discovery.hampered", extra={Key.ERROR: problem})
+    for note in found.notes:
+        log.info("discovery.noted", extra={Key.TEXT: note})
+    if not found.topology.gpus:
+        nvml.close()
+        why = f": {found.problems[0]}" if found.problems else ""
+        raise ProbeError(
+            f"no GPU was found on this machine{why}",
+            hint="look with `topoctl doctor`, or emulate a host: topod --host dgx1",
+        )
+    return Site(topology=found.topology, probe=NvmlGpuProbe(nvml), notes=found.problems)
+
+
+def _emulation_notes(topology: Topology) -> tuple[str, ...]:
+    notes = [f"the host is emulated: no job gets one of its {len(topology.gpus)} GPUs"]
+    real = online_cpus()
+    if topology.cpus - real:
+        notes.append(f"CPUs beyond this machine's {real} are only recorded")
+    return tuple(notes)
+
+
+def choose_runtime(settings: Settings, store: SqliteStore, state: HostState, site: Site) -> ContainerRuntime:
+    """Return the runtime that was asked for, or with `auto` the best there is.
+
+    Raises `ConflictError` when jobs of the state folder still live in another runtime or on another host.
+    """
+    facts = store.facts()
+    alive = any(job.state in HOLDING or job.leftovers for job in state.jobs.values())
+    topology = site.topology
+    known = facts.get("runtime")
+    name, engine = settings.runtime, settings.engine
+    if name == "auto":
+        name = known if alive and known is not None else ""
+        if not name:
+            engine = engine or _find_engine()
+            name = "docker" if engine is not None else "process"
+    here = f"{topology.name} (emulated)" if topology.emulated else "this machine"
+    if alive:
+        for what, before, now in (("runtime", known, name), ("host", facts.get("host"), here)):
+            if before is not None and before != now:
+                raise ConflictError(
+                    f"{settings.state_dir} has jobs that still run with {what} {before}, not {now}",
+                    hint="start topod as before, or name another state folder with --state-dir",
+                )
+    store.note_facts({"runtime": name, "host": here})
+    logs = settings.state_dir / "logs"
+    if name == "process":
+        return ProcessRuntime(
+            root=settings.state_dir / "process",
+            state_id=store.instance,
+            log_dir=logs,
+            machine_cpus=usable_cpus(),
+            emulated=topology.emulated,
+        )
+    return _docker(engine, store.instance, logs, emulated=topology.emulated)
+
+
+def _find_engine() -> str | None:
+    from topod.adapters.docker_engine import find_engine  # noqa: PLC0415 - 0.2 s that `process` need not pay
+
+    return find_engine()
+
+
+def _docker(engine: str | None, instance: str, logs: Path, *, emulated: bool) -> ContainerRuntime:
+    from topod.adapters.docker_runtime import DockerRuntime  # noqa: PLC0415 - as in _find_engine
+
+    return DockerRuntime(
+        state_id=instance,
+        log_dir=logs,
+        machine_cpus=online_cpus(),
+        machine_nodes=memory_nodes(),
+        base_url=engine or _find_engine(),
+        emulated=emulated,
+    )
+
+
+async def run(settings: Settings) -> None:
+    """Run topod until SIGTERM or SIGINT. Containers go on; everything decided is durable.
+
+    Raises `TopodError` when it cannot start.
+    """
+    check_path(settings.socket)
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    with StateLock(settings.state_dir), closing(SqliteStore(settings.state_dir / "state.db")) as store:
+        state = store.load()
+        site = await asyncio.to_thread(find_site, settings)
+        runtime = await asyncio.to_thread(choose_runtime, settings, store, state, site)
+        await _serve(settings, site, store, state, runtime=runtime, stopped=stopped)
+    log.info("daemon.stopped")
+
+
+async def _serve(
+    settings: Settings,
+    site: Site,
+    store: SqliteStore,
+    state: HostState,
+    *,
+    runtime: ContainerRuntime,
+    stopped: asyncio.Event,
+) -> None:
+    """Start every part, wait for `stopped`, and stop the parts, those that bring work first."""
+    clock, health = SystemClock(), Health()
+    tables = TopologyTables(site.topology)
+    health.runtime_text = await _described(runtime)
+    mailbox = Mailbox(tables, state, store, clock=clock, health=health)
+    around = Surroundings(post=mailbox.post, state=lambda: mailbox.state, health=health)
+    executor = Executor(runtime, site.probe, around, devices_free_seconds=settings.devices_free_seconds)
+    identity = Identity(
+        state_dir=str(settings.state_dir),
+        events_endpoint=f"ipc://{events_socket(settings.socket)}",
+        notes=site.notes,
+        started_at=clock.now(),
+    )
+    service = Service(mailbox, store, runtime, tables, clock=clock, health=health, identity=identity)
+    server = Server(settings.socket, service.answer)
+    patrol = Patrol(runtime, mailbox, health)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(_in_time, asyncio.to_thread(runtime.close))
+        stack.push_async_callback(mailbox.stop)
+        stack.push_async_callback(executor.stop)
+        stack.push_async_callback(patrol.stop)
+        stack.push_async_callback(server.stop)
+        server.bind()
+        mailbox.start(carry_out=executor.carry_out, publish=server.publish)
+        server.start()
+        patrol.start()
+        extra = {
+            Key.VERSION: __version__,
+            Key.HOST: site.topology.name,
+            Key.RUNTIME: health.runtime_text,
+            Key.SOCKET: str(settings.socket),
+            Key.STATE_DIR: str(settings.state_dir),
+            Key.JOBS: len(state.jobs),
+        }
+        log.info("daemon.started", extra=extra)
+        await stopped.wait()
+        log.info("daemon.stopping")
+
+
+async def _described(runtime: ContainerRuntime) -> str:
+    try:
+        async with asyncio.timeout(DESCRIBE_SECONDS):
+            return await asyncio.to_thread(runtime.describe)
+    except TimeoutError:
+        return f"{runtime.name}: no answer yet"
+
+
+async def _in_time(work: Coroutine[None, None, None]) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await work
