@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 
+from tests.shared import SHARED, needs_shared
+from topod.discovery.from_matrix import topology_from_matrix
 from topod.discovery.gpufacts import GpuFact, GpuFacts, NvLink, PairFact
 from topod.discovery.machine import MachineFacts, PciDevice
 from topod.discovery.merge import merge
@@ -13,6 +16,9 @@ from topod.model.cpuset import CpuSet
 from topod.model.topology import Core, Fact, NumaNode, Socket, Topology
 
 ADDRESSES = ("0000:17:00.0", "0000:31:00.0", "0000:b1:00.0", "0000:ca:00.0")
+
+MATRICES = sorted(path for path in (SHARED / "topo").glob("*.txt") if "." not in path.stem)
+"""Without the captures of other commands (`name.lscpu.txt`)."""
 
 
 def matrix(rows: list[str], affinity: list[str] | None = None) -> Matrix:
@@ -339,3 +345,15 @@ def test_network_cards_are_shown_where_there_is_no_rdma() -> None:
     topology, _ = merge(None, machine(plain), None, "host")
     assert [nic.name for nic in topology.nics] == ["eth0"]
     assert fact(topology, "nics").source == "sysfs"
+
+
+@pytest.mark.shared
+@needs_shared
+@pytest.mark.parametrize("path", MATRICES, ids=lambda path: path.stem)
+def test_a_matrix_alone_keeps_its_links_and_its_affinities(path: Path) -> None:
+    text = parse_matrix(path.read_text(errors="replace"))
+    alone, _ = merge(None, None, text, "host")
+    plain = topology_from_matrix(text, "host")
+    assert (alone.links, alone.nics, alone.nic_links) == (plain.links, plain.nics, plain.nic_links)
+    assert alone.gpus == plain.gpus
+    assert alone.numa_nodes == plain.numa_nodes
