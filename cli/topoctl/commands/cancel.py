@@ -15,7 +15,10 @@ topoctl cancel $(topoctl ps --state pending -o name)
 
 
 def cancel(ctx: typer.Context, ids: JobsArgument, *, output: TextOrJsonOption = TextOrJson.TABLE) -> None:
-    """Cancel jobs: waiting ones leave the queue, running ones get SIGTERM, their grace time, then SIGKILL."""
+    """Cancel jobs that wait or run.
+
+    A running job gets SIGTERM, then SIGKILL when its grace time is over.
+    """
     with connect(ctx) as client:
         request = Cancel(jobs=job_ids(client, ids), by=user_name())
         jobs = ask(client, request, Jobs).jobs

@@ -29,7 +29,10 @@ def drain(
         str, typer.Option("--reason", metavar="TEXT", help="Why; shown to whoever waits.", show_default=False)
     ],
 ) -> None:
-    """Start no more jobs on this host, or on one GPU; jobs that run go on."""
+    """Start no more jobs on this host or GPU.
+
+    Jobs that run go on.
+    """
     what = "the host" if gpu is None else f"GPU {gpu}"
     with connect(ctx) as client:
         done = ask(client, Drain(gpu=gpu, reason=reason), Done)
@@ -37,7 +40,10 @@ def drain(
 
 
 def resume(ctx: typer.Context, *, gpu: GpuOption = None) -> None:
-    """Use the host, or one GPU, again; on a GPU this also ends its quarantine."""
+    """Use the host or a GPU again.
+
+    On a GPU this also ends its quarantine.
+    """
     what = "the host" if gpu is None else f"GPU {gpu}"
     with connect(ctx) as client:
         done = ask(client, Resume(gpu=gpu), Done)

@@ -26,7 +26,7 @@ def history(
     number: Annotated[int, typer.Option("-n", "--number", min=1, max=10_000, help="The last so many.")] = 100,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List jobs that have ended, the newest last, with exit code and GPU time."""
+    """List jobs that have ended, the newest last."""
     with connect(ctx) as client:
         jobs = ask(client, ListJobs(ended=True, limit=number, user=user), Jobs).jobs
     match output:

@@ -40,7 +40,7 @@ def logs(
         ),
     ] = None,
 ) -> None:
-    """Print the output of a job, stdout and stderr as they came."""
+    """Print what a job wrote to stdout and stderr."""
     with connect(ctx) as client:
         (ident,) = job_ids(client, [job])
         view = one_job(ask(client, GetJob(job=ident), Jobs))

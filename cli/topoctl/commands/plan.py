@@ -46,7 +46,7 @@ def plan(
     ] = None,
     output: TextOrJsonOption = TextOrJson.TABLE,
 ) -> int:
-    """Show which GPUs and CPUs a job would get, and which jobs would be stopped for it.
+    """Show what a job would get now, and who would be stopped.
 
     Exit status: 0 the job fits without stopping anyone, 10 others would be stopped, 11 it would wait.
     """

@@ -43,7 +43,7 @@ def ps(
     ] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List jobs: those that wait or run, and with -a those that ended.
+    """List jobs that wait or run; -a: ended ones too.
 
     GPUS shows the GPUs held (0-3), or how many a waiting job asks for (x4). TIME is how long a job has run,
     for a job that waits how long ago it was submitted. RST counts restarts.

@@ -29,7 +29,10 @@ LAST_EVENTS = 1000
 
 
 def show(ctx: typer.Context, ids: JobsArgument, *, output: TextOrJsonOption = TextOrJson.TABLE) -> None:
-    """Show all there is to know of a job: what it asked for, its plan with the reasons, its story."""
+    """Show all about a job: its request, its plan, its story.
+
+    The plan comes with its reasons: the victims, what each cost key came to, and the next best plan.
+    """
     with connect(ctx) as client:
         for index, job in enumerate(job_ids(client, ids)):
             view = one_job(ask(client, GetJob(job=job), Jobs))

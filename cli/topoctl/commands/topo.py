@@ -49,7 +49,7 @@ def topo(
         typer.Option("-o", "--output", help="json is the host document, graph its nodes and edges."),
     ] = TopoFormat.TABLE,
 ) -> None:
-    """Show the map of this host: GPUs and who holds them, CPUs, core groups, links.
+    """Show the map of this host: GPUs, CPUs, links, holders.
 
     --from and --host show another host, and ask no daemon.
     """

@@ -13,7 +13,7 @@ topoctl wait latest
 
 
 def wait(ctx: typer.Context, ids: JobsArgument, *, output: TextOrJsonOption = TextOrJson.TABLE) -> int:
-    """Wait until jobs have ended, and exit with the job's own exit code.
+    """Wait until jobs have ended; exit with their exit code.
 
     With several jobs: with that of the first in the list that did not succeed. A job that was stopped for
     another one and does not run again gives 75; one that was cancelled or lost gives 1.

@@ -89,5 +89,10 @@ def _entries(value: object) -> list[Mapping[str, Any]]:
 
 
 def _telling(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Leave out the indices, the last tie-break: they stand above as `gpus`."""
-    return [line for line in lines if line.get("key") != "indices"]
+    """Leave out cost keys that came to nothing, and the indices: they stand above as `gpus`."""
+    nothing = ("0 ", "none", "as asked for", "no pair")
+    return [
+        line
+        for line in lines
+        if line.get("key") != "indices" and not str(line.get("value")).startswith(nothing)
+    ]
