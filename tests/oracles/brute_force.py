@@ -50,7 +50,8 @@ class Host:
     def _domains(self) -> list[frozenset[int] | None]:
         nodes = [self._node_cpus(i) for i in range(self.n)]
         own = [
-            frozenset() if nodes[i] else frozenset(self.t.gpus[i].cpus or ()) & self.cpus for i in range(self.n)
+            frozenset() if nodes[i] else frozenset(self.t.gpus[i].cpus or ()) & self.cpus
+            for i in range(self.n)
         ]
         out: list[frozenset[int] | None] = []
         for i in range(self.n):
@@ -184,9 +185,7 @@ def best(host: Host, occupancy: Occupancy, request: ResourceRequest) -> Best | N
         found: tuple[tuple[object, ...], Best] | None = None
         for v in by_key1[key1]:
             kept = [h for i, h in enumerate(holders) if i not in v]
-            free = [
-                i for i in range(host.n) if i not in blocked and not any(h.gpus >> i & 1 for h in kept)
-            ]
+            free = [i for i in range(host.n) if i not in blocked and not any(h.gpus >> i & 1 for h in kept)]
             lost = [i for i in range(host.n) if any(holders[j].gpus >> i & 1 for j in v)]
             pool = host.cpus - no_cpus - {c for h in kept for c in h.cpus}
             work = sum(holders[i].work for i in v)
@@ -215,15 +214,18 @@ def best(host: Host, occupancy: Occupancy, request: ResourceRequest) -> Best | N
                     later = (link_key, left_key)
                 key = (steps, cpu_steps, stranded, work, *later, s, v)
                 if found is None or key < found[0]:
-                    found = key, Best(
-                        key1=tuple((p, n) for p, n in zip(prios, key1, strict=True) if n),
-                        steps=(steps, cpu_steps),
-                        stranded=stranded,
-                        work=work,
-                        links=links,
-                        left=left,
-                        gpus=s,
-                        victims=tuple(holders[i].job for i in v),
+                    found = (
+                        key,
+                        Best(
+                            key1=tuple((p, n) for p, n in zip(prios, key1, strict=True) if n),
+                            steps=(steps, cpu_steps),
+                            stranded=stranded,
+                            work=work,
+                            links=links,
+                            left=left,
+                            gpus=s,
+                            victims=tuple(holders[i].job for i in v),
+                        ),
                     )
         if found is not None:
             return found[1]

@@ -63,7 +63,9 @@ def make_host(
         numa_nodes=tuple(NumaNode(id=i, cpus=cpus) for i, cpus in enumerate(pieces(cpus_per_node)))
         if "nodes" in know
         else (),
-        cores=tuple(Core(id=i, cpus=cpus) for i, cpus in enumerate(pieces(threads))) if "cores" in know else (),
+        cores=tuple(Core(id=i, cpus=cpus) for i, cpus in enumerate(pieces(threads)))
+        if "cores" in know
+        else (),
         core_groups=tuple(CoreGroup(id=i, cpus=cpus) for i, cpus in enumerate(pieces(group)))
         if "groups" in know and cpus_per_node % group == 0
         else (),
@@ -133,7 +135,11 @@ def random_occupancy(rng: random.Random, topology: Topology, jobs: int = 7) -> O
         if rng.random() < 0.15:
             mask = 1 << rng.choice(gpus) if rng.random() < 0.8 else 0
             blocks.append(
-                Block(reason=reason, gpus=mask, cpus=CpuSet.of(rng.sample(cpus, min(len(cpus), rng.randint(0, 3)))))
+                Block(
+                    reason=reason,
+                    gpus=mask,
+                    cpus=CpuSet.of(rng.sample(cpus, min(len(cpus), rng.randint(0, 3)))),
+                )
             )
     levels = rng.choice([[100], [100, 500], [100, 300, 500, 900]])
     works = rng.choice([[0], [10, 20], [1, 10**6, 7 * 10**12]])

@@ -69,7 +69,7 @@ def _from_fewest_areas(tables: TopologyTables, pool: int, count: int) -> int:
 
 
 def pick(tables: TopologyTables, pool: int, count: int) -> int:
-    """Return `count` CPUs of the pool, which lies in one NUMA node: whole groups, whole cores, then threads."""
+    """Return `count` CPUs of a pool inside one NUMA node: whole groups, whole cores, then threads."""
     area = next((area for area in tables.cores.areas if not pool & ~area), tables.cpus)
     if pool.bit_count() == count:
         return pool

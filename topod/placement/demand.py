@@ -1,6 +1,8 @@
 """How many CPUs a GPU set needs, and where they must lie."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 
 from topod.flextopo.tables import TopologyTables
 from topod.model.request import AUTO, CPU_LADDER, CpuAffinity, Policy, ResourceRequest
@@ -30,6 +32,17 @@ class CpuNeed:
                 return False
             short += lacking == 1
         return short <= self.fewer
+
+    def options(self) -> Iterator[dict[int, int]]:
+        """Yield each way to choose the areas that give one CPU fewer: CPUs needed per area."""
+        least: dict[int, int] = {}
+        for area, count in self.fixed:
+            least[area] = max(count, least.get(area, 0))
+        for fewer in combinations(range(len(self.flexible)), min(self.fewer, len(self.flexible))):
+            areas = dict(least)
+            for i, (area, count) in enumerate(self.flexible):
+                areas[area] = max(count - (i in fewer), areas.get(area, 0))
+            yield areas
 
 
 NO_NEED = CpuNeed(total=0)

@@ -1,146 +1,231 @@
-"""Which further victims free the CPUs that are still short, at the least cost: an exact cover.
+"""Which further victims free the CPUs that are short, at the least cost: an exact cover of many GPU sets at once.
 
-Regions are areas of CPUs, each with a deficit (CPUs still missing). Victims whose CPUs matter to one region
-only are settled per region by dynamic programming; the others by branch and bound, with each region's own
-optimum as the lower bound. Costs are whole numbers that add up; see `Cover.cost`.
+Each row is a GPU set with what it still lacks in some regions (areas of CPUs). Victims that hold no GPU and
+matter to one region only are settled by dynamic programming per region. All others are branched on, every
+branch for all rows together; a row leaves a branch when even its lower bound (each region's own optimum) is
+worse than the best found. Nothing is cut that could tie, so the last cost keys are exact too.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass, field
 
+import numpy as np
+
+from topod.flextopo.affinity import BoolTable, IntTable
+from topod.preemption.sets import GpuSets
 from topod.preemption.victims import Candidate
 
-Deficits = tuple[tuple[int, int], ...]
-"""(mask of the region's CPUs, CPUs still missing there, more than 0) each."""
-NEVER: Final = 1 << 4096
-"""More than any cost."""
+_STEP_BITS = 5  # 6 levels of GPU affinity (3 bits), then 3 of CPU affinity (2 bits)
+_FITS = 57  # bits of a cost in an int64, so that NEVER and sums of it over 16 regions fit too
+
+
+class Packing:
+    """Cost keys 1 to 4 in one number, key 1 highest: (weight, steps missed, stranded GPUs, work lost)."""
+
+    __slots__ = ("_gpus", "_work", "dtype", "never")
+
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        self._work = sum(c.holder.work for c in candidates).bit_length()
+        self._gpus = sum(c.gpus.bit_count() for c in candidates).bit_length()
+        weight = sum(c.weight for c in candidates).bit_length()
+        bits = weight + _STEP_BITS + self._gpus + self._work
+        self.dtype = np.dtype(np.int64) if bits <= _FITS else np.dtype(object)
+        self.never = 1 << max(_FITS + 1, bits + 1)
+        """More than any cost."""
+
+    def price(self, candidate: Candidate) -> int:
+        """Return what one further victim adds: all the GPUs it loses are stranded."""
+        high = candidate.weight << _STEP_BITS + self._gpus + self._work
+        return high + (candidate.gpus.bit_count() << self._work) + candidate.holder.work
+
+    def steps(self, steps: int) -> int:
+        """Return what missing CPU affinity by `steps` adds."""
+        return steps << self._gpus + self._work
+
+    def own(self, sets: GpuSets) -> IntTable:
+        """Return the cost of each set without further victims, its CPU steps left out."""
+        gpus, work = self._gpus, self._work
+        cost = sets.sums([self.price(c) for _, c in sets.holders]).astype(self.dtype)
+        taken = sum(c.gpus for _, c in sets.holders)
+        cost -= sets.tables.sizes[sets.masks & taken].astype(self.dtype) << work
+        cost += sets.family.steps[sets.rows].astype(self.dtype) << 2 + gpus + work
+        return cost
+
+
+@dataclass(slots=True, kw_only=True)
+class Way:
+    """One way to reach the best cost: the branched-on victims, and what the others must still give."""
+
+    part: int
+    cover: "Cover"
+    missing: tuple[int, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class Best:
+    """The best found so far, over all covers of a search."""
+
+    cost: int
+    rank: tuple[int, ...] = ()
+    """Cost keys 5 to 7, less being better; the last is the row of the GPU set."""
+    cpu_steps: int = 0
+    ways: list[Way] = field(default_factory=list)
 
 
 class Cover:
-    """Finds cheapest extra victims among the eligible candidates of one state."""
+    """The search over rows that lack CPUs of the same regions at one CPU affinity level."""
 
-    __slots__ = ("_bits", "_cost", "_gives", "_memo", "_twins", "candidates", "holders")
+    __slots__ = ("_best", "_bounds", "_branch", "_cpu_steps", "_gives", "_own", "_packing", "_rows",
+                 "_separate", "_sets", "_settle", "_single", "_tables", "_ties_after")  # fmt: skip
 
-    def __init__(self, candidates: Sequence[Candidate]) -> None:
-        self.candidates = candidates
-        self.holders = sum(1 << i for i, c in enumerate(candidates) if c.cpus)
-        """Which candidates (by position, as a mask) hold CPUs at all."""
-        work = sum(c.holder.work for c in candidates).bit_length()
-        gpus = sum(c.gpus.bit_count() for c in candidates).bit_length()
-        self._bits = (work, gpus)
-        self._cost = [((c.weight << gpus | c.gpus.bit_count()) << work) + c.holder.work for c in candidates]
-        self._gives: dict[int, list[int]] = {}
-        self._memo: dict[tuple[Deficits, tuple[int, ...]], int] = {}
-        self._twins: dict[tuple[int, ...], list[int]] = {}
+    def __init__(
+        self, sets: GpuSets, packing: Packing, own: IntTable, regions: Sequence[int], *, cpu_steps: int
+    ) -> None:
+        """`own` is the cost of each set of `sets` before further victims."""
+        self._sets = sets
+        self._packing = packing
+        self._own = own
+        self._cpu_steps = cpu_steps
+        self._gives: dict[int, tuple[int, ...]] = {}
+        self._single: list[int] = []
+        self._branch: list[int] = []
+        for i, candidate in enumerate(sets.state.candidates):
+            gives = tuple((candidate.cpus & region).bit_count() for region in regions)
+            useful = sum(count > 0 for count in gives)
+            if useful:
+                self._gives[i] = gives
+                (self._branch if candidate.gpus or useful > 1 else self._single).append(i)
+        candidates = sets.state.candidates
+        self._separate = all(sum(count > 0 for count in gives) == 1 for gives in self._gives.values())
+        self._ties_after = [
+            any(not candidates[i].gpus for i in self._branch[at:]) for at in range(len(self._branch))
+        ]
 
-    def cost(self, weight: int, gpus: int, work: int) -> int:
-        """Return cost keys 1, 3 and 4 (key 1 as a weight) in one number; costs add up key by key."""
-        bits_work, bits_gpus = self._bits
-        return ((weight << bits_gpus | gpus) << bits_work) + work
+    def run(self, rows: IntTable, missing: IntTable, best: Best, *, links_first: bool) -> None:
+        """Improve `best` by the sets at `rows`, which lack `missing` (regions by rows) CPUs."""
+        self._best = best
+        self._rows = rows
+        self._settle = _Settle(self._sets, links_first=links_first)
+        price = self._packing.steps(self._cpu_steps)
+        wanted = [int(row.max()) for row in missing]
+        self._tables = [_start(count, self._packing) for count in wanted]
+        for i in self._single:
+            self._add(self._tables, i)
+        layer = [table.copy() for table in self._tables]
+        self._bounds = [layer]
+        for i in reversed(self._branch):
+            layer = [table.copy() for table in layer]
+            self._add(layer, i)
+            self._bounds.append(layer)
+        self._bounds.reverse()
+        self._visit(0, 0, price, np.arange(len(rows)), missing)
 
-    def split(self, cost: int) -> tuple[int, int, int]:
-        """Return (weight, GPUs, work) of a cost."""
-        bits_work, bits_gpus = self._bits
-        rest = cost >> bits_work
-        return rest >> bits_gpus, rest & ((1 << bits_gpus) - 1), cost & ((1 << bits_work) - 1)
+    def _price(self, position: int) -> int:
+        return self._packing.price(self._sets.state.candidates[position])
 
-    def price(self, position: int) -> int:
-        """Return the cost of one candidate as a victim."""
-        return self._cost[position]
+    def _add(self, tables: Sequence[IntTable], position: int) -> None:
+        """Let a victim into the regions' tables: table[d] is the least cost of d CPUs or more."""
+        price = self._price(position)
+        for table, gives in zip(tables, self._gives[position], strict=True):
+            if gives and len(table) > 1:
+                before = np.concatenate((np.repeat(table[:1], min(gives, len(table))), table[:-gives]))
+                np.minimum(table, before + price, out=table)
 
-    def after(self, deficits: Deficits, position: int) -> Deficits:
-        """Return what is still missing once the candidate at `position` has given its CPUs."""
-        left = ((region, count - self.gives(region)[position]) for region, count in deficits)
-        return tuple((region, count) for region, count in left if count > 0)
-
-    def gives(self, region: int) -> list[int]:
-        """Return how many CPUs of the region each candidate holds."""
-        if region not in self._gives:
-            self._gives[region] = [(c.cpus & region).bit_count() for c in self.candidates]
-        return self._gives[region]
-
-    def cheapest(self, deficits: Deficits, allowed: int) -> int:
-        """Return the least cost of victims out of `allowed` (positions, as a mask) that fill the deficits.
-
-        `NEVER` where all of them do not suffice.
-        """
-        if not deficits:
-            return 0
-        regions = tuple(region for region, _ in deficits)
-        twins = self._twins_of(regions)
-        # Candidates that give the same and cost the same are alike: only their number counts.
-        key = (deficits, tuple((allowed & members).bit_count() for members in twins))
-        if key not in self._memo:
-            self._memo[key] = self._solve(deficits, allowed)
-        return self._memo[key]
-
-    def _twins_of(self, regions: tuple[int, ...]) -> list[int]:
-        if regions not in self._twins:
-            kinds: dict[tuple[int, ...], int] = {}
-            gives = [self.gives(region) for region in regions]
-            for i in range(len(self.candidates)):
-                given = tuple(give[i] for give in gives)
-                if any(given):
-                    kind = (*given, self._cost[i])
-                    kinds[kind] = kinds.get(kind, 0) | 1 << i
-            self._twins[regions] = list(kinds.values())
-        return self._twins[regions]
-
-    def _solve(self, deficits: Deficits, allowed: int) -> int:
-        gives = [self.gives(region) for region, _ in deficits]
-        wanted = tuple(count for _, count in deficits)
-        tables = [[0] + [NEVER] * count for count in wanted]
-        several: list[tuple[tuple[int, ...], int]] = []
-        for i, cost in enumerate(self._cost):
-            if allowed >> i & 1:
-                given = tuple(give[i] for give in gives)
-                useful = [r for r, count in enumerate(given) if count]
-                if len(useful) == 1:
-                    _add(tables[useful[0]], given[useful[0]], cost)
-                elif useful:
-                    several.append((given, cost))
-        if not several:
-            return min(sum(table[-1] for table in tables), NEVER)
-        several.sort(key=lambda item: item[1] // sum(item[0]))
-        return _branch(tables, several, wanted)
-
-
-def _add(table: list[int], gives: int, cost: int) -> None:
-    """Let one more victim into a region's table: table[d] is the least cost of d CPUs or more."""
-    for missing in range(len(table) - 1, 0, -1):
-        total = table[max(missing - gives, 0)] + cost
-        table[missing] = min(table[missing], total)
-
-
-def _branch(
-    tables: list[list[int]], several: list[tuple[tuple[int, ...], int]], wanted: tuple[int, ...]
-) -> int:
-    """Return the least cost when victims that matter to several regions may be taken too."""
-    # bounds[i][r][d]: the least cost of d CPUs in region r alone, from the single ones and several[i:].
-    bounds = [tables]
-    for given, cost in reversed(several):
-        layer = [list(table) for table in bounds[-1]]
-        for table, gives in zip(layer, given, strict=True):
-            if gives:
-                _add(table, gives, cost)
-        bounds.append(layer)
-    bounds.reverse()
-    seen: dict[tuple[int, tuple[int, ...]], int] = {}
-    best = NEVER
-
-    def visit(i: int, missing: tuple[int, ...], spent: int) -> None:
-        nonlocal best
-        if spent + max(table[d] for table, d in zip(bounds[i], missing, strict=True)) >= best:
+    def _visit(self, at: int, part: int, price: int, live: IntTable, missing: IntTable) -> None:
+        paid = self._own[self._rows[live]] + price
+        total = paid.copy()
+        for table, wanted in zip(self._tables, missing, strict=True):
+            total += table[wanted]
+        self._note(part, live, missing, total)
+        if at == len(self._branch):
             return
-        if i == len(several) or not any(missing):
-            best = min(best, spent + sum(table[d] for table, d in zip(tables, missing, strict=True)))
+        floor = paid + self._floor(at, missing)
+        keep: BoolTable = floor <= min(self._best.cost, self._packing.never - 1)
+        if not self._ties_after[at]:  # a further GPU holder strands GPUs, so it must be strictly better
+            keep &= floor < total
+        if not keep.any():
             return
-        if seen.get((i, missing), NEVER) <= spent:
-            return
-        seen[i, missing] = spent
-        given, cost = several[i]
-        visit(i + 1, tuple(max(d - gives, 0) for d, gives in zip(missing, given, strict=True)), spent + cost)
-        visit(i + 1, missing, spent)
+        chosen = np.flatnonzero(keep)
+        live, missing, floor = live[chosen], missing[:, chosen], floor[chosen]
+        masks = self._sets.masks[self._rows[live]]
+        for place in range(at, len(self._branch)):
+            position = self._branch[place]
+            apart = (masks & self._sets.state.candidates[position].gpus == 0) & (floor <= self._best.cost)
+            if apart.any():
+                here = np.flatnonzero(apart)
+                gives = np.array(self._gives[position], dtype=np.int64)[:, None]
+                rest = np.maximum(missing[:, here] - gives, 0)
+                self._visit(place + 1, part | 1 << position, price + self._price(position), live[here], rest)
 
-    visit(0, wanted, 0)
-    return best
+    def _floor(self, at: int, missing: IntTable) -> IntTable:
+        """Return no more than what filling `missing` costs when branches from `at` on are still open."""
+        floors = np.stack([table[wanted] for table, wanted in zip(self._bounds[at], missing, strict=True)])
+        # Where each victim gives to one region only, the regions' own optima add up.
+        floor: IntTable = floors.sum(axis=0) if self._separate else floors.max(axis=0)
+        return floor
+
+    def _note(self, part: int, live: IntTable, missing: IntTable, total: IntTable) -> None:
+        best, least = self._best, int(total.min())
+        if least > best.cost or least >= self._packing.never:
+            return
+        tied = np.flatnonzero(total == least)
+        place, rank = self._settle.first(self._rows[live[tied]], part)
+        if least < best.cost or not best.ways or rank < best.rank:
+            best.cost, best.rank, best.cpu_steps, best.ways = least, rank, self._cpu_steps, []
+        elif rank > best.rank:
+            return
+        lacking = tuple(int(count) for count in missing[:, tied[place]])
+        best.ways.append(Way(part=part, cover=self, missing=lacking))
+
+    def earliest(self, way: Way) -> int:
+        """Return the victims of a way (positions, as a mask), those who come first in the occupancy."""
+        victims = way.part
+        for region, wanted in enumerate(way.missing):
+            members = [i for i in self._single if self._gives[i][region]]
+            after = [_start(wanted, self._packing)]
+            for i in reversed(members):
+                table = after[-1].copy()
+                gives = self._gives[i][region]
+                before = np.concatenate((np.repeat(table[:1], min(gives, len(table))), table[:-gives]))
+                after.append(np.minimum(table, before + self._price(i)))
+            after.reverse()
+            for number, i in enumerate(members):
+                given = max(wanted - self._gives[i][region], 0)
+                if wanted and after[number][wanted] == self._price(i) + after[number + 1][given]:
+                    victims |= 1 << i
+                    wanted = given
+        return victims
+
+
+def _start(wanted: int, packing: Packing) -> IntTable:
+    table = np.full(wanted + 1, packing.never, dtype=packing.dtype)
+    table[0] = 0
+    return table
+
+
+class _Settle:
+    """Chooses among sets that tie up to the work lost."""
+
+    __slots__ = ("_links_first", "_sets")
+
+    def __init__(self, sets: GpuSets, *, links_first: bool) -> None:
+        self._sets = sets
+        self._links_first = links_first
+
+    def first(self, rows: IntTable, part: int) -> tuple[int, tuple[int, ...]]:
+        """Return the place in `rows` that is best by cost keys 5 to 7 when `part` are victims too, and its rank."""
+        sets = self._sets.only(rows)
+        if not sets.masks[0]:  # no GPUs: only one set
+            return 0, (int(sets.rows[0]),)
+        freed = sum(c.gpus for i, c in enumerate(sets.state.candidates) if part >> i & 1)
+        keys = [-sets.family.links[sets.rows], -sets.left(freed)]
+        if not self._links_first:
+            keys.reverse()
+        places = np.arange(len(rows))
+        rank = []
+        for key in keys:
+            least = int(key[places].min())
+            places = places[key[places] == least]
+            rank.append(least)
+        place = int(places[np.argmin(sets.rows[places])])  # keep the order of the family: lowest indices
+        return place, (*rank, int(sets.rows[place]))

@@ -16,9 +16,9 @@ from topod.flextopo.tables import TopologyTables
 from topod.model.cpuset import CpuSet
 from topod.model.occupancy import Occupancy
 from topod.model.plan import Cost, Plan, Refusal
-from topod.model.request import Affinity, CpuAffinity, Policy, ResourceRequest
+from topod.model.request import Affinity, Policy, ResourceRequest
 from topod.placement.cpus import choose_cpus
-from topod.placement.demand import NO_NEED, CpuNeed, cpu_levels, cpu_need
+from topod.placement.demand import NO_NEED, CpuNeed, cpu_levels
 from topod.preemption.extra import Shortage
 from topod.preemption.refusal import refuse
 from topod.preemption.sets import GpuSets
@@ -41,16 +41,28 @@ def plan(tables: TopologyTables, occupancy: Occupancy, request: ResourceRequest)
     Raises `DataError` when two holders hold the same GPU or CPU.
     """
     state = read_state(tables, occupancy, request.priority)
-    if request.gpus <= tables.count and not (request.cpus not in (0, "auto") and not tables.cpus):
-        choice = _search(tables, state, request)
-        if choice is not None:
-            return _plan(tables, state, request, choice)
-    return refuse(tables, occupancy, state, request)
+    choice = _search(tables, state, request)
+    if choice is None:
+        return refuse(tables, occupancy, state, request)
+    return _plan(tables, state, request, choice)
 
 
-def _search(tables: TopologyTables, state: State, request: ResourceRequest) -> Choice | None:
+def plan_without(
+    tables: TopologyTables, occupancy: Occupancy, request: ResourceRequest, gpus: tuple[int, ...]
+) -> Plan | None:
+    """Return the plan of least cost that takes any other GPU set than `gpus`; None where there is none."""
+    state = read_state(tables, occupancy, request.priority)
+    choice = _search(tables, state, request, rejected=sum(1 << i for i in gpus))
+    return None if choice is None else _plan(tables, state, request, choice)
+
+
+def _search(
+    tables: TopologyTables, state: State, request: ResourceRequest, rejected: int | None = None
+) -> Choice | None:
     family = tables.family(request.gpus, request.affinity, strict=request.policy is Policy.GUARANTEED)
     sets = GpuSets.usable(tables, state, family)
+    if rejected is not None:
+        sets = sets.only(np.flatnonzero(sets.masks != rejected))
     if not len(sets):
         return None
     links_first = request.gpus > 1 and request.affinity is not Affinity.ANY
@@ -77,11 +89,9 @@ def _search_with_cpus(sets: GpuSets, request: ResourceRequest, *, links_first: b
     missed = shortage.missed_steps(fewest)
     enough = np.flatnonzero(missed < len(shortage.levels))
     if len(enough):
-        steps = fewest.family.steps[fewest.rows] << 2 | missed
-        steps = steps[enough]
+        steps = (fewest.family.steps[fewest.rows] << 2 | missed)[enough]
         least = int(steps.min())
-        best = fewest.only(enough[steps == least])
-        mask = best.best(victims=victims, links_first=links_first)
+        mask = fewest.only(enough[steps == least]).best(victims=victims, links_first=links_first)
         return Choice(
             gpus=mask,
             victims=sets.touched(mask),
@@ -91,12 +101,12 @@ def _search_with_cpus(sets: GpuSets, request: ResourceRequest, *, links_first: b
     found = shortage.least_extra(links_first=links_first)
     if found is None:
         return None
-    mask, steps, extra = found
+    mask, cpu_steps, needed = found
     return Choice(
         gpus=mask,
-        victims=sets.touched(mask) | extra,
-        need=shortage.need(sets.tables.mix_of(mask), steps),
-        cpu_steps=steps,
+        victims=needed,
+        need=shortage.need(sets.tables.mix_of(mask), cpu_steps),
+        cpu_steps=cpu_steps,
     )
 
 
@@ -106,8 +116,7 @@ def _plan(tables: TopologyTables, state: State, request: ResourceRequest, choice
     for victim in victims:
         pool |= victim.cpus
         freed |= victim.gpus
-    cpu_levels_down = cpu_levels(request)
-    cpu_level: CpuAffinity = cpu_levels_down[choice.cpu_steps]
+    cpu_level = cpu_levels(request)[choice.cpu_steps]
     steps = int(tables.steps(request.affinity)[choice.gpus])
     gpus = tuple(i for i in range(tables.count) if choice.gpus >> i & 1)
     weakest, total = tables.link_quality(choice.gpus)

@@ -1,4 +1,4 @@
-"""The GPU sets that are still in the running, as arrays, and the cost keys that can be told from a set alone."""
+"""The GPU sets still in the running, as arrays, and the cost keys that can be told from a set alone."""
 
 from collections.abc import Sequence
 
@@ -50,7 +50,7 @@ class GpuSets:
         return self.only(np.flatnonzero(values == values.min()))
 
     def sums(self, amounts: Sequence[int]) -> IntTable:
-        """Return for each set the sum of `amounts` (one per entry of `holders`) over the holders it touches."""
+        """Return for each set the sum of `amounts` (one per entry of `holders`) over those it touches."""
         wide = sum(amounts) >= _WIDE
         total = np.zeros(len(self.masks), dtype=object if wide else np.int64)
         for (_, candidate), amount in zip(self.holders, amounts, strict=True):
@@ -83,17 +83,17 @@ class GpuSets:
                 sets = sets.least(-sets.family.links[sets.rows])
         if len(sets) == 1:
             return int(sets.masks[0])
-        return min(sets.masks.tolist(), key=lambda mask: sets.later_keys(mask, links_first=links_first))
+        return min(sets.masks.tolist(), key=lambda mask: sets._later_keys(mask, links_first=links_first))
 
-    def left(self) -> IntTable:
-        """Return for each set how good the GPUs are that stay free, its holders being the only victims."""
-        freed = self.sums([c.gpus for _, c in self.holders])
+    def left(self, extra: int = 0) -> IntTable:
+        """Return for each set how good the GPUs are that stay free; `extra` are GPUs of further victims."""
+        freed = self.sums([c.gpus for _, c in self.holders]) | extra
         state = self.state
         return self.tables.left[(freed | state.free_gpus) & ~state.blocked_gpus & ~self.masks]
 
-    def later_keys(self, mask: int, *, links_first: bool, extra: int = 0) -> tuple[int, int, int, int]:
-        """Return cost keys 3 to 6 of one set, less being better; `extra` are GPUs of further victims."""
-        freed, work = extra, 0
+    def _later_keys(self, mask: int, *, links_first: bool) -> tuple[int, int, int, int]:
+        """Return cost keys 3 to 6 of one set, less being better, its holders being the only victims."""
+        freed = work = 0
         for _, candidate in self.holders:
             if candidate.gpus & mask:
                 freed |= candidate.gpus

@@ -38,7 +38,7 @@ class State:
 
 
 def read_state(tables: TopologyTables, occupancy: Occupancy, priority: int) -> State:
-    """Return the state that a request of `priority` meets. Raises `DataError` when two jobs hold one thing."""
+    """Return the state that a request of `priority` meets. Raises `DataError` if two jobs hold one thing."""
     blocked_gpus = blocked_cpus = 0
     for block in occupancy.blocks:
         blocked_gpus |= block.gpus
