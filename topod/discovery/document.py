@@ -105,7 +105,7 @@ def _dump_gpu(gpu: Gpu, occupancy: Occupancy | None) -> GpuEntry:
     )
     if gpu.cpus_text != shown:
         entry.cpus_text = gpu.cpus_text
-    if gpu.cpus != _parsed(shown):
+    if not _says(shown, gpu.cpus):
         entry.cpu_list = cpus
     if occupancy is not None:
         entry.state = gpu_state(occupancy, gpu.index)
@@ -121,13 +121,12 @@ def gpu_state(occupancy: Occupancy, index: int) -> str:
     return f"held by job {held[0]}" if held else "free"
 
 
-def _parsed(text: str | None) -> CpuSet | None:
-    if text is None:
-        return None
+def _says(text: str | None, cpus: CpuSet | None) -> bool:
+    """Return whether reading `text` back gives `cpus`."""
     try:
-        return CpuSet.parse(text)
+        return (None if text is None else CpuSet.parse(text)) == cpus
     except ValueError:
-        return None
+        return False
 
 
 def _dump_groups(groups: Iterable[Socket | CoreGroup | Core]) -> tuple[GroupEntry, ...]:

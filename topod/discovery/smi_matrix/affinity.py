@@ -23,8 +23,9 @@ _NEAR: Final = 3
 """A cell at most this many columns right of its heading stands under it."""
 _NEXT_TAB: Final = 5
 """A cell at least this many columns right of where CPU lists begin stands in the next cell."""
+_TWO_BLANK_CELLS: Final = 2 * _TAB
 _BOTH: Final = AFFINITIES[:2]
-_TWO_CELLS: Final = re.compile(r"\t(?P<cpus>[^\t]*)\t(?:\t *(?P<na>N/A)|(?P<numa>[^\t]*))\s*")
+_TWO_CELLS: Final = re.compile(r"\t(?P<cpus>[^\t]*)(?:\t(?:\t *(?P<na>N/A)|(?P<numa>[^\t]*))\s*)?")
 _THREE_CELLS: Final = re.compile(
     r"\t(?P<cpus>[^\t]*)\t(?:\t *(?P<na>N/A)|(?P<numa>[^\t]*))\t\t(?P<gpu_numa>[^\t]*)\s*"
 )
@@ -92,30 +93,33 @@ class _Ruler:
     """Says whether a cell stands where CPU lists begin."""
 
     def __init__(self, header: Header, full: list[int]) -> None:
-        self._full = full
-        self._heading = None
-        if header.affinities and not header.wrapped:
-            self._heading = _expanded_at(header.line.text, header.affinities[0].start)
+        # The range in which CPU lists begin: as in complete rows, else below the heading
+        self._range = (full[0], full[-1]) if full else None
+        if not full and header.affinities and not header.wrapped:
+            heading = _expanded_at(header.line.text, header.affinities[0].start)
+            # a label wider than a tab stop pushes the heading right of its cells, unless aligned by hand
+            pushed = len(header.devices[-1].label) // _TAB * _TAB
+            self._range = (heading - pushed, heading)
 
     def is_cpus(self, column: int) -> bool | None:
         """Return True where CPU lists begin, False where the next cells do, None where that is unclear."""
-        if self._full:
-            if self._full[0] - _NEAR <= column <= self._full[-1] + _NEAR - 1:
-                return True
-            return False if column >= self._full[-1] + _NEXT_TAB else None
-        if self._heading is None:
+        if self._range is None:
             return None
-        if column <= self._heading + _NEAR:
+        if column <= self._range[0] + _NEAR:
             return True
-        return False if column >= self._heading + _NEXT_TAB else None
+        return False if column >= self._range[1] + _NEXT_TAB else None
+
+    def is_gpu_numa(self, column: int) -> bool:
+        """Return whether a cell stands so far right that it can only be a GPU NUMA ID."""
+        return self._range is not None and column > self._range[1] + _TWO_BLANK_CELLS
 
 
 def _assign(tail: _Tail, kinds: tuple[Kind, ...], ruler: _Ruler, source: str) -> Affinity:
     texts = [text for _, text in tail.cells]
     if len(texts) == len(kinds):
         return _named(kinds, texts)
-    found = _by_tabs(tail, kinds) if tail.text.startswith("\t") and "  " not in tail.text else None
-    found = found or _by_columns(tail, kinds, ruler)
+    tabs = tail.text.startswith("\t") and "  " not in tail.text
+    found = _by_tabs(tail, kinds) if tabs else _by_columns(tail, kinds, ruler)
     if found is None:
         headings = ", ".join(kinds)
         raise damaged(
@@ -146,7 +150,7 @@ def _by_tabs(tail: _Tail, kinds: tuple[Kind, ...]) -> Affinity | None:
             numa = cells["na"] or (cells["numa"] or "").strip()
             return _named(kinds, [cells["cpus"].strip(), numa, cells["gpu_numa"].strip()])
         fields = [field.strip() for field in tail.text.split("\t")[1:]]
-        if len(fields) == len(kinds) and fields[-1]:
+        if len(fields) == len(kinds) and fields[1] and fields[2]:
             return _named(kinds, fields)
     if len(kinds) == 1 and not tail.cells:
         return Affinity()
@@ -163,10 +167,9 @@ def _by_columns(tail: _Tail, kinds: tuple[Kind, ...], ruler: _Ruler) -> Affinity
         # `_refuse_ragged` looks at a CPU list without a NUMA node
         return None if first is None else _named(kinds, [texts[0], None] if first else [None, texts[0]])
     if len(texts) == 1:
-        return Affinity(gpu_numa=texts[0]) if first is False and texts[0] == "N/A" else None
-    if first is False:
-        return Affinity(numa=texts[0], gpu_numa=texts[1])
-    return Affinity(cpus=texts[0], gpu_numa=texts[1]) if first and texts[1] == "N/A" else None
+        alone = texts[0] == "N/A" and ruler.is_gpu_numa(tail.columns[0])
+        return Affinity(gpu_numa=texts[0]) if alone else None
+    return Affinity(numa=texts[0], gpu_numa=texts[1]) if first is False else None
 
 
 def _refuse_ragged(tails: Sequence[_Tail], found: Sequence[Affinity], source: str) -> None:

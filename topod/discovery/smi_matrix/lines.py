@@ -5,6 +5,7 @@ sequences, as caret text (`^[[4m`), as source text (`\x1b[4m`) and without their
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,7 +27,7 @@ class Line:
 
     number: int
     text: str
-    columns: tuple[int, ...]
+    columns: Sequence[int]
     """The original column of each character of `text`, and of its end."""
 
     def column(self, position: int) -> int:
@@ -42,6 +43,8 @@ def read_lines(text: str) -> tuple[Line, ...]:
 
 def _line(number: int, row: str) -> Line:
     row = row.rstrip("\r").translate(_BLANKS)
+    if not _ESCAPE.search(row):
+        return Line(number=number, text=row, columns=range(1, len(row) + 2))
     kept: list[int] = []
     at = 0
     for escape in _ESCAPE.finditer(row):

@@ -10,6 +10,7 @@ from topod.discovery.smi_matrix.lines import Line
 LINK_TOKEN: Final = re.compile(r"X|NV[1-9]\d*|PIX|PXB|PHB|NODE|SYS|SOC", re.ASCII)
 _ROW: Final = re.compile(r"(?P<label>[A-Za-z][\w.\-]*)\s+(?P<cell>\S+)", re.ASCII)
 _DEVICE: Final = re.compile(r"(?:GPU|NIC|NVMe|DD)\d+|mlx\d+_\w+", re.ASCII)
+_HEADING: Final = re.compile(rf"{_DEVICE.pattern}|CPU|NUMA|GPU", re.ASCII)
 _COMMENT: Final = re.compile(r"\s*(?:[#>*;%|!]+|//+)?\s*")
 _NOTE: Final = re.compile(r"\s(?:<[-=]|\u2190|#|//)")
 _MAX_HEADER_LINES: Final = 4
@@ -60,7 +61,7 @@ def find_blocks(lines: tuple[Line, ...]) -> tuple[Block, ...]:
         )
         blocks.append(block)
         before = end
-    return tuple(blocks)
+    return tuple(block for block in blocks if block.rows)
 
 
 def header_at(lines: tuple[Line, ...], index: int) -> Header | None:
@@ -118,7 +119,7 @@ def row_text(line: Line, prefix: str, labels: frozenset[str]) -> RowText | None:
     row = _ROW.match(text, start)
     if row is None or not (row["label"] in labels or _DEVICE.fullmatch(row["label"])):
         return None
-    if not re.fullmatch(r"[A-Z0-9#?/.,*_+\-]+", row["cell"]) or _labels_only(text, start):
+    if not re.fullmatch(r"[A-Z0-9#?/.,*_+\-]+", row["cell"]) or _HEADING.fullmatch(row["cell"]):
         return None
     note = _NOTE.search(text, row.end())
     end = note.start() if note else len(text)
@@ -128,10 +129,6 @@ def row_text(line: Line, prefix: str, labels: frozenset[str]) -> RowText | None:
         if cell.start() >= row.start("cell")
     )
     return RowText(line=line, label=row["label"], start=start, cells=cells, end=end)
-
-
-def _labels_only(text: str, start: int) -> bool:
-    return scan_labels(text, start)[1] == len(text)
 
 
 def _rows(lines: tuple[Line, ...], header: Header) -> tuple[tuple[RowText, ...], int, Line | None]:

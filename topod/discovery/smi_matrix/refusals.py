@@ -8,7 +8,8 @@ from topod.discovery.smi_matrix.lines import Line, damaged
 from topod.discovery.smi_matrix.locate import Block, looks_like_row
 from topod.errors import DataError
 
-_P2P: Final = re.compile(r"topo\s+-p2p|^\s*[#>*;%|]*\s*(?:OK|CNS|GNS|TNS)\s*=\s", re.ASCII)
+_P2P_COMMAND: Final = re.compile(r"topo\s+-p2p", re.ASCII)
+_P2P_LEGEND: Final = re.compile(r"\s*[#>*;%|]*\s*(?:OK|CNS|GNS|TNS)\s*=\s", re.ASCII)
 _P2P_CELLS: Final = frozenset({"OK", "NS", "CNS", "GNS", "TNS", "DR", "U"})
 _ROCM: Final = re.compile(
     r"ROCm|rocm-smi|between two GPUs|\(Topology\) Numa|={4,} Numa Nodes ={4,}", re.ASCII | re.IGNORECASE
@@ -28,7 +29,8 @@ def other_output(block: Block, source: str) -> DataError | None:
     line = block.header.line
     if any(text in _P2P_CELLS for row in block.rows for _, text in row.cells):
         return damaged(source, line, len(block.header.prefix), _P2P_TEXT)
-    if any(_P2P.search(each.text) for each in (*block.around[-3:], line, *block.after)):
+    commanded = any(_P2P_COMMAND.search(each.text) for each in (*block.around[-3:], line))
+    if commanded or any(_P2P_LEGEND.match(each.text) for each in block.after):
         return damaged(source, line, len(block.header.prefix), _P2P_TEXT)
     diagonal = {text for row in block.rows for _, text in row.cells}
     if "X" not in diagonal and "0" in diagonal:
@@ -42,7 +44,7 @@ def no_matrix(lines: tuple[Line, ...], source: str) -> DataError:
     if not written:
         return DataError("empty: no matrix of `nvidia-smi topo -m` in it", source=source, line=1, column=1)
     for line in written:
-        for pattern, text in ((_ROCM, _ROCM_TEXT), (_P2P, _P2P_TEXT)):
+        for pattern, text in ((_ROCM, _ROCM_TEXT), (_P2P_COMMAND, _P2P_TEXT), (_P2P_LEGEND, _P2P_TEXT)):
             if pattern.search(line.text):
                 return damaged(source, line, 0, text)
     for index, line in enumerate(written):
