@@ -281,8 +281,10 @@ def test_a_lost_gpu_is_left_out_and_the_others_keep_their_links() -> None:
 
 
 def test_a_matrix_of_another_number_of_gpus_is_not_used() -> None:
-    topology, notes = merge(nvml(), machine(*four_cards()), matrix(["X NV4", "NV4 X"]), "host")
+    text = parse_matrix("\tGPU0\tGPU1\tNIC0\nGPU0\t X \tNV4\tPIX\nGPU1\tNV4\t X \tPIX\nNIC0\tPIX\tPIX\t X \n")
+    topology, notes = merge(nvml(), machine(*four_cards()), text, "host")
     assert tokens(topology) == PAIRS
+    assert topology.nics == ()
     assert notes == ("nvidia-smi topo -m shows 2 GPUs and NVML 4: its matrix is not used",)
 
 
