@@ -25,5 +25,14 @@ fix: setup
 test: setup
 	$(BIN)/pytest
 
+demo: setup
+	@$(BIN)/python -m demo
+
+bench: setup
+	$(BIN)/python -m bench
+
+docs: setup
+	$(BIN)/python docs/generate_cli.py
+
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
