@@ -15,7 +15,7 @@ IDLE_MEMORY_BYTES = 1024 * MIB
 IDLE_SLACK_BYTES = 256 * MIB
 """How much more than at its quietest an idle GPU may show."""
 
-APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 69, 94, 109})
+APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 109})
 """Xids that a program causes by itself; the GPU stays fit for the next one (NVIDIA, "Xid errors")."""
 
 IBM_VENDOR = 0x1014
