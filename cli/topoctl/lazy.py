@@ -6,10 +6,13 @@ Rule: `topoctl ps` must not pay for what `topoctl doctor` needs.
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
+
+from topod.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,14 @@ class LazyGroup(TyperGroup):
         del ctx
         entry = COMMANDS.get(cmd_name)
         return None if entry is None else build(cmd_name, entry)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the first word names; an unknown one is refused with the nearest."""
+        if args[0] not in COMMANDS and not ctx.resilient_parsing and not args[0].startswith("-"):
+            nearest = get_close_matches(args[0], COMMANDS, n=1, cutoff=0.5)
+            hint = f"did you mean `topoctl {nearest[0]}`?" if nearest else "topoctl --help"
+            raise UsageError(f"no such command: {args[0]!r}", hint=hint)
+        return super().resolve_command(ctx, args)
 
 
 def build(name: str, entry: Entry) -> Command:

@@ -22,7 +22,6 @@ app = typer.Typer(
     name="topoctl",
     rich_markup_mode=None,  # rich costs 100 ms on every `--help`
     add_completion="_TOPOCTL_COMPLETE" in os.environ,  # set by the scripts of `topoctl completion`
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -62,9 +61,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
     Every error becomes one line on stderr; `TOPOCTL_DEBUG=1` lets unexpected ones through as tracebacks.
     """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    completing = "_TOPOCTL_COMPLETE" in os.environ
     try:
         status = typer.main.get_command(app).main(
-            args=None if arguments is None else list(arguments), prog_name="topoctl", standalone_mode=False
+            args=words if words or completing else ["--help"], prog_name="topoctl", standalone_mode=False
         )
         sys.stdout.flush()
     except TopodError as error:
@@ -94,8 +95,6 @@ def _unexpected(error: Exception) -> int:
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else "topoctl"
         text = " ".join(str(error.format_message()).split()).rstrip(".")
-        if not text:  # `topoctl` alone: its help was the answer
-            return exit_codes.USAGE
         return fail(text[:1].lower() + text[1:], f"{where} --help", exit_codes.USAGE)
     if os.environ.get("TOPOCTL_DEBUG"):
         raise error

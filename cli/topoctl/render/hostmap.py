@@ -30,7 +30,8 @@ class HostMap:
 def host_map(host: HostMap, style: Style) -> str:
     """Return the map as text; only a link matrix of many GPUs can be wider than `style.width`."""
     topology = host.topology
-    lines = [style.paint(f"{printable(topology.name)}", "bold") + _subtitle(host)]
+    title = f"{topology.name} ({host.subtitle})" if host.subtitle else topology.name
+    lines = [style.paint(printable(title), "bold"), _summary(topology)]
     lines += _places(host, style)
     if len(topology.gpus) > 1:
         lines += ["", *_links(topology, style)]
@@ -76,14 +77,13 @@ def _view(gpu: Gpu, occupancy: Occupancy) -> GpuView:
     )
 
 
-def _subtitle(host: HostMap) -> str:
-    topology = host.topology
+def _summary(topology: Topology) -> str:
     models = sorted({gpu.name for gpu in topology.gpus if gpu.name})
     parts = [f"{len(topology.gpus)} x {models[0]}" if len(models) == 1 else _count(len(topology.gpus), "GPU")]
     parts += [_count(len(topology.sockets), "socket")] if topology.sockets else []
     parts += [_count(len(topology.numa_nodes), "NUMA node")] if topology.numa_nodes else []
     parts += [_count(len(topology.cpus), "CPU")] if topology.cpus else []
-    return "  " + printable(", ".join(parts) + (f" ({host.subtitle})" if host.subtitle else ""))
+    return printable(", ".join(parts))
 
 
 def _places(host: HostMap, style: Style) -> list[str]:

@@ -9,7 +9,7 @@ from topoctl.render.style import Style, printable
 from topod.model.request import ResourceRequest
 from topod.protocol.replies import Planned
 
-LABEL = 13
+LABEL = 14
 
 
 def plan_text(planned: Planned, request: ResourceRequest, style: Style) -> str:
@@ -29,10 +29,9 @@ def plan_lines(plan: Mapping[str, Any], style: Style) -> list[str]:
     lines = labelled("gpus", _gpus(plan), style)
     lines += labelled("cpus", str(plan.get("cpus") or "the shared pool"), style)
     lines += labelled("affinity", _affinity(plan), style)
-    lines += labelled("stops", _victims(plan) or "nobody", style)
-    for reason in _entries(plan.get("victim_reasons")):
-        name = priority_name(int(reason.get("priority", 0)))
-        lines += labelled("", f"job {reason.get('job')} ({name}): {printable(str(reason.get('why')))}", style)
+    reasons = [_victim(reason) for reason in _entries(plan.get("victim_reasons"))]
+    for index, text in enumerate(reasons or [_victims(plan) or "nobody"]):
+        lines += labelled("" if index else "stops", text, style)
     for index, line in enumerate(_telling(_entries(plan.get("cost_text")))):
         lines += labelled("" if index else "cost", f"{line.get('key')}: {line.get('value')}", style)
     other = plan.get("alternative")
@@ -84,13 +83,19 @@ def _victims(plan: Mapping[str, Any]) -> str:
     return f"job{'' if len(names) == 1 else 's'} {', '.join(names)}" if names else ""
 
 
+def _victim(reason: Mapping[str, Any]) -> str:
+    """Say who a victim is and why; that its priority is lower, its number says already."""
+    why = printable(str(reason.get("why", ""))).split("; below priority")[0]
+    return f"job {reason.get('job')} ({priority_name(int(reason.get('priority', 0)))}): {why}"
+
+
 def _entries(value: object) -> list[Mapping[str, Any]]:
     return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list | tuple) else []
 
 
 def _telling(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Leave out cost keys that came to nothing, and the indices: they stand above as `gpus`."""
-    nothing = ("0 ", "none", "as asked for", "no pair")
+    nothing = ("0 ", "none", "as asked for", "no pair", "groups that stay whole: NVLink 0, PCIe 0, NUMA 0")
     return [
         line
         for line in lines
