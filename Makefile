@@ -32,6 +32,7 @@ bench: setup
 	$(BIN)/python -m bench
 
 docs: setup
+	$(BIN)/python docs/generate_states.py
 	$(BIN)/python docs/generate_cli.py
 
 clean:
