@@ -11,7 +11,7 @@ from topod.model.topology import Topology
 
 
 @given(topologies(), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_document_gives_back_exactly_the_host_it_was_made_of(
     topology: Topology, data: st.DataObject
 ) -> None:
@@ -31,7 +31,7 @@ def test_every_matrix_makes_a_valid_host_that_survives_export(drawn: tuple[Matri
 
 
 @given(topologies(), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_damaged_document_is_refused_in_one_line_or_still_valid(
     topology: Topology, data: st.DataObject
 ) -> None:

@@ -139,6 +139,11 @@ def test_damage_is_refused_with_its_line_and_column(text: str, message: str) -> 
     assert "\n" not in caught.value.message
 
 
+def test_a_lone_na_says_that_nothing_is_known() -> None:
+    matrix = parse_matrix("GPU0 CPU Affinity NUMA Affinity GPU NUMA ID\nGPU0 X N/A\n")
+    assert (matrix.gpus[0].cpus, matrix.gpus[0].numa_node) == (None, None)
+
+
 @pytest.mark.parametrize("tail", ["0-3     N/A", "0-3     0", "0-3", "0"])
 def test_a_row_of_blanks_that_could_mean_two_things_is_refused(tail: str) -> None:
     text = TWO + f"GPU0\t X \tNV4\t{tail}\nGPU1\tNV4\t X \t0-3\t0\t\tN/A\n"

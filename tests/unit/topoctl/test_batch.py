@@ -100,7 +100,7 @@ def test_defaults_are_any_guaranteed_and_no_cpus(batch: Batch) -> None:
     ("jobs", "changes", "message"),
     [
         ([], {"host": "none.txt"}, "no such file: "),
-        ([], {"host": "cut.txt"}, "cut.txt:4:24: no row for GPU3"),
+        ([], {"host": "cut.txt"}, "cut.txt:4:27: no row for GPU3"),
         ([dict(LOW, gpus=[4])], {}, "job low: the host has no GPU 4, it has 4 (counted from 0)"),
         ([dict(LOW, gpus=[-1])], {}, "job low: the host has no GPU -1"),
         ([dict(LOW, gpus=[1, 1])], {}, "job low: GPU 1 is listed twice"),

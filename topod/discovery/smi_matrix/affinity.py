@@ -23,7 +23,6 @@ _NEAR: Final = 3
 """A cell at most this many columns right of its heading stands under it."""
 _NEXT_TAB: Final = 5
 """A cell at least this many columns right of where CPU lists begin stands in the next cell."""
-_TWO_BLANK_CELLS: Final = 2 * _TAB
 _BOTH: Final = AFFINITIES[:2]
 _TWO_CELLS: Final = re.compile(r"\t(?P<cpus>[^\t]*)(?:\t(?:\t *(?P<na>N/A)|(?P<numa>[^\t]*))\s*)?")
 _THREE_CELLS: Final = re.compile(
@@ -109,10 +108,6 @@ class _Ruler:
             return True
         return False if column >= self._range[1] + _NEXT_TAB else None
 
-    def is_gpu_numa(self, column: int) -> bool:
-        """Return whether a cell stands so far right that it can only be a GPU NUMA ID."""
-        return self._range is not None and column > self._range[1] + _TWO_BLANK_CELLS
-
 
 def _assign(tail: _Tail, kinds: tuple[Kind, ...], ruler: _Ruler, source: str) -> Affinity:
     texts = [text for _, text in tail.cells]
@@ -167,8 +162,7 @@ def _by_columns(tail: _Tail, kinds: tuple[Kind, ...], ruler: _Ruler) -> Affinity
         # `_refuse_ragged` looks at a CPU list without a NUMA node
         return None if first is None else _named(kinds, [texts[0], None] if first else [None, texts[0]])
     if len(texts) == 1:
-        alone = texts[0] == "N/A" and ruler.is_gpu_numa(tail.columns[0])
-        return Affinity(gpu_numa=texts[0]) if alone else None
+        return Affinity(gpu_numa=texts[0]) if texts[0] == "N/A" else None
     return Affinity(numa=texts[0], gpu_numa=texts[1]) if first is False else None
 
 

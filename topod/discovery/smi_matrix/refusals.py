@@ -79,5 +79,5 @@ def _broken_header(written: list[Line], index: int, source: str) -> DataError | 
 
 
 def _shown(line: Line) -> str:
-    text = "".join(char if char.isprintable() else "?" for char in line.text.strip())
+    text = "".join(char if char.isprintable() else "?" for char in " ".join(line.text.split()))
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
