@@ -16,6 +16,7 @@ from topod.preemption.sets import GpuSets
 from topod.preemption.victims import Candidate
 
 _STEP_BITS = 5  # 6 levels of GPU affinity (3 bits), then 3 of CPU affinity (2 bits)
+_PROMISING = 8  # sets whose exact cost is worth knowing first
 _FITS = 57  # bits of a cost in an int64, so that NEVER and sums of it over 16 regions fit too
 
 
@@ -79,11 +80,19 @@ class Cover:
                  "_separate", "_sets", "_settle", "_single", "_tables", "_ties_after")  # fmt: skip
 
     def __init__(
-        self, sets: GpuSets, packing: Packing, own: IntTable, regions: Sequence[int], *, cpu_steps: int
+        self,
+        sets: GpuSets,
+        packing: Packing,
+        own: IntTable,
+        settle: "Settle",
+        regions: Sequence[int],
+        *,
+        cpu_steps: int,
     ) -> None:
         """`own` is the cost of each set of `sets` before further victims."""
         self._sets = sets
         self._packing = packing
+        self._settle = settle
         self._own = own
         self._cpu_steps = cpu_steps
         self._gives: dict[int, tuple[int, ...]] = {}
@@ -95,17 +104,18 @@ class Cover:
             if useful:
                 self._gives[i] = gives
                 (self._branch if candidate.gpus or useful > 1 else self._single).append(i)
+        # The most attractive first: once they are settled, the bounds of the rest are tight.
+        self._branch.sort(key=lambda i: self._price(i) // sum(self._gives[i]))
         candidates = sets.state.candidates
         self._separate = all(sum(count > 0 for count in gives) == 1 for gives in self._gives.values())
         self._ties_after = [
             any(not candidates[i].gpus for i in self._branch[at:]) for at in range(len(self._branch))
         ]
 
-    def run(self, rows: IntTable, missing: IntTable, best: Best, *, links_first: bool) -> None:
+    def run(self, rows: IntTable, missing: IntTable, best: Best) -> None:
         """Improve `best` by the sets at `rows`, which lack `missing` (regions by rows) CPUs."""
         self._best = best
         self._rows = rows
-        self._settle = _Settle(self._sets, links_first=links_first)
         price = self._packing.steps(self._cpu_steps)
         wanted = [int(row.max()) for row in missing]
         self._tables = [_start(count, self._packing) for count in wanted]
@@ -118,7 +128,30 @@ class Cover:
             self._add(layer, i)
             self._bounds.append(layer)
         self._bounds.reverse()
+        if self._separate and self._branch:
+            self._aim(price, missing)
         self._visit(0, 0, price, np.arange(len(rows)), missing)
+
+    def _aim(self, price: int, missing: IntTable) -> None:
+        """Lower the best cost to what the most promising sets are sure to reach, so that less is visited.
+
+        Where each victim gives to one region only, dynamic programming over all that a set does not touch
+        is exact for that set. The visit then finds the plan itself.
+        """
+        candidates = self._sets.state.candidates
+        floor = self._own[self._rows] + price + self._floor(0, missing)
+        for place in np.argsort(floor, kind="stable")[:_PROMISING].tolist():
+            if floor[place] > self._best.cost:
+                break
+            mask = int(self._sets.masks[self._rows[place]])
+            tables = [table.copy() for table in self._tables]
+            for i in self._branch:
+                if not candidates[i].gpus & mask:
+                    self._add(tables, i)
+            filled = sum(int(table[wanted]) for table, wanted in zip(tables, missing[:, place], strict=True))
+            cost = int(self._own[self._rows[place]]) + price + filled
+            if cost < self._best.cost:
+                self._best.cost, self._best.rank, self._best.ways = cost, (), []
 
     def _price(self, position: int) -> int:
         return self._packing.price(self._sets.state.candidates[position])
@@ -137,22 +170,22 @@ class Cover:
         for table, wanted in zip(self._tables, missing, strict=True):
             total += table[wanted]
         self._note(part, live, missing, total)
-        if at == len(self._branch):
-            return
-        floor = paid + self._floor(at, missing)
-        keep: BoolTable = floor <= min(self._best.cost, self._packing.never - 1)
-        if not self._ties_after[at]:  # a further GPU holder strands GPUs, so it must be strictly better
-            keep &= floor < total
-        if not keep.any():
-            return
-        chosen = np.flatnonzero(keep)
-        live, missing, floor = live[chosen], missing[:, chosen], floor[chosen]
         masks = self._sets.masks[self._rows[live]]
         for place in range(at, len(self._branch)):
+            # Those before `place` are passed over now, so the bound rises from place to place.
+            floor = paid + self._floor(place, missing)
+            keep: BoolTable = floor <= min(self._best.cost, self._packing.never - 1)
+            if not self._ties_after[place]:  # a further GPU holder strands GPUs: it must be strictly better
+                keep &= floor < total
+            if not keep.all():
+                chosen = np.flatnonzero(keep)
+                if not len(chosen):
+                    return
+                live, missing, masks = live[chosen], missing[:, chosen], masks[chosen]
+                paid, total = paid[chosen], total[chosen]
             position = self._branch[place]
-            apart = (masks & self._sets.state.candidates[position].gpus == 0) & (floor <= self._best.cost)
-            if apart.any():
-                here = np.flatnonzero(apart)
+            here = np.flatnonzero(masks & self._sets.state.candidates[position].gpus == 0)
+            if len(here):
                 gives = np.array(self._gives[position], dtype=np.int64)[:, None]
                 rest = np.maximum(missing[:, here] - gives, 0)
                 self._visit(place + 1, part | 1 << position, price + self._price(position), live[here], rest)
@@ -203,22 +236,26 @@ def _start(wanted: int, packing: Packing) -> IntTable:
     return table
 
 
-class _Settle:
+class Settle:
     """Chooses among sets that tie up to the work lost."""
 
-    __slots__ = ("_links_first", "_sets")
+    __slots__ = ("_freed", "_links_first", "_sets")
 
     def __init__(self, sets: GpuSets, *, links_first: bool) -> None:
         self._sets = sets
         self._links_first = links_first
+        self._freed: IntTable | None = None
 
     def first(self, rows: IntTable, part: int) -> tuple[int, tuple[int, ...]]:
-        """Return the place in `rows` that is best by cost keys 5 to 7 when `part` are victims too, and its rank."""
-        sets = self._sets.only(rows)
-        if not sets.masks[0]:  # no GPUs: only one set
+        """Return the place in `rows` that is best by cost keys 5 to 7 if `part` are victims too, and its rank."""
+        sets, state = self._sets, self._sets.state
+        if not sets.masks[0]:  # no GPUs: there is but one set
             return 0, (int(sets.rows[0]),)
-        freed = sum(c.gpus for i, c in enumerate(sets.state.candidates) if part >> i & 1)
-        keys = [-sets.family.links[sets.rows], -sets.left(freed)]
+        if self._freed is None:
+            self._freed = sets.sums([c.gpus for _, c in sets.holders]) | state.free_gpus
+        extra = sum(c.gpus for i, c in enumerate(state.candidates) if part >> i & 1)
+        stays = (self._freed[rows] | extra) & ~state.blocked_gpus & ~sets.masks[rows]
+        keys = [-sets.family.links[sets.rows[rows]], -sets.tables.left[stays]]
         if not self._links_first:
             keys.reverse()
         places = np.arange(len(rows))
@@ -227,5 +264,5 @@ class _Settle:
             least = int(key[places].min())
             places = places[key[places] == least]
             rank.append(least)
-        place = int(places[np.argmin(sets.rows[places])])  # keep the order of the family: lowest indices
-        return place, (*rank, int(sets.rows[place]))
+        place = int(places[np.argmin(rows[places])])  # rows are in the order of lowest indices
+        return place, (*rank, int(sets.rows[rows[place]]))

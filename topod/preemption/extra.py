@@ -7,7 +7,7 @@ import numpy as np
 from topod.flextopo.affinity import IntTable
 from topod.model.request import ResourceRequest
 from topod.placement.demand import CpuNeed, cpu_levels, cpu_need
-from topod.preemption.cover import Best, Cover, Packing
+from topod.preemption.cover import Best, Cover, Packing, Settle
 from topod.preemption.sets import GpuSets
 
 
@@ -51,11 +51,12 @@ class Shortage:
         """Return (GPUs, CPU steps, victims) of the least cost; None where no set can be had."""
         packing = Packing(self.state.candidates)
         own = packing.own(self.sets)
+        settle = Settle(self.sets, links_first=links_first)
         best = Best(cost=packing.never)
         for steps in range(len(self.levels)):
             for regions, rows, missing in self._lacking(self.sets, steps):
-                cover = Cover(self.sets, packing, own, regions, cpu_steps=steps)
-                cover.run(rows, missing, best, links_first=links_first)
+                cover = Cover(self.sets, packing, own, settle, regions, cpu_steps=steps)
+                cover.run(rows, missing, best)
         if not best.ways:
             return None
         mask = int(self.sets.family.masks[best.rank[-1]])

@@ -81,13 +81,15 @@ class GpuSets:
                 sets = sets.least(-sets.left())
             if not links_first and len(sets) > FEW:
                 sets = sets.least(-sets.family.links[sets.rows])
+            if len(sets) > FEW:  # all keys tie, so the first is best
+                return int(sets.masks[0])
         if len(sets) == 1:
             return int(sets.masks[0])
         return min(sets.masks.tolist(), key=lambda mask: sets._later_keys(mask, links_first=links_first))
 
-    def left(self, extra: int = 0) -> IntTable:
-        """Return for each set how good the GPUs are that stay free; `extra` are GPUs of further victims."""
-        freed = self.sums([c.gpus for _, c in self.holders]) | extra
+    def left(self) -> IntTable:
+        """Return for each set how good the GPUs are that stay free, its holders being the only victims."""
+        freed = self.sums([c.gpus for _, c in self.holders])
         state = self.state
         return self.tables.left[(freed | state.free_gpus) & ~state.blocked_gpus & ~self.masks]
 
