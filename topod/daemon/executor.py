@@ -73,12 +73,14 @@ class Executor:
     def carry_out(self, effects: tuple[fx.Effect, ...]) -> None:
         """Queue effects, each in its lane, and return at once."""
         for effect in effects:
-            key = effect.handle if isinstance(effect, fx.RemoveStray) else str(effect.job)
+            key = effect.handle if isinstance(effect, fx.RemoveStray) else f"job {effect.job}"
             if key in self._lanes:
-                self._lanes[key].append(effect)
+                # A stray that takes long to remove is seen again by the next look at the runtime.
+                if not isinstance(effect, fx.RemoveStray):
+                    self._lanes[key].append(effect)
                 continue
             self._lanes[key] = deque([effect])
-            task = asyncio.create_task(self._drain(key), name=f"lane {key}")
+            task = asyncio.create_task(self._drain(key), name=f"lane of {key}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

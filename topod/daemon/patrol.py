@@ -10,8 +10,7 @@ from topod.daemon.logs import Key
 from topod.daemon.mailbox import Mailbox
 from topod.errors import TopodError
 from topod.lifecycle import events as ev
-from topod.lifecycle.states import JobState
-from topod.ports import ContainerRuntime, ContainerStatus, Exit, Observed
+from topod.ports import Clock, ContainerRuntime, Exit, Observed
 
 EVERY_SECONDS: Final = 15.0
 RETRY_SECONDS: Final = (0.2, 5.0)
@@ -22,11 +21,11 @@ log = logging.getLogger(__name__)
 class Patrol:
     """Looks at the runtime now and then. Used from the event loop only."""
 
-    def __init__(self, runtime: ContainerRuntime, mailbox: Mailbox, health: Health) -> None:
+    def __init__(self, runtime: ContainerRuntime, mailbox: Mailbox, *, clock: Clock, health: Health) -> None:
         self._runtime = runtime
         self._mailbox = mailbox
+        self._clock = clock
         self._health = health
-        self._missing: set[tuple[int, int]] = set()
         self._task: asyncio.Task[None] | None = None
         self._posts: set[asyncio.Task[None]] = set()
 
@@ -49,7 +48,9 @@ class Patrol:
         self._health.runtime_text = await asyncio.to_thread(self._runtime.describe)
         while True:
             await asyncio.sleep(EVERY_SECONDS)
-            await self._compare(await self._until_answered())
+            at = self._clock.now()
+            seen = await self._until_answered()
+            await self._mailbox.post(ev.Swept(containers=seen, at=at))
 
     async def _until_answered_watch(self) -> None:
         loop = asyncio.get_running_loop()
@@ -94,26 +95,3 @@ class Patrol:
         task = asyncio.create_task(self._mailbox.post(event))
         self._posts.add(task)
         task.add_done_callback(self._posts.discard)
-
-    async def _compare(self, containers: tuple[Observed, ...]) -> None:
-        """Report jobs that should run and whose container has ended, or is gone twice in a row."""
-        seen = {(found.job, found.attempt): found for found in containers}
-        missing: set[tuple[int, int]] = set()
-        for job in self._mailbox.state.jobs.values():
-            if job.state not in (JobState.RUNNING, JobState.STOPPING) or job.stage is not None:
-                continue
-            key = (job.id, job.attempt)
-            found = seen.get(key)
-            if found is None:
-                missing.add(key)
-                if key in self._missing:
-                    await self._mailbox.post(ev.Exited(job=job.id, attempt=job.attempt, exit_code=None))
-            elif found.status is ContainerStatus.EXITED:
-                event = ev.Exited(
-                    job=job.id,
-                    attempt=job.attempt,
-                    exit_code=found.exit_code,
-                    out_of_memory=found.out_of_memory,
-                )
-                await self._mailbox.post(event)
-        self._missing = missing

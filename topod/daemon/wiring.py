@@ -190,7 +190,7 @@ async def _serve(
     )
     service = Service(mailbox, store, runtime, tables, clock=clock, health=health, identity=identity)
     server = Server(settings.socket, service.answer)
-    patrol = Patrol(runtime, mailbox, health)
+    patrol = Patrol(runtime, mailbox, clock=clock, health=health)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(_in_time, asyncio.to_thread(runtime.close))
         stack.push_async_callback(mailbox.stop)

@@ -1,0 +1,196 @@
+"""A real topod in a folder of its own, for tests that kill it, restart it and talk to it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Self
+
+from topod.model.job import JobSpec
+from topod.model.request import Affinity, ResourceRequest
+from topod.protocol.client import Client, events_socket
+from topod.protocol.replies import AnyReply, Events, Jobs, LogChunk
+from topod.protocol.requests import (
+    AnyRequest,
+    Cancel,
+    GetJob,
+    Hello,
+    ListJobs,
+    ReadEvents,
+    ReadLog,
+    Submit,
+    WaitJob,
+)
+from topod.protocol.views import EventView, JobView
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 30.0
+
+
+class Topod:
+    """One state folder and the topod process that works on it, if one does.
+
+    `close` cancels every job first, so that no process of a job outlives the test.
+    """
+
+    def __init__(self, folder: Path, *, host: str = "dgx1", runtime: str = "process") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.state_dir = folder / "state"
+        self.socket = folder / "topod.sock"
+        self.log = folder / "topod.log"
+        self.host = host
+        self.runtime = runtime
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def command(self) -> list[str]:
+        """The command line that starts it."""
+        options = {
+            "--host": self.host,
+            "--runtime": self.runtime,
+            "--state-dir": str(self.state_dir),
+            "--socket": str(self.socket),
+            "--log-level": "debug",
+        }
+        words = [word for option in options.items() for word in option]
+        return [sys.executable, "-m", "topod.daemon", *words]
+
+    def start(self, *more: str, wait: bool = True) -> Self:
+        """Start topod and return when it answers."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TOPOD_")}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self.command, *more],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        if wait:
+            self._until_it_answers(self.process)
+        return self
+
+    def _until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
+        end = time.monotonic() + START_SECONDS
+        while process.poll() is None and time.monotonic() < end:
+            if events_socket(self.socket).is_socket() and self._answers(process.pid):
+                return
+            time.sleep(0.02)
+        raise AssertionError(f"topod does not answer; its log:\n{self.log.read_text()}")
+
+    def _answers(self, pid: int) -> bool:
+        try:
+            with Client(self.socket) as client:
+                welcome = client.ask(Hello(), timeout=5.0)
+        except Exception:  # noqa: BLE001 - any failure means: not yet
+            return False
+        return getattr(welcome, "pid", None) == pid
+
+    def kill(self) -> None:
+        """End topod as a power cut would."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """End topod as a service manager would and return its exit status."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        status = self.process.wait(timeout=20)
+        self.process = None
+        return status
+
+    def crashed(self, timeout: float = 60.0) -> bool:
+        """Wait until topod ended by itself; False when it still runs after `timeout` seconds."""
+        assert self.process is not None
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        self.process = None
+        return True
+
+    def close(self) -> None:
+        """Cancel what has not ended and stop topod."""
+        if self.process is None or self.process.poll() is not None:
+            if not (self.state_dir / "state.db").exists():
+                return
+            self.start()
+        with Client(self.socket) as client:
+            left = _jobs(client.ask(ListJobs()))
+            if left:
+                client.ask(Cancel(jobs=[job.id for job in left]))
+            for job in left:
+                client.ask(WaitJob(job=job.id, timeout=20.0), timeout=30.0)
+        self.stop()
+
+    def ask(self, request: AnyRequest, timeout: float = 30.0) -> AnyReply:
+        """Send one request on a connection of its own."""
+        with Client(self.socket) as client:
+            return client.ask(request, timeout=timeout)
+
+    def submit(self, *command: str, token: str = "", **fields: object) -> JobView:
+        """Queue a job; `gpus`, `priority` and `affinity` go into its request."""
+        request = ResourceRequest(
+            **{name: fields.pop(name) for name in ("gpus", "priority", "cpus") if name in fields},  # type: ignore[arg-type]  # test shorthand
+            affinity=Affinity(str(fields.pop("affinity", "any"))),
+        )
+        spec = JobSpec(name=str(fields.pop("name", "t")), command=command, request=request, **fields)  # type: ignore[arg-type]  # test shorthand
+        return _jobs(self.ask(Submit(spec=spec, token=token)))[0]
+
+    def job(self, ident: int) -> JobView:
+        """Return one job."""
+        return _jobs(self.ask(GetJob(job=ident)))[0]
+
+    def wait(self, ident: int, *states: str, timeout: float = 30.0) -> JobView:
+        """Return the job once it is in one of the states or has ended."""
+        return _jobs(self.ask(WaitJob(job=ident, states=list(states), timeout=timeout), timeout + 10))[0]
+
+    def output(self, ident: int, attempt: int | None = None) -> str:
+        """Return all that a job printed, once its log is complete."""
+        data, offset = b"", 0
+        while True:
+            request = ReadLog(job=ident, attempt=attempt, offset=offset, wait=10.0)
+            chunk = self.ask(request)
+            assert isinstance(chunk, LogChunk)
+            data, offset, attempt = data + chunk.data, chunk.next_offset, chunk.attempt
+            if chunk.ended:
+                return data.decode()
+
+    def events(self) -> list[EventView]:
+        """Return the host's whole story."""
+        reply = self.ask(ReadEvents(since=0, limit=10_000))
+        assert isinstance(reply, Events)
+        return reply.events
+
+    def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
+        """Return when the condition holds; fail with topod's log when it does not in time."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                raise AssertionError(f"it did not come to that; topod's log:\n{self.log.read_text()}")
+            time.sleep(0.05)
+
+
+def _jobs(reply: AnyReply) -> list[JobView]:
+    assert isinstance(reply, Jobs)
+    return reply.jobs
+
+
+def topod_in(folder: Path) -> Iterator[Topod]:
+    """Yield a running topod for a fixture, and leave nothing behind."""
+    with Topod(folder) as topod:
+        yield topod.start()
