@@ -89,7 +89,7 @@ class Host:
 
         return len(s) < 2 or walk(s[0], frozenset(s[1:]))
 
-    def _satisfies(self, s: tuple[int, ...], level: str) -> bool:
+    def _satisfies(self, s: tuple[int, ...], level: str) -> bool:  # noqa: PLR0911 - one return per level reads best
         pairs = [self.kind(a, b) for a, b in combinations(s, 2)]
         if level == "any" or len(s) < 2:
             return True
@@ -103,7 +103,7 @@ class Host:
             nodes = {self.t.gpus[i].numa_node for i in s}
             if None not in nodes:
                 return len(nodes) == 1
-            return all(kind not in (LinkClass.SYS,) for kind in pairs)
+            return LinkClass.SYS not in pairs
         assert level == "socket"
         sockets = {self.socket[i] for i in s}
         if None not in sockets:
@@ -136,7 +136,9 @@ class Host:
         threads = max([len(set(core.cpus) & domain) for core in self.t.cores], default=1) or 1
         return each // threads * threads if each >= threads else each
 
-    def cpus_fit(self, s: tuple[int, ...], pool: set[int], request: ResourceRequest, level: str) -> bool:
+    def cpus_fit(  # noqa: C901 - the contract's cases one after the other, on purpose without helpers
+        self, s: tuple[int, ...], pool: set[int], request: ResourceRequest, level: str
+    ) -> bool:
         shares: dict[frozenset[int], int] = defaultdict(int)
         for i in s:
             domain = self.domain[i]
@@ -160,13 +162,15 @@ class Host:
         wanted = {domain: math.ceil(count * k / len(s)) for domain, k in groups.items()}
         for less in product((0, 1), repeat=len(wanted)):
             given = {domain: want - d for (domain, want), d in zip(wanted.items(), less, strict=True)}
-            if sum(given.values()) == count and len(pool) >= count:
-                if all(domain is None or len(pool & domain) >= x for domain, x in given.items()):
-                    return True
+            there = all(domain is None or len(pool & domain) >= x for domain, x in given.items())
+            if there and sum(given.values()) == count and len(pool) >= count:
+                return True
         return False
 
 
-def best(host: Host, occupancy: Occupancy, request: ResourceRequest) -> Best | None:
+def best(  # noqa: C901, PLR0912 - one plain nest of loops is easier to trust than helpers
+    host: Host, occupancy: Occupancy, request: ResourceRequest
+) -> Best | None:
     """Return the plan of least cost, or None where no plan is feasible."""
     blocked = {i for i in range(host.n) if any(block.gpus >> i & 1 for block in occupancy.blocks)}
     no_cpus = {c for block in occupancy.blocks for c in block.cpus}
@@ -209,7 +213,7 @@ def best(host: Host, occupancy: Occupancy, request: ResourceRequest) -> Best | N
                     left = tuple(host.profile(rest, relation) for relation in ("nvlink", "pcie", "numa"))
                 left_key = tuple(-x for sizes in left for x in sizes + (0,) * (host.n - len(sizes)))
                 link_key = (-links[0], -links[1])
-                later = (left_key, link_key)
+                later: tuple[tuple[int, ...], ...] = (left_key, link_key)
                 if request.gpus > 1 and request.affinity.value != "any":
                     later = (link_key, left_key)
                 key = (steps, cpu_steps, stranded, work, *later, s, v)

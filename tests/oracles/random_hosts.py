@@ -78,7 +78,7 @@ def random_host(rng: random.Random, largest: int = 8) -> Topology:
     node_count = rng.choice([1, 2, 2, 4, 8])
     kind = rng.choice(["mesh", "bridges", "switch", "none", "cube", "islands"])
     if kind == "cube":
-        count, node_count = largest if largest < 8 else 8, 2
+        count, node_count = min(8, largest), 2
     nodes: list[int | None] = [i * node_count // count for i in range(count)]
     if rng.random() < 0.2:
         nodes = [rng.randrange(node_count) for _ in range(count)]
@@ -171,12 +171,12 @@ def random_request(rng: random.Random, topology: Topology) -> ResourceRequest:
     """Return a request that often needs victims and is often feasible."""
     count = len(topology.gpus)
     gpus = rng.choice([0, 1, 2, 2, 3, 4, 4, count, count + 1 if rng.random() < 0.1 else 1])
-    cpus: int | str = rng.choice([0, 0, "auto", 1, 3, 5, 8, 12, 17])
+    cpus = rng.choice([0, 0, None, 1, 3, 5, 8, 12, 17])
     return ResourceRequest(
         gpus=min(gpus, count + 1),
         affinity=rng.choice(list(Affinity)),
         policy=rng.choice(list(Policy)),
-        cpus="auto" if cpus == "auto" else int(cpus),
+        cpus="auto" if cpus is None else cpus,
         cpu_affinity=rng.choice(list(CpuAffinity)),
         priority=rng.choice([300, 500, 1000, 1000, 1000]),
     )

@@ -1,8 +1,8 @@
 """Which GPU sets satisfy which affinity level, for every set of a host at once.
 
-A set of GPUs is a bit mask (bit i = the GPU with index i). Tables have one entry per mask, so their length is
-2 ** (number of GPUs). Levels are not nested: all 8 GPUs of a DGX-1 form an NVLink ring, yet some of their pairs
-are joined by `SYS` only.
+A set of GPUs is a bit mask (bit i = the GPU with index i). Tables have one entry per mask, so their length
+is 2 ** (number of GPUs). Levels are not nested: all 8 GPUs of a DGX-1 form an NVLink ring, yet some of
+their pairs are joined by `SYS` only.
 """
 
 from collections.abc import Sequence
@@ -57,7 +57,8 @@ def ring_table(near: Sequence[int]) -> BoolTable:
             here = of_size[(of_size & bit != 0) & (top[of_size] != v)]
             ends[here] |= np.where(ends[here ^ bit] & mask != 0, bit, 0)
     closing = np.array([*near, 0], dtype=np.int64)[top]
-    return ((ends & closing) != 0) | (size <= 1)
+    table: BoolTable = ((ends & closing) != 0) | (size <= 1)
+    return table
 
 
 def _is_union_of_cliques(near: Sequence[int]) -> bool:
@@ -84,7 +85,7 @@ def highest_bits(count: int) -> IntTable:
 
 
 def socket_of(topology: Topology, gpu: Gpu) -> int | None:
-    """Return the id of the socket that holds the CPUs of the GPU's NUMA node (or its own); None if unknown."""
+    """Return the id of the socket that holds the GPU's NUMA node (or its own CPUs); None if unknown."""
     node_cpus = next((node.cpus for node in topology.numa_nodes if node.id == gpu.numa_node), None)
     for cpus in (node_cpus, gpu.cpus):
         if cpus:
@@ -109,7 +110,7 @@ def _same_place_table(places: Sequence[int | None], else_near: Sequence[int]) ->
 
 
 def level_table(topology: Topology, level: Affinity) -> BoolTable:
-    """Return for each mask whether it satisfies `level`. The empty mask and single GPUs satisfy every level."""
+    """Return for each mask whether it satisfies `level`; sets of fewer than two GPUs always do."""
     match level:
         case Affinity.NVLINK_ALL:
             return clique_table(neighbours(topology, LinkClass.NVLINK))

@@ -1,10 +1,10 @@
-"""The CPUs of a host as areas (NUMA nodes), core groups (shared L3) and cores, for taking whole ones first."""
+"""The CPUs of a host as areas (NUMA nodes), core groups (shared L3) and cores, to take whole ones first."""
 
 from topod.model.topology import Topology
 
 
 class CoreMap:
-    """Areas, groups and cores as CPU masks. Where data is missing, a CPU is a core and an area is one group."""
+    """Areas, groups and cores as CPU masks; without data a CPU is a core and an area is one group."""
 
     __slots__ = ("_cut", "_layout", "areas", "cores")
 

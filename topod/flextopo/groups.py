@@ -22,7 +22,8 @@ def largest_parts(satisfies: BoolTable, sizes: IntTable, reversed_masks: IntTabl
     for i in range(count):
         split = best.reshape(-1, 2, 1 << i)  # [:, 1] are the masks with GPU i, [:, 0] the same without it
         np.maximum(split[:, 1], split[:, 0], out=split[:, 1])
-    return reversed_masks[best & (len(satisfies) - 1)]
+    parts: IntTable = reversed_masks[best & (len(satisfies) - 1)]
+    return parts
 
 
 def reverse_masks(count: int) -> IntTable:
@@ -61,7 +62,8 @@ def profile_ranks(parts: IntTable, sizes: IntTable) -> IntTable:
     """Return for each mask the rank of its profile: the lexicographically larger, the higher.
 
     A profile is coded in 2 * count bits: for each part, as many zeros as it is smaller than the part before
-    it (the first: than `count`), then a one. A smaller drop puts the one earlier, so codes compare as profiles.
+    it (the first: than `count`), then a one. A smaller drop puts the one earlier, so codes compare as
+    profiles do.
     """
     count = len(parts).bit_length() - 1
     code = np.zeros(len(parts), dtype=np.int64)

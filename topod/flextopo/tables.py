@@ -50,9 +50,24 @@ class TopologyTables:
     """The tables of one topology. Raises `DataError` for a host of more than 20 GPUs."""
 
     __slots__ = (
-        "_families", "_left", "_levels", "_links", "_parts", "_reversed", "_sizes", "_steps", "all_gpus", "cores",
-        "cpus", "domains", "kind_of", "kinds", "needs", "places", "topology",
-    )  # fmt: skip
+        "_families",
+        "_left",
+        "_levels",
+        "_links",
+        "_parts",
+        "_reversed",
+        "_sizes",
+        "_steps",
+        "all_gpus",
+        "cores",
+        "cpus",
+        "domains",
+        "kind_of",
+        "kinds",
+        "needs",
+        "places",
+        "topology",
+    )
 
     def __init__(self, topology: Topology) -> None:
         count = len(topology.gpus)

@@ -1,4 +1,4 @@
-"""Which further victims free the CPUs that are short, at the least cost: an exact cover of many GPU sets at once.
+"""Which further victims free the CPUs that are short, at the least cost, for many GPU sets at once. Exact.
 
 Each row is a GPU set with what it still lacks in some regions (areas of CPUs). Victims that hold no GPU and
 matter to one region only are settled by dynamic programming per region. All others are branched on, every
@@ -213,7 +213,8 @@ class Cover:
     def earliest(self, way: Way) -> int:
         """Return the victims of a way (positions, as a mask), those who come first in the occupancy."""
         victims = way.part
-        for region, wanted in enumerate(way.missing):
+        for region, missing in enumerate(way.missing):
+            wanted = missing
             members = [i for i in self._single if self._gives[i][region]]
             after = [_start(wanted, self._packing)]
             for i in reversed(members):
@@ -247,7 +248,7 @@ class Settle:
         self._freed: IntTable | None = None
 
     def first(self, rows: IntTable, part: int) -> tuple[int, tuple[int, ...]]:
-        """Return the place in `rows` that is best by cost keys 5 to 7 if `part` are victims too, and its rank."""
+        """Return the place in `rows` that is best by keys 5 to 7 if `part` are victims too, and its rank."""
         sets, state = self._sets, self._sets.state
         if not sets.masks[0]:  # no GPUs: there is but one set
             return 0, (int(sets.rows[0]),)

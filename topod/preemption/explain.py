@@ -1,4 +1,4 @@
-"""Why a plan is the way it is: its victims, what each cost key came to, and the best plan it was preferred to."""
+"""Why a plan is the way it is: its victims, its cost key by key, and the best plan it was preferred to."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -115,27 +115,22 @@ def cost_lines(cost: Cost, request: ResourceRequest) -> tuple[CostLine, ...]:
 
 
 def _words(cost: Cost, key: str) -> str:
-    if key == "victims":
-        levels = [f"{count} of priority {priority}" for priority, count in cost.victims]
-        return ", ".join(levels) or "none"
-    if key == "affinity":
-        gpus, cpus = cost.affinity_steps, cost.cpu_affinity_steps
-        return (
-            f"GPUs {gpus} and CPUs {cpus} steps below what was asked for" if gpus or cpus else "as asked for"
-        )
-    if key == "stranded GPUs":
-        return f"{cost.stranded_gpus} that victims lose and nobody takes"
-    if key == "work lost":
-        return f"{cost.work_lost / 1000:.0f} GPU-seconds"
-    if key == "links":
-        return f"weakest pair {cost.weakest_link}, sum {cost.link_sum}" if len(cost.gpus) > 1 else "no pair"
-    if key == "left":
-        groups = [
-            f"{name} {'+'.join(map(str, sizes)) or '0'}"
-            for name, sizes in zip(("NVLink", "PCIe", "NUMA"), cost.left, strict=True)
-        ]
-        return f"groups that stay whole: {', '.join(groups)}"
-    return f"GPUs {','.join(map(str, cost.gpus))}" if cost.gpus else "no GPUs"
+    levels = [f"{count} of priority {priority}" for priority, count in cost.victims]
+    gpus, cpus = cost.affinity_steps, cost.cpu_affinity_steps
+    groups = [
+        f"{name} {'+'.join(map(str, sizes)) or '0'}"
+        for name, sizes in zip(("NVLink", "PCIe", "NUMA"), cost.left, strict=True)
+    ]
+    pairs = f"weakest pair {cost.weakest_link}, sum {cost.link_sum}" if len(cost.gpus) > 1 else "no pair"
+    return {
+        "victims": ", ".join(levels) or "none",
+        "affinity": f"GPUs {gpus}, CPUs {cpus} steps below what was asked" if gpus or cpus else "as asked",
+        "stranded GPUs": f"{cost.stranded_gpus} that victims lose and nobody takes",
+        "work lost": f"{cost.work_lost / 1000:.0f} GPU-seconds",
+        "links": pairs,
+        "left": f"groups that stay whole: {', '.join(groups)}",
+        "indices": f"GPUs {','.join(map(str, cost.gpus))}" if cost.gpus else "no GPUs",
+    }[key]
 
 
 def _difference(plan: Plan, other: Plan, request: ResourceRequest) -> str:

@@ -40,24 +40,20 @@ def refuse(tables: TopologyTables, occupancy: Occupancy, state: State, request: 
     if not len(family.masks):
         best = _largest(tables, level, tables.all_gpus, asked)
         return Refusal(
-            reason=f"{wanted}: this host has no such set; the largest below that size has {best.bit_count()}",
+            reason=f"{wanted}: this host has no such set, the next smaller has {best.bit_count()}",
             details=(f"largest: {_names(best)}",),
         )
     usable = family.masks & ~state.usable_gpus == 0
     if usable.any():
         mixes = [family.mixes[mix] for mix in np.unique(family.mix[usable]).tolist()]
-        return _cpus_short(tables, occupancy, state, request, mixes)
-    return _gpus_short(tables, occupancy, state, request, level, wanted)
+        return _cpus_short(tables, occupancy, state, request, mixes=mixes)
+    return _gpus_short(tables, occupancy, state, request, wanted=wanted)
 
 
 def _gpus_short(
-    tables: TopologyTables,
-    occupancy: Occupancy,
-    state: State,
-    request: ResourceRequest,
-    level: Affinity,
-    wanted: str,
+    tables: TopologyTables, occupancy: Occupancy, state: State, request: ResourceRequest, *, wanted: str
 ) -> Refusal:
+    level = request.affinity if request.policy is Policy.GUARANTEED else Affinity.ANY
     places = _places(tables, level)
     blockers = _gpu_blockers(occupancy, request, state.usable_gpus, tables.all_gpus)
     if places is None:
@@ -79,7 +75,7 @@ def _gpus_short(
 
 
 def _places(tables: TopologyTables, level: Affinity) -> list[tuple[str, int]] | None:
-    """Return the places one of which must hold all GPUs, each with its GPUs; None where there are none such."""
+    """Return the places one of which must hold all GPUs, each with its GPUs; None without such."""
     if level is Affinity.ANY:
         return [("the host", tables.all_gpus)]
     ids: list[int | None]
@@ -112,6 +108,7 @@ def _cpus_short(
     occupancy: Occupancy,
     state: State,
     request: ResourceRequest,
+    *,
     mixes: list[tuple[int, ...]],
 ) -> Refusal:
     """Say what is short for the GPU sets that come closest; all sets that spread alike need the same."""
@@ -172,10 +169,8 @@ def _gpu_blockers(occupancy: Occupancy, request: ResourceRequest, usable: int, a
 
 
 def _cpu_blockers(occupancy: Occupancy, request: ResourceRequest, area: int) -> tuple[str, ...]:
-    out = []
-    for block in occupancy.blocks:
-        if kept := block.cpus.mask & area:
-            out.append(f"{_cpus(kept.bit_count())} {block.reason}")
+    kept_by = [(block.reason, (block.cpus.mask & area).bit_count()) for block in occupancy.blocks]
+    out = [f"{_cpus(kept)} {reason}" for reason, kept in kept_by if kept]
     for holder in occupancy.holders:
         kept = holder.cpus.mask & area
         if kept and (why := keeps(holder, request)):

@@ -19,31 +19,38 @@ class GpuSets:
 
     __slots__ = ("family", "holders", "masks", "rows", "state", "tables")
 
-    def __init__(self, tables: TopologyTables, state: State, family: Family, rows: IntTable) -> None:
+    def __init__(
+        self,
+        tables: TopologyTables,
+        state: State,
+        family: Family,
+        rows: IntTable,
+        holders: Sequence[tuple[int, Candidate]],
+    ) -> None:
         self.tables = tables
         self.state = state
         self.family = family
         self.rows = rows
         """Positions in the family."""
         self.masks: IntTable = family.masks[rows]
-        self.holders: Sequence[tuple[int, Candidate]] = [
-            (i, c) for i, c in enumerate(state.candidates) if c.gpus & state.usable_gpus
-        ]
+        self.holders = holders
         """(position among the candidates, candidate) of the eligible holders of GPUs."""
 
     @classmethod
     def usable(cls, tables: TopologyTables, state: State, family: Family) -> "GpuSets":
         """Return the sets of the family whose GPUs are all free or can be freed."""
+        holders = [(i, c) for i, c in enumerate(state.candidates) if c.gpus & state.usable_gpus]
         if state.usable_gpus == tables.all_gpus:
-            return cls(tables, state, family, np.arange(len(family.masks)))
-        return cls(tables, state, family, np.flatnonzero(family.masks & ~state.usable_gpus == 0))
+            return cls(tables, state, family, np.arange(len(family.masks)), holders)
+        rows = np.flatnonzero(family.masks & ~state.usable_gpus == 0)
+        return cls(tables, state, family, rows, holders)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def only(self, keep: IntTable) -> "GpuSets":
         """Return the sets at these places (counted within this object)."""
-        return GpuSets(self.tables, self.state, self.family, self.rows[keep])
+        return GpuSets(self.tables, self.state, self.family, self.rows[keep], self.holders)
 
     def least(self, values: IntTable) -> "GpuSets":
         """Return the sets with the least value."""
@@ -83,24 +90,31 @@ class GpuSets:
                 sets = sets.least(-sets.family.links[sets.rows])
             if len(sets) > FEW:  # all keys tie, so the first is best
                 return int(sets.masks[0])
-        if len(sets) == 1:
-            return int(sets.masks[0])
-        return min(sets.masks.tolist(), key=lambda mask: sets._later_keys(mask, links_first=links_first))
+        return sets.first(links_first=links_first) if len(sets) > 1 else int(sets.masks[0])
+
+    def first(self, *, links_first: bool) -> int:
+        """Return the mask that is best by cost keys 3 to 7, looking at one set after the other."""
+        free, open_gpus = self.state.free_gpus, ~self.state.blocked_gpus
+        all_links, all_left = self.tables.links, self.tables.left
+        best: tuple[int, int, int, int] | None = None
+        best_mask = 0
+        for mask in self.masks.tolist():
+            freed = work = 0
+            for _, candidate in self.holders:
+                if candidate.gpus & mask:
+                    freed |= candidate.gpus
+                    work += candidate.holder.work
+            links = -int(all_links[mask])
+            left = -int(all_left[(freed | free) & open_gpus & ~mask])
+            first, second = (links, left) if links_first else (left, links)
+            key = ((freed & ~mask).bit_count(), work, first, second)
+            if best is None or key < best:
+                best, best_mask = key, mask
+        return best_mask
 
     def left(self) -> IntTable:
         """Return for each set how good the GPUs are that stay free, its holders being the only victims."""
         freed = self.sums([c.gpus for _, c in self.holders])
         state = self.state
-        return self.tables.left[(freed | state.free_gpus) & ~state.blocked_gpus & ~self.masks]
-
-    def _later_keys(self, mask: int, *, links_first: bool) -> tuple[int, int, int, int]:
-        """Return cost keys 3 to 6 of one set, less being better, its holders being the only victims."""
-        freed = work = 0
-        for _, candidate in self.holders:
-            if candidate.gpus & mask:
-                freed |= candidate.gpus
-                work += candidate.holder.work
-        stays = (freed | self.state.free_gpus) & ~self.state.blocked_gpus & ~mask
-        links, left = -int(self.tables.links[mask]), -int(self.tables.left[stays])
-        first, second = (links, left) if links_first else (left, links)
-        return (freed & ~mask).bit_count(), work, first, second
+        ranks: IntTable = self.tables.left[(freed | state.free_gpus) & ~state.blocked_gpus & ~self.masks]
+        return ranks

@@ -1,0 +1,131 @@
+"""The planner against brute force: same feasibility, same cost key by key, same GPUs, same victims."""
+
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.oracles import brute_force
+from tests.oracles.random_hosts import random_host, random_occupancy, random_request
+from topod.flextopo.tables import TopologyTables
+from topod.model.occupancy import Occupancy
+from topod.model.plan import Plan, Refusal
+from topod.model.request import CPU_LADDER, LADDER, ResourceRequest
+from topod.preemption.explain import cost_key, explain
+from topod.preemption.search import plan
+
+CASES_PER_HOST = 5
+
+
+def check(
+    tables: TopologyTables, oracle: brute_force.Host, occupancy: Occupancy, request: ResourceRequest
+) -> str:
+    """Compare one decision; returns what kind of case it was."""
+    got = plan(tables, occupancy, request)
+    want = brute_force.best(oracle, occupancy, request)
+    if want is None:
+        assert isinstance(got, Refusal), (occupancy, request, got)
+        assert got.reason
+        return "refused"
+    assert isinstance(got, Plan), (occupancy, request, got, want)
+    cost = got.cost
+    assert want == brute_force.Best(
+        key1=cost.victims,
+        steps=(cost.affinity_steps, cost.cpu_affinity_steps),
+        stranded=cost.stranded_gpus,
+        work=cost.work_lost,
+        links=(cost.weakest_link, cost.link_sum),
+        left=cost.left,
+        gpus=got.gpus,
+        victims=got.victims,
+    ), (occupancy, request)
+    assert cost.gpus == got.gpus
+    assert got.affinity == LADDER[LADDER.index(request.affinity) + cost.affinity_steps]
+    assert got.cpu_affinity == CPU_LADDER[CPU_LADDER.index(request.cpu_affinity) + cost.cpu_affinity_steps]
+    assert got.satisfied == (cost.affinity_steps == cost.cpu_affinity_steps == 0)
+    check_cpus(oracle, occupancy, request, got)
+    taken = sum(1 << i for i in got.gpus)
+    extra = [h for h in occupancy.holders if h.job in got.victims and not h.gpus & taken]
+    if any(h.gpus for h in extra):
+        return "an extra victim with GPUs"
+    return "an extra victim" if extra else "victims" if got.victims else "no victim"
+
+
+def check_cpus(oracle: brute_force.Host, occupancy: Occupancy, request: ResourceRequest, got: Plan) -> None:
+    """The CPUs are as many as asked for, nobody keeps them, and they lie where the achieved level says."""
+    kept = {c for h in occupancy.holders if h.job not in got.victims for c in h.cpus}
+    kept |= {c for block in occupancy.blocks for c in block.cpus}
+    cpus = set(got.cpus)
+    count = sum(oracle.share(i) for i in got.gpus) if request.cpus == "auto" else request.cpus
+    assert len(cpus) == count
+    assert cpus <= oracle.cpus - kept
+    if request.gpus:
+        assert oracle.cpus_fit(got.gpus, cpus, request, got.cpu_affinity.value)
+
+
+@given(rng=st.randoms(use_true_random=False))
+@settings(
+    max_examples=150,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    database=None,
+)
+def test_a_plan_is_of_least_cost_and_exists_exactly_when_one_is_feasible(rng: random.Random) -> None:
+    topology = random_host(rng, largest=6)
+    occupancy = random_occupancy(rng, topology, jobs=5)
+    check(TopologyTables(topology), brute_force.Host(topology), occupancy, random_request(rng, topology))
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_thousands_of_random_hosts_and_states_agree_with_brute_force(part: int) -> None:
+    kinds: Counter[str] = Counter()
+    for seed in range(part * 200, part * 200 + 200):
+        rng = random.Random(seed)
+        topology = random_host(rng)
+        tables, oracle = TopologyTables(topology), brute_force.Host(topology)
+        for _ in range(CASES_PER_HOST):
+            kinds[check(tables, oracle, random_occupancy(rng, topology), random_request(rng, topology))] += 1
+    # The generator must keep reaching every kind of decision, else agreement means little.
+    assert kinds.keys() == {
+        "refused",
+        "no victim",
+        "victims",
+        "an extra victim",
+        "an extra victim with GPUs",
+    }, kinds
+    assert min(kinds.values()) >= 3, kinds
+
+
+def test_the_alternative_of_an_explanation_is_never_cheaper_and_is_a_real_plan() -> None:
+    with_victims = without = 0
+    for seed in range(150):
+        rng = random.Random(seed)
+        topology = random_host(rng)
+        tables = TopologyTables(topology)
+        occupancy, request = random_occupancy(rng, topology), random_request(rng, topology)
+        got = plan(tables, occupancy, request)
+        if not isinstance(got, Plan):
+            continue
+        explanation = explain(tables, occupancy, request, got)
+        assert [reason.job for reason in explanation.victims] == list(got.victims)
+        assert bool(explanation.decided_by) == (explanation.alternative is not None)
+        if explanation.alternative is not None:
+            assert cost_key(explanation.alternative.cost, request) >= cost_key(got.cost, request)
+            assert (explanation.alternative.victims, explanation.alternative.gpus) != (got.victims, got.gpus)
+            with_victims += bool(got.victims)
+            without += not got.victims
+    assert with_victims > 10
+    assert without > 10
+
+
+def test_the_same_input_gives_the_same_plan() -> None:
+    rng = random.Random(5)
+    topology = random_host(rng)
+    occupancy, request = random_occupancy(rng, topology), random_request(rng, topology)
+    first = plan(TopologyTables(topology), occupancy, request)
+    warm = TopologyTables(topology)
+    for _ in range(3):
+        assert plan(warm, occupancy, request) == first
