@@ -3,7 +3,6 @@
 Rule: what cannot be meant is refused with the name of the flag or of the file and field, never guessed.
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +106,8 @@ def parse_job_text(text: str, *, kind: Literal["yaml", "toml"], source: str, bas
     if len(text) > MAX_FILE_BYTES:
         raise DataError("larger than 1 MiB, which no job file is", source=source)
     if kind == "toml":
+        import tomllib  # noqa: PLC0415 - only where a TOML file is read
+
         try:
             document: object = tomllib.loads(text)
         except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -227,7 +228,7 @@ def default_name(command: tuple[str, ...], image: str | None) -> str:
     else:
         word = (image or "job").split("@")[0].rsplit("/", 1)[-1].split(":")[0]
     cleaned = "".join(char if char.isascii() and (char.isalnum() or char in "_.-") else "-" for char in word)
-    return cleaned.lstrip("_.-")[:63] or "job"
+    return cleaned.strip("_.-")[:63] or "job"
 
 
 def _checkpoint(got: Mapping[str, Any], last: Origin) -> CheckpointHook | None:

@@ -8,7 +8,7 @@ from topod.protocol.views import EventView
 _COLORS = (
     (("job.failed", "job.lost", "job.stuck", "gpu.marked", "image.failed", "hook."), "red"),
     (("job.stopping", "job.preempted", "job.signalled", "host.drained", "job.unplaced"), "yellow"),
-    (("job.running", "job.succeeded", "job.placed"), "green"),
+    (("job.started", "job.succeeded", "job.placed"), "green"),
 )
 
 

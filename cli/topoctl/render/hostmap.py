@@ -147,7 +147,9 @@ def _heads(host: HostMap, style: Style) -> dict[int, str]:
         )
     widths = [max((len(row[column]) for row in rows.values()), default=0) for column in range(4)]
     return {
-        ident: "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        ident: "  ".join(
+            (row[0].ljust(widths[0]), row[1].ljust(widths[1]), row[2].rjust(widths[2]), row[3])
+        ).rstrip()
         for ident, row in rows.items()
     }
 

@@ -16,7 +16,7 @@ def jobs_table(jobs: Sequence[JobView], now: float, style: Style, *, wide: bool)
     """Return `ps` output; `now` in epoch seconds."""
     columns = [
         Column(head="ID", right=True),
-        Column(head="NAME", most=14),
+        Column(head="NAME", most=12),
         Column(head="USER", most=8),
         Column(head="PRIO"),
         Column(head="STATE", colors=STATE_COLORS),
@@ -48,7 +48,7 @@ def history_table(jobs: Sequence[JobView], now: float, style: Style, *, wide: bo
     """Return the jobs that ended, the newest last."""
     columns = [
         Column(head="ID", right=True),
-        Column(head="NAME", most=14),
+        Column(head="NAME", most=12),
         Column(head="USER", most=8),
         Column(head="PRIO"),
         Column(head="STATE", colors=STATE_COLORS),

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from topoctl.render.style import Style
 
-GAP = "  "
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
@@ -19,7 +17,10 @@ class Column:
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], style: Style, *, whole: bool) -> str:
-    """Return head and rows as lines that fit `style.width`; with `whole`, nothing is cut."""
+    """Return head and rows as lines that fit `style.width`; with `whole`, nothing is cut.
+
+    Where the last column would be cut, the columns move closer together first.
+    """
     cut = [
         [
             cell if whole or column.most is None else style.cut(cell, column.most)
@@ -31,22 +32,25 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], style: Style
         max(len(column.head), *(len(row[index]) for row in cut)) if cut else len(column.head)
         for index, column in enumerate(columns)
     ]
-    before = sum(widths[:-1]) + len(GAP) * (len(columns) - 1)
+    gap = "  "
     if not whole:
+        gap = gap if sum(widths) + 2 * (len(columns) - 1) <= style.width else " "
+        before = sum(widths[:-1]) + len(gap) * (len(columns) - 1)
         widths[-1] = max(len(columns[-1].head), min(widths[-1], style.width - before))
-    lines = [style.paint(_line(columns, [column.head for column in columns], widths, style), "bold")]
-    lines += [_line(columns, row, widths, style, color=True) for row in cut]
+    heads = _cells(columns, [column.head for column in columns], widths, style)
+    lines = [style.paint(gap.join(heads).rstrip(), "bold")]
+    lines += [gap.join(_cells(columns, row, widths, style, color=True)).rstrip() for row in cut]
     return "\n".join(lines) + "\n"
 
 
-def _line(
+def _cells(
     columns: Sequence[Column],
     cells: Sequence[str],
     widths: Sequence[int],
     style: Style,
     *,
     color: bool = False,
-) -> str:
+) -> list[str]:
     shown = []
     for column, cell, width in zip(columns, cells, widths, strict=True):
         text = style.cut(cell, width)
@@ -54,4 +58,4 @@ def _line(
         code = column.colors.get(cell) if color and column.colors is not None else None
         painted = style.paint(text, code) if code is not None else text
         shown.append(padding + painted if column.right else painted + padding)
-    return GAP.join(shown).rstrip()
+    return shown
