@@ -102,7 +102,8 @@ def _best_group(groups: list[tuple[int, ...]], pool: int, count: int) -> int | N
         sizes = [core.bit_count() for core in cores if not core & ~pool]
         if sizes and min(sizes) <= count:
             free = sum(sizes)
-            fits = free >= count
+            loose = sum((core & pool).bit_count() for core in cores) - free  # threads of split cores
+            fits = free >= count or (free >= count - count % min(sizes) and free + loose >= count)
             rank = (not fits, free if fits else -free, i)
             best = rank if best is None or rank < best else best
     return None if best is None else best[2]
