@@ -93,7 +93,7 @@ class Topod:
     def _answers(self, pid: int) -> bool:
         try:
             with Client(self.socket) as client:
-                welcome = client.ask(Hello(), timeout=5.0)
+                welcome = client.ask(Hello(), timeout=1.0)
         except Exception:  # noqa: BLE001 - any failure means: not yet
             return False
         return getattr(welcome, "pid", None) == pid
@@ -151,9 +151,9 @@ class Topod:
         spec = JobSpec(name=str(fields.pop("name", "t")), command=command, request=request, **fields)  # type: ignore[arg-type]  # test shorthand
         return _jobs(self.ask(Submit(spec=spec, token=token)))[0]
 
-    def job(self, ident: int) -> JobView:
+    def job(self, ident: int, timeout: float = 30.0) -> JobView:
         """Return one job."""
-        return _jobs(self.ask(GetJob(job=ident)))[0]
+        return _jobs(self.ask(GetJob(job=ident), timeout))[0]
 
     def wait(self, ident: int, *states: str, timeout: float = 30.0) -> JobView:
         """Return the job once it is in one of the states or has ended."""

@@ -60,7 +60,6 @@ class Decided:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Letter:
     event: Event
-    guard: Callable[[HostState], None] | None = None
     token: str = ""
     reply: "asyncio.Future[Decided] | None" = None
 
@@ -125,16 +124,14 @@ class Mailbox:
         """Report what the world did. Never lost: kept until its outcome is durable."""
         await self._queue.put(_Letter(event=event))
 
-    async def ask(
-        self, event: Event, *, guard: Callable[[HostState], None] | None = None, token: str = ""
-    ) -> Decided:
+    async def ask(self, event: Event, *, token: str = "") -> Decided:
         """Carry out a request and return what it led to, once it is durable.
 
-        `guard` sees the state right before and may raise to refuse. Raises `StoreError` when the outcome
-        cannot be made durable: then nothing happened.
+        A submit with a `token` that was used before leads to the job of that time. Raises `StoreError` when
+        the outcome cannot be made durable: then nothing happened.
         """
         reply: asyncio.Future[Decided] = asyncio.get_running_loop().create_future()
-        await self._queue.put(_Letter(event=event, guard=guard, token=token, reply=reply))
+        await self._queue.put(_Letter(event=event, token=token, reply=reply))
         return await reply
 
     async def until(self, done: Callable[[HostState], bool], seconds: float) -> None:
@@ -209,8 +206,6 @@ class Mailbox:
             known = await self._stored(partial(self._store.submitted, letter.token))
             if known is not None:
                 return Decided(state=base, job=known)
-        if letter.guard is not None:
-            letter.guard(base)
         now = self._clock.now()
         outcome = step(self._tables, base, letter.event, now)
         job = base.next_job if isinstance(letter.event, Submitted) else None

@@ -1,0 +1,164 @@
+"""The owner of the state: durable first, then everything else; a store that fails loses nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from topod.adapters.sqlite_store import SqliteStore
+from topod.daemon.health import Health
+from topod.daemon.mailbox import InternalError, Mailbox
+from topod.discovery.library import load_library_host
+from topod.errors import StoreError
+from topod.flextopo.tables import TopologyTables
+from topod.lifecycle import events as ev
+from topod.lifecycle.effects import Create, Effect
+from topod.lifecycle.states import JobState
+from topod.model.job import JobId, JobSpec
+from topod.model.request import ResourceRequest
+from topod.protocol.views import EventView
+
+TABLES = TopologyTables(load_library_host("one-gpu").topology)
+JOB = JobSpec(name="t", command=("true",), request=ResourceRequest(gpus=1))
+
+
+class Brittle(SqliteStore):
+    """A store whose disk is full as long as `full` is set."""
+
+    full = False
+
+    def commit(self, *args: Any, **kwargs: Any) -> tuple[EventView, ...]:
+        if self.full:
+            raise StoreError("the disk is full")
+        return super().commit(*args, **kwargs)
+
+
+@dataclass
+class Scene:
+    mailbox: Mailbox
+    store: Brittle
+    health: Health
+    effects: list[Effect] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+
+    async def until(self, condition: Any) -> None:
+        async with asyncio.timeout(20):
+            while not condition():  # noqa: ASYNC110 - looks at values that no event stands for
+                await asyncio.sleep(0.01)
+
+
+class FixedClock:
+    def now(self) -> float:
+        return 1000.0
+
+
+@asynccontextmanager
+async def scene(folder: Path, *, recovered: bool = True) -> AsyncIterator[Scene]:
+    store, health = Brittle(folder / "state.db"), Health()
+    mailbox = Mailbox(TABLES, store.load(), store, clock=FixedClock(), health=health)
+    it = Scene(mailbox, store, health)
+    mailbox.start(carry_out=it.effects.extend, publish=lambda event: it.told.append(event.name))
+    if recovered:
+        await mailbox.post(ev.Recovered(containers=()))
+        await it.until(lambda: mailbox.recovered)
+        it.told.clear()
+    try:
+        yield it
+    finally:
+        await mailbox.stop()
+        store.close()
+
+
+def test_an_answer_comes_after_the_outcome_is_durable_and_its_effects_after_that(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with scene(tmp_path) as it:
+            done = await it.mailbox.ask(ev.Submitted(spec=JOB))
+            assert done.job == 1
+            assert it.store.load() == it.mailbox.state == done.state
+            assert [type(effect) for effect in it.effects] == [Create]
+            assert it.told == ["job.submitted", "job.placed"]
+
+    asyncio.run(play())
+
+
+def test_a_request_that_cannot_be_stored_is_refused_and_has_not_happened(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with scene(tmp_path) as it:
+            before = it.mailbox.state
+            it.store.full = True
+            with pytest.raises(StoreError, match="the disk is full"):
+                await it.mailbox.ask(ev.Submitted(spec=JOB))
+            assert (it.mailbox.state, it.effects, it.told) == (before, [], [])
+            assert it.health.notes == [
+                "store: the disk is full; nothing new is accepted until it works again"
+            ]
+            it.store.full = False
+            assert (await it.mailbox.ask(ev.Submitted(spec=JOB))).job == 1
+            assert it.health.notes == []
+
+    asyncio.run(play())
+
+
+def test_what_the_world_reports_while_the_disk_is_full_is_kept_in_order(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with scene(tmp_path) as it:
+            await it.mailbox.ask(ev.Submitted(spec=JOB))
+            it.store.full = True
+            job = JobId(1)
+            for event in (
+                ev.Created(job=job, attempt=1, handle="c"),
+                ev.DevicesFree(job=job, attempt=1),
+                ev.Started(job=job, attempt=1, at=1000.0),
+                ev.Exited(job=job, attempt=1, exit_code=0),
+                ev.Collected(job=job, attempt=1),
+            ):
+                await it.mailbox.post(event)
+            await it.until(lambda: it.health.notes)
+            assert it.mailbox.state.jobs[job].state is JobState.STARTING
+            it.store.full = False
+            await it.until(lambda: not it.mailbox.state.jobs)
+            ended = it.store.job(1)
+            assert ended is not None
+            assert (ended.state, ended.exit_code) == (JobState.SUCCEEDED, 0)
+
+    asyncio.run(play())
+
+
+def test_before_the_runtime_was_looked_at_jobs_are_queued_and_nothing_is_done(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with scene(tmp_path, recovered=False) as it:
+            await it.mailbox.ask(ev.Submitted(spec=JOB))
+            assert it.effects == []
+            await it.mailbox.post(ev.Recovered(containers=()))
+            await it.until(lambda: it.effects)
+            assert [type(effect) for effect in it.effects] == [Create]
+
+    asyncio.run(play())
+
+
+def test_a_token_makes_one_job_of_two_submits(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with scene(tmp_path) as it:
+            asked = [it.mailbox.ask(ev.Submitted(spec=JOB), token="x") for _ in range(5)]
+            assert {done.job for done in await asyncio.gather(*asked)} == {1}
+            assert it.mailbox.state.next_job == 2
+
+    asyncio.run(play())
+
+
+def test_a_defect_in_the_core_costs_one_answer_and_not_the_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play() -> None:
+        async with scene(tmp_path) as it:
+            with monkeypatch.context() as patch:
+                patch.setattr("topod.daemon.mailbox.step", lambda *_: 1 / 0)
+                with pytest.raises(InternalError, match="ZeroDivisionError"):
+                    await it.mailbox.ask(ev.Submitted(spec=JOB))
+            assert (await it.mailbox.ask(ev.Submitted(spec=JOB))).job == 1
+
+    asyncio.run(play())
