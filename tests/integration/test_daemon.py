@@ -261,3 +261,18 @@ def test_a_topod_that_cannot_start_says_why_in_one_line(
     assert done.returncode == status
     assert done.stderr.startswith(words)
     assert "Traceback" not in done.stderr
+
+
+def test_topod_serves_while_the_engine_is_down_and_says_so(tmp_path: Path) -> None:
+    engine = f"unix://{tmp_path}/no-engine.sock"
+    topod = Topod(tmp_path / "d", runtime="docker").start("--engine", engine)
+    try:
+        topod.until(lambda: "runtime:" in str(topod.ask(Hello())))
+        job = topod.submit("true", gpus=1, image="img")
+        assert job.state == "pending"
+        topod.ask(Cancel(jobs=[job.id]))
+        assert topod.wait(job.id).state == "cancelled"
+        assert topod.stop() == 0
+    finally:
+        if topod.process is not None:
+            topod.kill()
