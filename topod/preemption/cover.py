@@ -178,13 +178,13 @@ class Cover:
             if not self._ties_after[place]:  # a further GPU holder strands GPUs: it must be strictly better
                 keep &= floor < total
             if not keep.all():
-                chosen = np.flatnonzero(keep)
+                chosen = keep.nonzero()[0]
                 if not len(chosen):
                     return
                 live, missing, masks = live[chosen], missing[:, chosen], masks[chosen]
                 paid, total = paid[chosen], total[chosen]
             position = self._branch[place]
-            here = np.flatnonzero(masks & self._sets.state.candidates[position].gpus == 0)
+            here = (masks & self._sets.state.candidates[position].gpus == 0).nonzero()[0]
             if len(here):
                 gives = np.array(self._gives[position], dtype=np.int64)[:, None]
                 rest = np.maximum(missing[:, here] - gives, 0)
@@ -201,7 +201,7 @@ class Cover:
         best, least = self._best, int(total.min())
         if least > best.cost or least >= self._packing.never:
             return
-        tied = np.flatnonzero(total == least)
+        tied = (total == least).nonzero()[0]
         place, rank = self._settle.first(self._rows[live[tied]], part)
         if least < best.cost or not best.ways or rank < best.rank:
             best.cost, best.rank, best.cpu_steps, best.ways = least, rank, self._cpu_steps, []

@@ -8,7 +8,7 @@ from topod.flextopo.affinity import IntTable
 from topod.model.request import ResourceRequest
 from topod.placement.demand import CpuNeed, cpu_levels, cpu_need
 from topod.preemption.cover import Best, Cover, Packing, Settle
-from topod.preemption.sets import GpuSets
+from topod.preemption.sets import FEW, GpuSets
 
 
 class Shortage:
@@ -26,26 +26,41 @@ class Shortage:
         """Return what GPUs that spread as `mix` need, `steps` below the requested CPU level."""
         return cpu_need(self.sets.tables, mix, self.request, self.levels[steps])
 
-    def missed_steps(self, sets: GpuSets) -> IntTable:
-        """Return for each set how far CPU affinity is missed when only the holders of its GPUs are victims.
+    def enough(self, sets: GpuSets) -> tuple[GpuSets, int] | None:
+        """Return the sets best by cost key 2 that need no further victims, and the CPU steps they miss.
 
-        The number of levels that will do where even the last is out of reach.
+        None where every set lacks CPUs even at the last level that will do.
         """
-        worst = len(self.levels)
-        by_mix = np.full(len(sets.family.mixes), worst, dtype=np.int64)
+        steps = sets.family.steps[sets.rows]
+        for missed in sorted(set(steps.tolist())):
+            group = sets.only((steps == missed).nonzero()[0])
+            for cpu_steps in range(len(self.levels)):
+                met = self._met(group, cpu_steps)
+                if len(met):
+                    return group.only(met), cpu_steps
+        return None
+
+    def _met(self, sets: GpuSets, steps: int) -> IntTable:
+        """Return which sets (by place) have their CPUs at a level when their own holders are the victims."""
         mixes = sets.family.mix[sets.rows]
-        for mix in _present(mixes):
-            spread = sets.family.mixes[mix]
-            by_mix[mix] = next(
-                (steps for steps in range(worst) if self.need(spread, steps).met_by(self.state.pool)), worst
-            )
-        missed: IntTable = by_mix[mixes]
-        if any(c.cpus for _, c in sets.holders):
-            for steps in reversed(range(worst)):
-                above = np.flatnonzero(missed > steps)
-                for _, rows, missing in self._lacking(sets.only(above), steps) if len(above) else ():
-                    missed[above[rows[~missing.any(axis=0)]]] = steps
-        return missed
+        pool = self.state.pool
+        needs = {mix: self.need(sets.family.mixes[mix], steps) for mix in _present(mixes)}
+        if all(need.met_by(pool) for need in needs.values()):
+            return np.arange(len(sets))
+        if len(sets) > FEW:
+            met = np.zeros(len(sets), dtype=np.bool_)
+            for _, rows, missing in self._lacking(sets, steps):
+                met[rows[~missing.any(axis=0)]] = True
+            return met.nonzero()[0]
+        places = []
+        for place, (mask, mix) in enumerate(zip(sets.masks.tolist(), mixes.tolist(), strict=True)):
+            freed = pool
+            for _, candidate in sets.holders:
+                if candidate.gpus & mask:
+                    freed |= candidate.cpus
+            if needs[mix].met_by(freed):
+                places.append(place)
+        return np.array(places, dtype=np.int64)
 
     def least_extra(self, *, links_first: bool) -> tuple[int, int, int] | None:
         """Return (GPUs, CPU steps, victims) of the least cost; None where no set can be had."""
@@ -86,8 +101,9 @@ class Shortage:
             wanted = np.full((len(sets.family.mixes), len(regions)), -1, dtype=np.int64)
             for mix, counts in needs.items():
                 wanted[mix] = counts
-            # A need without areas (no CPUs at all) has no region to be short of.
-            rows = np.flatnonzero(np.isin(mixes, list(needs)))
+            here = np.zeros(len(wanted), dtype=np.bool_)
+            here[list(needs)] = True
+            rows = here[mixes].nonzero()[0]
             missing = np.zeros((len(regions), len(rows)), dtype=np.int64)
             for place, region in enumerate(regions):
                 missing[place] = np.maximum(wanted[mixes[rows], place] - have[region][rows], 0)
@@ -95,7 +111,7 @@ class Shortage:
 
 
 def _present(mixes: IntTable) -> list[int]:
-    found: list[int] = np.flatnonzero(np.bincount(mixes)).tolist()
+    found: list[int] = np.bincount(mixes).nonzero()[0].tolist()
     return found
 
 

@@ -9,8 +9,6 @@ The result is proven least in cost by `tests/property/test_planner.py` against a
 from collections import Counter
 from dataclasses import dataclass
 
-import numpy as np
-
 from topod.flextopo.affinity import steps_below
 from topod.flextopo.tables import TopologyTables
 from topod.model.cpuset import CpuSet
@@ -62,7 +60,7 @@ def _search(
     family = tables.family(request.gpus, request.affinity, strict=request.policy is Policy.GUARANTEED)
     sets = GpuSets.usable(tables, state, family)
     if rejected is not None:
-        sets = sets.only(np.flatnonzero(sets.masks != rejected))
+        sets = sets.only((sets.masks != rejected).nonzero()[0])
     if not len(sets):
         return None
     links_first = request.gpus > 1 and request.affinity is not Affinity.ANY
@@ -77,7 +75,7 @@ def _search(
 
 def _fewest_victims(sets: GpuSets) -> tuple[GpuSets, bool]:
     """Return the sets that are least in cost key 1, and whether they need victims."""
-    free = np.flatnonzero(sets.masks & ~sets.state.free_gpus == 0)
+    free = (sets.masks & ~sets.state.free_gpus == 0).nonzero()[0]
     if len(free):
         return sets.only(free), False
     return sets.least(sets.weights()), True
@@ -86,17 +84,15 @@ def _fewest_victims(sets: GpuSets) -> tuple[GpuSets, bool]:
 def _search_with_cpus(sets: GpuSets, request: ResourceRequest, *, links_first: bool) -> Choice | None:
     shortage = Shortage(sets, request)
     fewest, victims = _fewest_victims(sets)
-    missed = shortage.missed_steps(fewest)
-    enough = np.flatnonzero(missed < len(shortage.levels))
-    if len(enough):
-        steps = (fewest.family.steps[fewest.rows] << 2 | missed)[enough]
-        least = int(steps.min())
-        mask = fewest.only(enough[steps == least]).best(victims=victims, links_first=links_first)
+    enough = shortage.enough(fewest)
+    if enough is not None:
+        best, cpu_steps = enough
+        mask = best.best(victims=victims, links_first=links_first)
         return Choice(
             gpus=mask,
             victims=sets.touched(mask),
-            need=shortage.need(sets.tables.mix_of(mask), least & 3),
-            cpu_steps=least & 3,
+            need=shortage.need(sets.tables.mix_of(mask), cpu_steps),
+            cpu_steps=cpu_steps,
         )
     found = shortage.least_extra(links_first=links_first)
     if found is None:

@@ -42,7 +42,7 @@ class GpuSets:
         holders = [(i, c) for i, c in enumerate(state.candidates) if c.gpus & state.usable_gpus]
         if state.usable_gpus == tables.all_gpus:
             return cls(tables, state, family, np.arange(len(family.masks)), holders)
-        rows = np.flatnonzero(family.masks & ~state.usable_gpus == 0)
+        rows = (family.masks & ~state.usable_gpus == 0).nonzero()[0]
         return cls(tables, state, family, rows, holders)
 
     def __len__(self) -> int:
@@ -54,7 +54,7 @@ class GpuSets:
 
     def least(self, values: IntTable) -> "GpuSets":
         """Return the sets with the least value."""
-        return self.only(np.flatnonzero(values == values.min()))
+        return self.only((values == values.min()).nonzero()[0])
 
     def sums(self, amounts: Sequence[int]) -> IntTable:
         """Return for each set the sum of `amounts` (one per entry of `holders`) over those it touches."""
