@@ -37,5 +37,5 @@ MEANINGS: Final = {
     PREEMPTED: "`wait`: the job was stopped for another one and does not run again",
     PROTOCOL: "topod sent something that this topoctl cannot read",
     INTERRUPTED: "interrupted with Ctrl-C",
-    PIPE: "the reader of the output went away, as in `topoctl events -f | head`",
+    PIPE: "the reader of the output went away, as with `head`",
 }
