@@ -1,6 +1,7 @@
 """A whole topod through its real socket, with the process runtime on an emulated host."""
 
 import os
+import socket
 import stat
 import subprocess
 import threading
@@ -276,3 +277,12 @@ def test_topod_serves_while_the_engine_is_down_and_says_so(tmp_path: Path) -> No
     finally:
         if topod.process is not None:
             topod.kill()
+
+
+def test_topod_stops_although_the_engine_hangs(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(tmp_path / "deaf.sock"))
+        deaf.listen()
+        topod = Topod(tmp_path / "d", runtime="docker").start("--engine", f"unix://{tmp_path}/deaf.sock")
+        topod.submit("true", image="img")
+        assert topod.stop() == 0

@@ -78,7 +78,7 @@ def test_queued_jobs_and_their_order_survive(topod: Topod) -> None:
 
 POINTS = int(os.environ.get("TOPOD_CRASH_POINTS", "8"))
 """Passages tried; set the variable to some hundreds for the long run."""
-LAST_PASSAGE = 60
+LAST_PASSAGE = 80
 """The preemption below passes about so many checkpoints."""
 
 

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Not sys.exit: it would wait for threads that may hang in a call to the engine.
+    # Not sys.exit, for the same reason as below.
     os._exit(status)
 
 
@@ -28,7 +28,8 @@ def _run(arguments: Sequence[str]) -> int:
         settings = read_settings(arguments, os.environ)
         set_up(settings.log_format, settings.log_level)
         faults.arm(settings.crash_at)
-        asyncio.run(run(settings))
+        # Not asyncio.run: at its end it waits for the threads, and one may hang in a call to the engine.
+        asyncio.new_event_loop().run_until_complete(run(settings))
     except TopodError as error:
         print(f"error: {error.message}", file=sys.stderr)  # noqa: T201 - the command's answer to its user
         if error.hint:
