@@ -68,7 +68,11 @@ def submit(
             show(f"{view.id}\n" if parsable else f"Submitted job {view.id} ({view.name})\n")
         if not wait:
             return None
-        view = wait_until_ended(client, view.id)
+        try:
+            view = wait_until_ended(client, view.id)
+        except KeyboardInterrupt:
+            note(f"\njob {view.id} goes on; to stop it: topoctl cancel {view.id}")
+            raise
     if output is TextOrJson.JSON:
         show_json(view)
     else:

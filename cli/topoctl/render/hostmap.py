@@ -251,8 +251,9 @@ def _legend(host: HostMap, style: Style) -> str:
 
 def _notes(host: HostMap) -> Iterable[str]:
     for gpu in host.gpus:
-        if gpu.state in _BAD and gpu.reason:
-            told = gpu.reason.startswith(gpu.state)
+        # A GPU that is held can be drained as well.
+        if gpu.reason and (gpu.state in _BAD or gpu.reason.startswith(tuple(_BAD))):
+            told = gpu.reason.startswith(tuple(_BAD))
             yield f"GPU{gpu.index} {gpu.reason if told else f'{gpu.state}: {gpu.reason}'}"
     yield from host.notes
 

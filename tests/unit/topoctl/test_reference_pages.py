@@ -3,7 +3,7 @@
 import importlib.util
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -51,11 +51,10 @@ def test_every_field_of_a_job_file_is_documented_and_no_other() -> None:
 
 def test_both_examples_of_a_job_file_are_the_same_valid_job() -> None:
     page = (DOCS / "reference" / "job-file.md").read_text(encoding="utf-8")
-    (yaml,), (toml,) = (
-        re.findall(rf"```{kind}\n(.*?)```", page, flags=re.DOTALL) for kind in ("yaml", "toml")
-    )
+    kinds: tuple[Literal["yaml"], Literal["toml"]] = ("yaml", "toml")
     specs = []
-    for kind, text in (("yaml", yaml), ("toml", toml)):
+    for kind in kinds:
+        (text,) = re.findall(rf"```{kind}\n(.*?)```", page, flags=re.DOTALL)
         origin = parse_job_text(text, kind=kind, source="example", base=Path("/home/alice"))
         specs.append(build_spec(origin, Origin(base=Path("/")), environ={}))
     assert specs[0] == specs[1]

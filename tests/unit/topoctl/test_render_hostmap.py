@@ -80,9 +80,18 @@ def test_gpus_in_a_preemption_show_who_leaves_and_who_comes() -> None:
         GpuView(
             index=0, uuid="a", name="", numa_node=0, state="releasing", job=17, next_job=18, priority=100
         ),
-        GpuView(index=1, uuid="b", name="", numa_node=0, state="reserved", next_job=18, priority=1000),
+        GpuView(
+            index=1,
+            uuid="b",
+            name="",
+            numa_node=0,
+            state="reserved",
+            job=18,
+            priority=1000,
+            reason="drained: fan",
+        ),
     ]
-    text = host_map(HostMap(topology=topology, gpus=gpus, notes=["drained: fan"]), Style())
+    text = host_map(HostMap(topology=topology, gpus=gpus, notes=["drained: all"]), Style())
     assert "GPU0 ▮17→18 low" in text
     assert "GPU1 ▯→18 high" in text
-    assert "drained: fan" in text
+    assert "\nGPU1 drained: fan\ndrained: all\n" in text
