@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -32,6 +31,7 @@ class Site:
     def __init__(self, folder: Path, engine: PrivateEngine, host: str) -> None:
         self.engine = engine
         self.host = load_library_host(host).topology
+        self.image = ("--image", engine.image, "--grace", "5s")
         self.topod = Topod(folder, host=host, runtime="docker")
         self.start()
 
@@ -45,8 +45,7 @@ class Site:
         return done.stdout
 
     def submit(self, name: str, script: str, *flags: str) -> int:
-        image = ("--image", self.engine.image, "--grace", "5s")
-        words = ("submit", "--parsable", "--name", name, *flags, *image, "--", "sh", "-c", script)
+        words = ("submit", "--parsable", "--name", name, *flags, *self.image, "--", "sh", "-c", script)
         return int(self.topoctl(*words))
 
     def fill(self, sizes: tuple[int, ...], *flags: str) -> list[int]:
@@ -58,10 +57,6 @@ class Site:
             assert self.topod.wait(job, "running").state == "running"
             self.topod.until(lambda job=job: "attempt 1" in self.log(job))
         return jobs
-
-    def show(self, job: int) -> dict[str, Any]:
-        [found] = json.loads(self.topoctl("ps", "-a", "-o", "json", "--state", "all") or "[]") or [None]
-        return dict(found)
 
     def log(self, job: int, *flags: str) -> str:
         return self.topoctl("logs", *flags, str(job), check=False)
@@ -155,27 +150,25 @@ def test_a_shortage_of_cpus_alone_stops_the_job_that_holds_them(rtx4090: Site) -
     assert len(CpuSet.parse(view.cpu_list)) == 16
 
 
-@pytest.mark.parametrize("passage", [3, 6, 9, 12, 15, 18, 22])
+@pytest.mark.parametrize("passage", [6, 14, 22, 30])
 def test_a_preemption_goes_on_after_sigkill_of_the_daemon(dgx1: Site, passage: int) -> None:
     jobs = dgx1.fill((2, 1, 2, 1, 2))
     dgx1.topod.kill()
-    dgx1.start("--crash-at", str(passage + 12))
-    submit = ("--priority", "high", "--affinity", "nvlink", "--gpus", "4")
-    environment = {**os.environ, "TOPOD_SOCKET": str(dgx1.topod.socket)}
-    words = ["submit", "--name", "serve", *submit, "--image", dgx1.engine.image, "--", "sh", "-c", SERVER]
-    subprocess.run([TOPOCTL, *words], env=environment, capture_output=True, check=False, timeout=30)
-    if dgx1.topod.crashed(timeout=3):
-        dgx1.start()
-    names = {view["name"]: view["id"] for view in json.loads(dgx1.topoctl("ps", "-a", "-o", "json"))["jobs"]}
-    if "serve" not in names:
-        serve = dgx1.submit("serve", SERVER, *submit)
-    else:
-        serve = names["serve"]
+    dgx1.start("--crash-at", str(passage))
+    request = ("--priority", "high", "--affinity", "nvlink", "--gpus", "4")
+    # The daemon may die before it has answered; the token of `topoctl submit` is not kept for us then.
+    dgx1.topoctl("submit", "--name", "serve", *request, *dgx1.image, "--", "sh", "-c", SERVER, check=False)
+    assert dgx1.topod.crashed(timeout=20), "it did not come to the crash"
+    dgx1.start()
+    found = [
+        view["id"] for view in json.loads(dgx1.topoctl("ps", "-a", "-o", "json")) if view["name"] == "serve"
+    ]
+    serve = found[0] if found else dgx1.submit("serve", SERVER, *request)
     view = dgx1.topod.wait(serve, "running")
-    assert view.state == "running"
-    assert view.starts == 1
-    assert len(dgx1.told(jobs)) == 2
+    assert (view.state, view.starts) == ("running", 1)
+    told = dgx1.told(jobs)
+    assert len(told) == 2
     dgx1.topoctl("cancel", str(serve))
-    for job in dgx1.told(jobs):
-        assert dgx1.topod.wait(job).state == "succeeded"
-        assert dgx1.topod.job(job).starts == 2
+    for job in told:
+        done = dgx1.topod.wait(job)
+        assert (done.state, done.starts) == ("succeeded", 2)
