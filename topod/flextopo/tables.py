@@ -52,6 +52,7 @@ class TopologyTables:
     __slots__ = (
         "_families",
         "_left",
+        "_left_best",
         "_levels",
         "_links",
         "_parts",
@@ -90,6 +91,7 @@ class TopologyTables:
         self._parts: dict[Affinity, IntTable] = {}
         self._links: IntTable | None = None
         self._left: IntTable | None = None
+        self._left_best: IntTable | None = None
         self._sizes: IntTable | None = None
         self._reversed: IntTable | None = None
 
@@ -155,6 +157,14 @@ class TopologyTables:
                 rank = rank << 14 | profile_ranks(self.parts(relation), self.sizes)
             self._left = rank
         return self._left
+
+    @property
+    def left_best(self) -> IntTable:
+        """The best that `left` can be for up to 0, 1, 2... GPUs that stay free."""
+        if self._left_best is None:
+            best = [self.left[self.sizes == size].max() for size in range(self.count + 1)]
+            self._left_best = np.maximum.accumulate(np.array(best, dtype=np.int64))
+        return self._left_best
 
     def left_profiles(self, mask: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """Return the sizes of the NVLink, PCIe and NUMA groups of `mask`, each largest first."""

@@ -39,6 +39,10 @@ class Packing:
         high = candidate.weight << _STEP_BITS + self._gpus + self._work
         return high + (candidate.gpus.bit_count() << self._work) + candidate.holder.work
 
+    def stranded(self, cost: int) -> int:
+        """Return the stranded GPUs of a cost."""
+        return cost >> self._work & (1 << self._gpus) - 1
+
     def steps(self, steps: int) -> int:
         """Return what missing CPU affinity by `steps` adds."""
         return steps << self._gpus + self._work
@@ -104,8 +108,9 @@ class Cover:
             if useful:
                 self._gives[i] = gives
                 (self._branch if candidate.gpus or useful > 1 else self._single).append(i)
-        # The most attractive first: once they are settled, the bounds of the rest are tight.
-        self._branch.sort(key=lambda i: self._price(i) // sum(self._gives[i]))
+        # The most attractive first: once they are settled, the bounds of the rest are tight. Of equals the
+        # last first: that leaves the sets of low indices, which win ties, to the first branches.
+        self._branch.sort(key=lambda i: (self._price(i) // sum(self._gives[i]), -i))
         candidates = sets.state.candidates
         self._separate = all(sum(count > 0 for count in gives) == 1 for gives in self._gives.values())
         self._ties_after = [
@@ -114,9 +119,13 @@ class Cover:
 
     def run(self, rows: IntTable, missing: IntTable, best: Best) -> None:
         """Improve `best` by the sets at `rows`, which lack `missing` (regions by rows) CPUs."""
+        price = self._packing.steps(self._cpu_steps)
+        hopeful = (self._own[rows] + price <= best.cost).nonzero()[0]
+        if not len(hopeful):
+            return
+        rows, missing = rows[hopeful], missing[:, hopeful]
         self._best = best
         self._rows = rows
-        price = self._packing.steps(self._cpu_steps)
         wanted = [int(row.max()) for row in missing]
         self._tables = [_start(count, self._packing) for count in wanted]
         for i in self._single:
@@ -140,9 +149,12 @@ class Cover:
         """
         candidates = self._sets.state.candidates
         floor = self._own[self._rows] + price + self._floor(0, missing)
-        for place in np.argsort(floor, kind="stable")[:_PROMISING].tolist():
+        order = (
+            np.argpartition(floor, _PROMISING)[:_PROMISING] if len(floor) > _PROMISING else floor.argsort()
+        )
+        for place in order.tolist():
             if floor[place] > self._best.cost:
-                break
+                continue
             mask = int(self._sets.masks[self._rows[place]])
             tables = [table.copy() for table in self._tables]
             for i in self._branch:
@@ -177,6 +189,10 @@ class Cover:
             keep: BoolTable = floor <= min(self._best.cost, self._packing.never - 1)
             if not self._ties_after[place]:  # a further GPU holder strands GPUs: it must be strictly better
                 keep &= floor < total
+            if self._best.ways:
+                stranded = self._packing.stranded(self._best.cost)
+                hopeless = self._settle.worse(self._rows[live], stranded, self._best.rank)
+                keep &= (floor < self._best.cost) | ~hopeless
             if not keep.all():
                 chosen = keep.nonzero()[0]
                 if not len(chosen):
@@ -238,32 +254,52 @@ def _start(wanted: int, packing: Packing) -> IntTable:
 
 
 class Settle:
-    """Chooses among sets that tie up to the work lost."""
+    """Chooses among sets that tie up to the work lost, by cost keys 5 to 7; ranks: less is better."""
 
-    __slots__ = ("_freed", "_links_first", "_sets")
+    __slots__ = ("_freed", "_hope", "_links", "_links_first", "_sets")
 
     def __init__(self, sets: GpuSets, *, links_first: bool) -> None:
         self._sets = sets
         self._links_first = links_first
+        self._links: IntTable = -sets.family.links[sets.rows]
         self._freed: IntTable | None = None
+        self._hope: dict[int, IntTable] = {}
 
     def first(self, rows: IntTable, part: int) -> tuple[int, tuple[int, ...]]:
-        """Return the place in `rows` that is best by keys 5 to 7 if `part` are victims too, and its rank."""
+        """Return the place in `rows` that is best if `part` are victims too, and its rank."""
         sets, state = self._sets, self._sets.state
         if not sets.masks[0]:  # no GPUs: there is but one set
             return 0, (int(sets.rows[0]),)
         if self._freed is None:
             self._freed = sets.sums([c.gpus for _, c in sets.holders]) | state.free_gpus
         extra = sum(c.gpus for i, c in enumerate(state.candidates) if part >> i & 1)
-        stays = (self._freed[rows] | extra) & ~state.blocked_gpus & ~sets.masks[rows]
-        keys = [-sets.family.links[sets.rows[rows]], -sets.tables.left[stays]]
-        if not self._links_first:
-            keys.reverse()
         places = np.arange(len(rows))
         rank = []
-        for key in keys:
-            least = int(key[places].min())
-            places = places[key[places] == least]
+        for by_links in (self._links_first, not self._links_first):
+            here = rows[places]
+            if by_links:
+                key = self._links[here]
+            else:
+                stays = (self._freed[here] | extra) & ~state.blocked_gpus & ~sets.masks[here]
+                key = -sets.tables.left[stays]
+            least = int(key.min())
+            places = places[key == least]
             rank.append(least)
         place = int(places[np.argmin(rows[places])])  # rows are in the order of lowest indices
         return place, (*rank, int(sets.rows[rows[place]]))
+
+    def worse(self, rows: IntTable, stranded: int, rank: tuple[int, ...]) -> BoolTable:
+        """Return which rows cannot reach `rank` by any plan that strands that many GPUs."""
+        sets = self._sets
+        if len(rank) < 3:
+            return np.zeros(len(rows), dtype=np.bool_)
+        if stranded not in self._hope:
+            # Free GPUs that the set does not take stay free, and so do those that are stranded.
+            tables, free = sets.tables, sets.state.free_gpus
+            stay = free.bit_count() - tables.sizes[sets.masks & free] + stranded
+            self._hope[stranded] = -tables.left_best[np.minimum(stay, tables.count)]
+        keys = [self._links[rows], self._hope[stranded][rows]]
+        first, second = keys if self._links_first else reversed(keys)
+        later = (second > rank[1]) | ((second == rank[1]) & (sets.rows[rows] > rank[2]))
+        worse: BoolTable = (first > rank[0]) | ((first == rank[0]) & later)
+        return worse

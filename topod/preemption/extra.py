@@ -68,7 +68,7 @@ class Shortage:
         own = packing.own(self.sets)
         settle = Settle(self.sets, links_first=links_first)
         best = Best(cost=packing.never)
-        for steps in range(len(self.levels)):
+        for steps in reversed(range(len(self.levels))):  # the loosest level soon shows how few can do
             for regions, rows, missing in self._lacking(self.sets, steps):
                 cover = Cover(self.sets, packing, own, settle, regions, cpu_steps=steps)
                 cover.run(rows, missing, best)
