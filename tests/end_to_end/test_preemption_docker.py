@@ -1,5 +1,6 @@
 """The main promise, with a real engine: real containers on an emulated host, told apart by what they print."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from tests.engine import PrivateEngine
 from tests.integration.daemon_process import Topod
 from topod.discovery.library import load_library_host
 from topod.model.cpuset import CpuSet
+from topod.model.links import LinkClass
 
 pytestmark = pytest.mark.docker
 
@@ -85,15 +87,16 @@ def rtx4090(folder: Path, engine: PrivateEngine) -> Iterator[Site]:
         yield site
 
 
-def has_nvlink_ring_of_four(site: Site, gpus: list[int]) -> bool:
-    links = site.host.links
-    linked = lambda a, b: (links[a][b] or links[b][a]).token.startswith("NV")  # type: ignore[union-attr]  # noqa: E731
-    a, *rest = gpus
-    orders = [
-        (a, *order)
-        for order in ((rest[0], rest[1], rest[2]), (rest[0], rest[2], rest[1]), (rest[1], rest[0], rest[2]))
-    ]
-    return any(all(linked(order[i], order[(i + 1) % 4]) for i in range(4)) for order in orders)
+def has_nvlink_ring(site: Site, gpus: list[int]) -> bool:
+    """Try every order of the GPUs: is there one in which neighbours have NVLinks?"""
+    first, *rest = gpus
+    return any(
+        all(
+            site.host.link_class(a, b) is LinkClass.NVLINK
+            for a, b in zip((first, *order), (*order, first), strict=True)
+        )
+        for order in itertools.permutations(rest)
+    )
 
 
 def test_nvlink_on_a_dgx1_stops_two_of_five_and_they_finish_later(dgx1: Site) -> None:
@@ -101,7 +104,7 @@ def test_nvlink_on_a_dgx1_stops_two_of_five_and_they_finish_later(dgx1: Site) ->
     serve = dgx1.submit("serve", SERVER, "--priority", "high", "--affinity", "nvlink", "--gpus", "4")
     view = dgx1.topod.wait(serve, "running")
     assert view.state == "running"
-    assert has_nvlink_ring_of_four(dgx1, view.gpu_indices)
+    assert has_nvlink_ring(dgx1, view.gpu_indices)
     told = dgx1.told(jobs)
     assert len(told) == 2, "two pairs are enough, and two containers are the fewest that give four GPUs"
     assert sorted(told) == sorted(view.victims or view.plan["victims"])
