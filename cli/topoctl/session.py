@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -11,7 +12,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from topoctl.render.style import Style
-from topod.errors import NotFoundError, UsageError
+from topod.errors import DaemonUnavailableError, NotFoundError, UsageError
 from topod.protocol.client import Client
 from topod.protocol.codec import ProtocolError, encode
 from topod.protocol.replies import AnyReply, Jobs
@@ -19,6 +20,7 @@ from topod.protocol.requests import AnyRequest, ListJobs
 from topod.protocol.views import JobView
 
 LATEST = "latest"
+AWAY_SECONDS = 120.0
 R = TypeVar("R")
 
 
@@ -62,6 +64,26 @@ def connect(ctx: typer.Context) -> Iterator[Client]:
 def ask(client: Client, request: AnyRequest, kind: type[R], timeout: float = 10.0) -> R:
     """Ask for a reply of one kind; any other is a protocol error."""
     return expect(client.ask(request, timeout), kind)
+
+
+def ask_patiently(client: Client, request: AnyRequest, kind: type[R], timeout: float) -> R:
+    """Ask as `ask` does, and go on through a restart of topod: its jobs live on.
+
+    Raises `DaemonUnavailableError` when it has not come back after two minutes. Only for requests that change
+    nothing: this may ask twice.
+    """
+    gone: float | None = None
+    while True:
+        try:
+            return ask(client, request, kind, timeout)
+        except DaemonUnavailableError:
+            if gone is None:
+                # The first call of a command has been answered before, so topod was there.
+                gone = time.monotonic()
+                note("topod does not answer; waiting for it to come back")
+            elif time.monotonic() - gone > AWAY_SECONDS:
+                raise
+            time.sleep(0.5)
 
 
 def expect(reply: AnyReply, kind: type[R]) -> R:

@@ -2,21 +2,22 @@
 
 from topoctl import exit_codes
 from topoctl.render.jobs import ENDED
-from topoctl.session import ask, one_job
+from topoctl.session import ask_patiently, one_job
 from topod.model.job import OnPreempt
 from topod.protocol.client import Client
 from topod.protocol.replies import Jobs
 from topod.protocol.requests import WaitJob
 from topod.protocol.views import JobView
 
-POLL_SECONDS = 20.0
+POLL_SECONDS = 4.0
+"""How long one question waits: short, since a restart of topod loses the question."""
 
 
 def wait_until_ended(client: Client, job: int) -> JobView:
     """Return the job once it has ended, however long that takes."""
     while True:
         request = WaitJob(job=job, timeout=POLL_SECONDS)
-        view = one_job(ask(client, request, Jobs, timeout=POLL_SECONDS + 10))
+        view = one_job(ask_patiently(client, request, Jobs, timeout=POLL_SECONDS + 4))
         if view.state in ENDED:
             return view
 

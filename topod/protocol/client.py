@@ -1,6 +1,7 @@
 """A blocking client: one request, one reply, one deadline."""
 
 import os
+import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,6 +125,19 @@ class Client:
             raise DaemonUnavailableError(f"no topod listens at {self.path}", hint=_HINT)
         if not os.access(self.path, os.R_OK | os.W_OK):
             raise DaemonUnavailableError(f"no permission to reach topod at {self.path}", hint=_HINT)
+        # ZeroMQ would wait for somebody to come; a file that a killed topod left behind is told at once.
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(str(self.path))
+            except BlockingIOError:
+                pass  # it listens and is busy
+            except ConnectionRefusedError:
+                text = f"no topod listens at {self.path} any more"
+                raise DaemonUnavailableError(text, hint=_HINT) from None
+            except OSError as error:
+                text = f"topod cannot be reached at {self.path}: {error.strerror or error}"
+                raise DaemonUnavailableError(text, hint=_HINT) from None
 
 
 _HINT = "start one with `topod`, or name its socket with --socket or TOPOD_SOCKET"

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from topoctl.render.jobs import ENDED
-from topoctl.session import JobArgument, ask, connect, job_ids, note, one_job
+from topoctl.session import JobArgument, ask, ask_patiently, connect, job_ids, note, one_job
 from topod.protocol.client import Client
 from topod.protocol.replies import Jobs, LogChunk
 from topod.protocol.requests import GetJob, ReadLog, WaitJob
@@ -19,7 +19,7 @@ topoctl logs -n 20 12
 topoctl logs --attempt 1 12
 """
 CHUNK = 256 * 1024
-FOLLOW_SECONDS = 10.0
+FOLLOW_SECONDS = 4.0
 
 
 def logs(
@@ -54,7 +54,7 @@ def logs(
         while True:
             starts = view.starts
             which = _print(client, ident, attempt, tail, follow=follow)
-            view = one_job(ask(client, GetJob(job=ident), Jobs))
+            view = one_job((ask_patiently if follow else ask)(client, GetJob(job=ident), Jobs, 10.0))
             if not follow or attempt is not None:
                 return
             if view.starts == starts:
@@ -75,7 +75,8 @@ def _print(client: Client, job: int, attempt: int | None, tail: int | None, *, f
             request = ReadLog(
                 job=job, attempt=attempt, offset=offset, limit=CHUNK, wait=FOLLOW_SECONDS if follow else 0.0
             )
-            chunk = ask(client, request, LogChunk, timeout=FOLLOW_SECONDS + 10)
+            get = ask_patiently if follow else ask
+            chunk = get(client, request, LogChunk, FOLLOW_SECONDS + 4)
         sys.stdout.buffer.write(chunk.data)
         sys.stdout.buffer.flush()
         offset, attempt = chunk.next_offset, chunk.attempt
@@ -100,7 +101,7 @@ def _last_lines(client: Client, job: int, attempt: int | None, lines: int) -> Lo
 def _next_start(client: Client, job: int, starts: int) -> JobView:
     """Return the job once it has started again or ended."""
     while True:
-        request = WaitJob(job=job, states=["running"], timeout=20.0)
-        view = one_job(ask(client, request, Jobs, timeout=30.0))
+        request = WaitJob(job=job, states=["running"], timeout=4.0)
+        view = one_job(ask_patiently(client, request, Jobs, timeout=8.0))
         if view.starts > starts or view.state in ENDED:
             return view

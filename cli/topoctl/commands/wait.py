@@ -2,8 +2,10 @@
 
 import typer
 
-from topoctl.session import JobsArgument, TextOrJson, TextOrJsonOption, connect, job_ids, show, show_json
+from topoctl.session import JobsArgument, TextOrJson, TextOrJsonOption, ask, connect, job_ids, show, show_json
 from topoctl.waiting import ending, exit_status, wait_until_ended
+from topod.protocol.replies import Jobs
+from topod.protocol.requests import GetJob
 
 EXAMPLES = """
 topoctl wait 12 && echo trained
@@ -20,7 +22,10 @@ def wait(ctx: typer.Context, ids: JobsArgument, *, output: TextOrJsonOption = Te
     """
     ended = []
     with connect(ctx) as client:
-        for job in job_ids(client, ids):
+        jobs = job_ids(client, ids)
+        for job in jobs:
+            ask(client, GetJob(job=job), Jobs)  # a job that does not exist is told before waiting for others
+        for job in jobs:
             ended.append(wait_until_ended(client, job))
             if output is TextOrJson.TABLE:
                 show(ending(ended[-1]) + "\n")
