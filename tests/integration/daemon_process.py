@@ -45,6 +45,7 @@ class Topod:
         self.host = host
         self.runtime = runtime
         self.process: subprocess.Popen[bytes] | None = None
+        self._plain = True
 
     def __enter__(self) -> Self:
         return self
@@ -66,7 +67,8 @@ class Topod:
         return [sys.executable, "-m", "topod.daemon", *words]
 
     def start(self, *more: str, wait: bool = True) -> Self:
-        """Start topod and return when it answers."""
+        """Start topod and return when it answers; `more` are further options."""
+        self._plain = not more
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TOPOD_")}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -125,6 +127,8 @@ class Topod:
 
     def close(self) -> None:
         """Cancel what has not ended and stop topod."""
+        if self.process is not None and not self._plain:
+            self.kill()  # it may be one that is going to crash
         if self.process is None or self.process.poll() is not None:
             if not (self.state_dir / "state.db").exists():
                 return
