@@ -17,6 +17,7 @@ from topod.preemption.victims import Candidate
 
 _STEP_BITS = 5  # 6 levels of GPU affinity (3 bits), then 3 of CPU affinity (2 bits)
 _PROMISING = 8  # sets whose exact cost is worth knowing first
+_KINDS = 96  # up to so many kinds of sets each kind's exact cost is worth knowing
 _FITS = 57  # bits of a cost in an int64, so that NEVER and sums of it over 16 regions fit too
 
 
@@ -80,7 +81,7 @@ class Best:
 class Cover:
     """The search over rows that lack CPUs of the same regions at one CPU affinity level."""
 
-    __slots__ = ("_best", "_bounds", "_branch", "_cpu_steps", "_gives", "_own", "_packing", "_rows",
+    __slots__ = ("_best", "_bounds", "_branch", "_cpu_steps", "_gives", "_least", "_own", "_packing", "_rows",
                  "_separate", "_sets", "_settle", "_single", "_tables", "_ties_after")  # fmt: skip
 
     def __init__(
@@ -137,33 +138,76 @@ class Cover:
             self._add(layer, i)
             self._bounds.append(layer)
         self._bounds.reverse()
+        live = np.arange(len(rows))
+        self._least = self._own[rows] + price
         if self._separate and self._branch:
-            self._aim(price, missing)
-        self._visit(0, 0, price, np.arange(len(rows)), missing)
+            live = self._aim(price, missing)
+        if len(live):
+            self._visit(0, 0, price, live, missing[:, live])
 
-    def _aim(self, price: int, missing: IntTable) -> None:
-        """Lower the best cost to what the most promising sets are sure to reach, so that less is visited.
+    def _aim(self, price: int, missing: IntTable) -> IntTable:
+        """Lower the best cost to what promising sets are sure to reach; return the sets that may still win.
 
-        Where each victim gives to one region only, dynamic programming over all that a set does not touch
-        is exact for that set. The visit then finds the plan itself.
+        Where each victim gives to one region only, dynamic programming over all that a set does not touch is
+        exact for that set. Sets that lack the same and touch equally many of each kind of victim have that
+        in common, so on a host of jobs that are much alike it tells the cost of every set. The visit then
+        finds the plan itself.
         """
+        paid = self._own[self._rows] + price
+        floor = paid + self._floor(0, missing)
+        most = paid + sum(table[wanted] for table, wanted in zip(self._tables, missing, strict=True))
+        live = (floor <= min(self._best.cost, int(most.min()), self._packing.never - 1)).nonzero()[0]
+        if len(live) <= _PROMISING:
+            first, group = np.arange(len(live)), np.arange(len(live))
+        else:
+            kinds = self._kinds(live, missing)
+            _, first, group = np.unique(kinds, return_index=True, return_inverse=True)
+        if len(first) > _KINDS:
+            for place in live[np.argpartition(floor[live], _PROMISING)[:_PROMISING]].tolist():
+                self._reached(int(paid[place]) + self._filled(place, missing))
+            return live
+        exact = paid[live] + np.array([self._filled(place, missing) for place in live[first].tolist()])[group]
+        if len(exact):
+            self._reached(int(exact.min()))
+        self._least[live] = exact
+        winners: IntTable = live[exact <= min(self._best.cost, self._packing.never - 1)]
+        return winners
+
+    def _reached(self, cost: int) -> None:
+        if cost < self._best.cost:
+            self._best.cost, self._best.rank, self._best.ways = cost, (), []
+
+    def _kinds(self, live: IntTable, missing: IntTable) -> IntTable:
+        """Return a number for each set that is equal where they lack the same and touch the same kinds."""
         candidates = self._sets.state.candidates
-        floor = self._own[self._rows] + price + self._floor(0, missing)
-        order = (
-            np.argpartition(floor, _PROMISING)[:_PROMISING] if len(floor) > _PROMISING else floor.argsort()
-        )
-        for place in order.tolist():
-            if floor[place] > self._best.cost:
-                continue
-            mask = int(self._sets.masks[self._rows[place]])
-            tables = [table.copy() for table in self._tables]
-            for i in self._branch:
-                if not candidates[i].gpus & mask:
-                    self._add(tables, i)
-            filled = sum(int(table[wanted]) for table, wanted in zip(tables, missing[:, place], strict=True))
-            cost = int(self._own[self._rows[place]]) + price + filled
-            if cost < self._best.cost:
-                self._best.cost, self._best.rank, self._best.ways = cost, (), []
+        masks = self._sets.masks[self._rows[live]]
+        columns = list(missing[:, live])
+        alike: dict[tuple[object, ...], IntTable] = {}
+        for i in self._branch:
+            kind = (self._gives[i], self._price(i))
+            touched = (masks & candidates[i].gpus != 0).astype(np.int64)
+            alike[kind] = alike[kind] + touched if kind in alike else touched
+        code = np.zeros(len(live), dtype=np.int64)
+        size = 1
+        for column in (*columns, *alike.values()):
+            radix = int(column.max()) + 1
+            size *= radix
+            if size >= 1 << 62:
+                return np.arange(len(live))  # too many to number: all are taken as different
+            code = code * radix + column
+        return code
+
+    def _filled(self, place: int, missing: IntTable) -> int:
+        """Return the least cost of what the set at `place` lacks, all that it does not touch being open."""
+        mask = int(self._sets.masks[self._rows[place]])
+        tables = [
+            table[: int(wanted) + 1].copy()
+            for table, wanted in zip(self._tables, missing[:, place], strict=True)
+        ]
+        for i in self._branch:
+            if not self._sets.state.candidates[i].gpus & mask:
+                self._add(tables, i)
+        return sum(int(table[-1]) for table in tables)
 
     def _price(self, position: int) -> int:
         return self._packing.price(self._sets.state.candidates[position])
@@ -185,7 +229,7 @@ class Cover:
         masks = self._sets.masks[self._rows[live]]
         for place in range(at, len(self._branch)):
             # Those before `place` are passed over now, so the bound rises from place to place.
-            floor = paid + self._floor(place, missing)
+            floor = np.maximum(paid + self._floor(place, missing), self._least[live])
             keep: BoolTable = floor <= min(self._best.cost, self._packing.never - 1)
             if not self._ties_after[place]:  # a further GPU holder strands GPUs: it must be strictly better
                 keep &= floor < total
@@ -297,7 +341,11 @@ class Settle:
             # Free GPUs that the set does not take stay free, and so do those that are stranded.
             tables, free = sets.tables, sets.state.free_gpus
             stay = free.bit_count() - tables.sizes[sets.masks & free] + stranded
-            self._hope[stranded] = -tables.left_best[np.minimum(stay, tables.count)]
+            rest = tables.all_gpus & ~sets.state.blocked_gpus & ~sets.masks
+            # Where as many stay as there are, it is known which; else the best of that number is the bound.
+            known = (stay >= tables.sizes[rest]) & (sets.state.blocked_gpus == 0)  # blocked ones never stay
+            best = tables.left_best[np.minimum(stay, tables.count)]
+            self._hope[stranded] = -np.where(known, tables.left[rest], best)
         keys = [self._links[rows], self._hope[stranded][rows]]
         first, second = keys if self._links_first else reversed(keys)
         later = (second > rank[1]) | ((second == rank[1]) & (sets.rows[rows] > rank[2]))
