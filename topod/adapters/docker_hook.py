@@ -69,8 +69,6 @@ def _read(stream: Any, deadline: float) -> tuple[bool, bytes]:
 
 
 def _close(stream: Any) -> None:
-    # The SDK hands out the bare socket and hangs the response on it; only closing that one closes both.
-    stream.close()
-    response = getattr(stream, "_response", None)
-    if response is not None:
-        response.close()
+    # The SDK hands out the bare socket and hangs the response on it; closing that one closes both.
+    response = getattr(stream, "_response", stream)
+    response.close()

@@ -49,7 +49,7 @@ class LogCopy:
         """Begin a pass over the engine's log; return from which epoch second it must be read."""
         self._skip = Counter(self._recent)
         self._floor = min(self._recent, default="")
-        return int(datetime.fromisoformat(self._floor).timestamp()) if self._floor else 0
+        return int(datetime.fromisoformat(self._floor).timestamp()) if self._floor else 1
 
     def add(self, frame: bytes) -> None:
         """Append one frame, `TIME TEXT`, unless an earlier pass did."""
@@ -128,7 +128,8 @@ class _Follower:
                     drained, failures = ended, 0
                 except RuntimeUnavailableError as error:
                     drained = False
-                    log.debug("log of %s: %s", self._container, error)
+                    level = logging.WARNING if failures == len(RETRY_SECONDS) else logging.DEBUG
+                    log.log(level, "the log of %s stands still: %s", self._container, error)
                     self._stop.wait(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
                     failures += 1
         finally:
@@ -146,13 +147,16 @@ class _Follower:
         with engine_errors("reading a log"):
             since = copy.begin()
             try:
-                self._stream = self._engine.quick.logs(
+                stream = self._engine.quick.logs(
                     self._container, stream=True, follow=follow, timestamps=True, since=since
                 )
             except docker.errors.NotFound:
                 return
+            self._stream = stream
             try:
-                for frame in self._stream:
+                if self._stop.is_set():  # stop() came before there was a stream to close
+                    return
+                for frame in stream:
                     if self._stop.is_set():
                         return
                     copy.add(frame)

@@ -357,6 +357,9 @@ def _observed(container: dict[str, Any]) -> Observed:
     elif state["Status"] in ENDED_STATES:
         status = ContainerStatus.EXITED
     ended = status is ContainerStatus.EXITED
+    started_at, ended_at = _epoch(state["StartedAt"]), _epoch(state["FinishedAt"])
+    if started_at is not None and ended_at is not None:
+        ended_at = max(started_at, ended_at)  # the engine can note a very short run the wrong way round
     return Observed(
         job=JobId(int(labels[JOB_LABEL])),
         attempt=int(labels[ATTEMPT_LABEL]),
@@ -364,6 +367,6 @@ def _observed(container: dict[str, Any]) -> Observed:
         status=status,
         exit_code=state["ExitCode"] if ended else None,
         out_of_memory=bool(state.get("OOMKilled")) and ended,
-        started_at=_epoch(state["StartedAt"]),
-        ended_at=_epoch(state["FinishedAt"]) if ended else None,
+        started_at=started_at,
+        ended_at=ended_at if ended else None,
     )

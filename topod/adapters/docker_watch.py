@@ -21,7 +21,10 @@ from topod.ports import Exit
 log = logging.getLogger(__name__)
 
 RESYNC_SECONDS = 5.0
+RETRY_SECONDS = 1.0
 LOOK_AGAIN_SECONDS = 0.1
+LOOKS = 20
+"""How often to look for a container whose end was announced: the event can come before the list tells it."""
 BACK_OFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 ENDED_STATES = ("exited", "dead")
 
@@ -43,7 +46,7 @@ class ExitWatcher:
         self._on_seen = on_seen
         self._stop = threading.Event()
         self._wake = threading.Event()
-        self._died: set[str] = set()
+        self._died: dict[str, int] = {}
         self._reported: set[str] = set()
         self._stream: docker.types.CancellableStream[dict[str, Any]] | None = None
         self._threads = [
@@ -66,13 +69,16 @@ class ExitWatcher:
         while not self._stop.is_set():
             try:
                 with engine_errors("waiting for events"):
-                    self._stream = self._engine.quick.events(
+                    stream = self._engine.quick.events(
                         filters={"type": "container", "event": "die", "label": self._label}, decode=True
                     )
+                    self._stream = stream
                     failures = 0
                     self._wake.set()  # what ended before this stream began
-                    for event in self._stream:
-                        self._died.add(str(event.get("id", "")))
+                    if self._stop.is_set():  # close() came before there was a stream to close
+                        return
+                    for event in stream:
+                        self._died[str(event.get("id", ""))] = LOOKS
                         self._wake.set()
             except RuntimeUnavailableError as error:
                 log.debug("event stream ended: %s", error)
@@ -93,32 +99,30 @@ class ExitWatcher:
         while not self._stop.is_set():
             # Cleared before looking: an event that comes while we look makes us look again.
             self._wake.clear()
-            died = set(self._died)
             pause = RESYNC_SECONDS
             try:
-                seen = self._look()
+                handled = self._look()
                 if silent:
                     log.info("the container engine answers again")
                 silent = False
-                self._died -= died & seen
-                # The event can come a moment before the list tells it; a container removed is not waited for.
-                if died - seen:
+                if not handled:
+                    pause = RETRY_SECONDS
+                if self._died:
                     pause = LOOK_AGAIN_SECONDS
-                    self._died -= died
             except RuntimeUnavailableError as error:
                 if not silent:
                     log.warning("%s", error)
                 silent = True
-                pause = 1.0
+                pause = RETRY_SECONDS
             self._wake.wait(pause)
 
-    def _look(self) -> set[str]:
-        """Report every ended container not yet reported; return the ids of those that ended."""
+    def _look(self) -> bool:
+        """Report every ended container not yet reported; return whether all reports were handled."""
         with engine_errors("listing containers"):
             rows = self._engine.quick.containers(all=True, filters={"label": self._label})
         names = {row["Names"][0].removeprefix("/") for row in rows if row["Names"]}
         self._reported &= names
-        ended = set()
+        handled = True
         for row in rows:
             if not row["Names"] or row["State"] == "created":
                 continue
@@ -127,17 +131,22 @@ class ExitWatcher:
             self._on_seen(name, job, attempt)
             if row["State"] not in ENDED_STATES:
                 continue
-            ended.add(row["Id"])
+            self._died.pop(row["Id"], None)
             if name not in self._reported:
-                self._report(name, job, attempt)
-        return ended
+                handled &= self._report(name, job, attempt)
+        for container, looks in list(self._died.items()):
+            if looks > 1:
+                self._died[container] = looks - 1
+            else:
+                self._died.pop(container)
+        return handled
 
-    def _report(self, name: str, job: JobId, attempt: int) -> None:
+    def _report(self, name: str, job: JobId, attempt: int) -> bool:
         with engine_errors("inspecting a container"):
             try:
                 state: Mapping[str, Any] = self._engine.quick.inspect_container(name)["State"]
             except docker.errors.NotFound:
-                return
+                return True
         try:
             self._on_exit(
                 Exit(
@@ -150,5 +159,6 @@ class ExitWatcher:
             )
         except Exception:
             log.exception("the exit of job %d could not be handled; it will be reported again", job)
-        else:
-            self._reported.add(name)
+            return False
+        self._reported.add(name)
+        return True

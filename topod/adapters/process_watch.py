@@ -13,6 +13,7 @@ from topod.ports import ContainerStatus, Exit
 log = logging.getLogger(__name__)
 
 RESYNC_SECONDS = 5.0
+RETRY_SECONDS = 1.0
 
 
 class ExitWatcher:
@@ -47,11 +48,13 @@ class ExitWatcher:
 
     def _run(self) -> None:
         while not self._stop.is_set():
+            handled = False
             try:
-                self._look()
+                handled = self._look()
             except OSError as error:
                 log.warning("the processes of jobs cannot be looked at: %s", error)
-            ready = {descriptor for descriptor, _ in self._poll.poll(RESYNC_SECONDS * 1000)}
+            pause = RESYNC_SECONDS if handled else RETRY_SECONDS
+            ready = {descriptor for descriptor, _ in self._poll.poll(pause * 1000)}
             if self._wake_read in ready:
                 os.read(self._wake_read, 4096)
             for pid in [pid for pid, descriptor in self._pidfds.items() if descriptor in ready]:
@@ -59,7 +62,9 @@ class ExitWatcher:
                 self._poll.unregister(descriptor)
                 os.close(descriptor)
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Report every ended attempt not yet reported; return whether all reports were handled."""
+        handled = True
         found = list(attempts(self._root))
         self._reported &= {attempt.handle for attempt in found}
         for attempt in found:
@@ -76,8 +81,10 @@ class ExitWatcher:
                 )
             except Exception:
                 log.exception("the exit of job %d could not be handled; it will be reported again", seen.job)
+                handled = False
             else:
                 self._reported.add(attempt.handle)
+        return handled
 
     def _keep_watching(self, attempt: Attempt) -> None:
         for name in ("claim", "started"):
