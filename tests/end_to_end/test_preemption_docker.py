@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -57,8 +58,11 @@ class Site:
         ]
         for job in jobs:
             assert self.topod.wait(job, "running").state == "running"
-            self.topod.until(lambda job=job: "attempt 1" in self.log(job))
+            self.topod.until(partial(self.has_begun, job))
         return jobs
+
+    def has_begun(self, job: int) -> bool:
+        return "attempt 1" in self.log(job)
 
     def log(self, job: int, *flags: str) -> str:
         return self.topoctl("logs", *flags, str(job), check=False)
