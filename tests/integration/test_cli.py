@@ -266,12 +266,15 @@ def test_the_doctor_finds_topod_and_a_place_for_its_state(cli: Cli) -> None:
 
 def test_waiting_and_following_outlive_a_restart_of_topod(cli: Cli, tmp_path: Path) -> None:
     go = tmp_path / "go"
+    done = cli.submit("--", "true")
     job = cli.submit(
         "--", "sh", "-c", f"echo ready; until [ -e {go} ]; do sleep 0.05; done; echo went; exit 3"
     )
-    with cli.start("wait", job) as waiting, cli.start("logs", "-f", job) as following:
+    with cli.start("wait", done, job) as waiting, cli.start("logs", "-f", job) as following:
         assert following.stdout is not None
         assert following.stdout.readline() == "ready\n"
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline() == f"job {done} (true) succeeded\n"
         cli.topod.kill()
         assert cli.error("ps", status=69) == f"error: no topod listens at {cli.topod.socket} any more"
         cli.topod.start()

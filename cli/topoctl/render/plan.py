@@ -55,10 +55,10 @@ def _verdict(planned: Planned, request: ResourceRequest) -> str:
     if not planned.feasible:
         return "would wait"
     victims = len(planned.plan.get("victims") or [])
-    what = f"{request.gpus} GPU{'' if request.gpus == 1 else 's'}" if request.gpus else "no GPUs"
+    where = f" on {request.gpus} GPU{'' if request.gpus == 1 else 's'}" if request.gpus else ""
     if not victims:
-        return f"would start now on {what}, stopping nobody"
-    return f"would start on {what} after stopping {victims} job{'' if victims == 1 else 's'}"
+        return f"would start now{where}, stopping nobody"
+    return f"would start{where} after stopping {victims} job{'' if victims == 1 else 's'}"
 
 
 def _gpus(plan: Mapping[str, Any]) -> str:
@@ -95,7 +95,7 @@ def _entries(value: object) -> list[Mapping[str, Any]]:
 
 def _telling(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Leave out cost keys that came to nothing, and the indices: they stand above as `gpus`."""
-    nothing = ("0 ", "none", "as asked for", "no pair", "groups that stay whole: NVLink 0, PCIe 0, NUMA 0")
+    nothing = ("0 ", "none", "as asked", "no pair", "groups that stay whole: NVLink 0, PCIe 0, NUMA 0")
     return [
         line
         for line in lines
