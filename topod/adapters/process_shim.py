@@ -11,6 +11,7 @@ finds and leaves in the directory:
 On stdout it says `started EPOCH_SECONDS` or `claimed`, then closes it.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -242,7 +243,9 @@ def _sync_directory(directory: Path) -> None:
 
 
 def _say(text: str) -> None:
-    os.write(1, f"{text}\n".encode())
+    # Nobody listens when topod was killed meanwhile; the job goes on all the same.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, f"{text}\n".encode())
     nothing = os.open("/dev/null", os.O_RDWR)
     for target in (0, 1, 2):
         os.dup2(nothing, target)

@@ -179,15 +179,18 @@ class Executor:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._devices_free_seconds
         while True:
+            busy, unknown = dict[str, str](), ""
             try:
                 busy = await self._in_thread(self._probe.busy, effect.gpus)
             except (ProbeError, AdapterDefectError) as error:
-                busy = dict.fromkeys(effect.gpus, f"cannot be checked: {error.message}")
-            if not busy:
+                unknown = error.message
+            if not busy and not unknown:
                 return ev.DevicesFree(job=effect.job, attempt=effect.attempt)
             late = loop.time() >= deadline
             if late or not self._is_at(effect.job, effect.attempt, Stage.CHECKING):
-                return ev.DevicesBusy(job=effect.job, attempt=effect.attempt, busy=tuple(busy.items()))
+                return ev.DevicesBusy(
+                    job=effect.job, attempt=effect.attempt, busy=tuple(busy.items()), unknown=unknown
+                )
             await asyncio.sleep(CHECK_EVERY_SECONDS)
 
     async def _hook(self, effect: fx.RunHook) -> ev.Event:

@@ -108,11 +108,15 @@ class DevicesFree:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevicesBusy:
-    """Some GPUs of a starting job did not become free in time: (UUID, why) each."""
+    """Some GPUs of a starting job did not become free in time: (UUID, why) each.
+
+    With `unknown` nobody could look: then no GPU is at fault and none is named.
+    """
 
     job: JobId
     attempt: int
     busy: tuple[tuple[str, str], ...]
+    unknown: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

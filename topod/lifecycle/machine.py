@@ -28,6 +28,7 @@ from topod.lifecycle.states import (
     StopPhase,
 )
 from topod.lifecycle.stopping import (
+    BACK_OFF_SECONDS,
     advance_stop,
     back_off,
     begin_stop,
@@ -255,6 +256,14 @@ def _devices_free(draft: Draft, event: ev.DevicesFree) -> None:
 def _devices_busy(draft: Draft, event: ev.DevicesBusy) -> None:
     job = _attempt(draft, event.job, event.attempt, JobState.STARTING, Stage.CHECKING)
     if job is None:
+        return
+    if event.unknown:
+        unplace(
+            draft,
+            job,
+            f"its GPUs cannot be checked: {event.unknown}",
+            not_before=draft.now + BACK_OFF_SECONDS,
+        )
         return
     names = []
     for uuid, why in event.busy:

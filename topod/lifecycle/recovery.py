@@ -51,7 +51,7 @@ def sweep(draft: Draft, event: ev.Swept) -> Iterator[ev.Event]:
     """Remove containers that nobody answers for and yield exits that nobody reported.
 
     Only what cannot be undone by an answer still on its way counts: a container of an attempt that is over,
-    and a running job whose container has ended, or is gone although it was started before the look.
+    and a running or stopping job whose container has ended, or is gone although it was started before.
     """
     seen: dict[tuple[JobId, int], Observed] = {(c.job, c.attempt): c for c in event.containers}
     for container in event.containers:
@@ -62,7 +62,7 @@ def sweep(draft: Draft, event: ev.Swept) -> Iterator[ev.Event]:
             draft.note("container.stray", job, f"removing {container.handle}: no job answers for it")
             draft.do(RemoveStray(handle=container.handle))
     for job in draft.all():
-        if job.state is not JobState.RUNNING or job.started_at is None:
+        if job.state not in (JobState.RUNNING, JobState.STOPPING) or job.started_at is None:
             continue
         found = seen.get((job.id, job.attempt))
         if found is not None and found.status is ContainerStatus.EXITED:
@@ -131,6 +131,10 @@ def _recover_stopping(draft: Draft, job: Job, container: Observed | None) -> Ite
         )
         return
     signal = Signal.KILL if job.stop.phase in (StopPhase.KILL, StopPhase.STUCK) else Signal.TERM
+    if signal is Signal.TERM and job.stop.deadline is not None:
+        # Nobody knows whether the first SIGTERM arrived, so the grace time runs again.
+        deadline = max(job.stop.deadline, draft.now + job.spec.grace_seconds)
+        draft.put(replace(job, stop=replace(job.stop, deadline=deadline)))
     draft.do(Deliver(job=job.id, attempt=job.attempt, handle=container.handle, signal=signal))
 
 

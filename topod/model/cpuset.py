@@ -14,7 +14,7 @@ class CpuSet:
     """
 
     __slots__ = ("mask",)
-    mask: Final[int]
+    mask: int
 
     def __init__(self, mask: int = 0) -> None:
         object.__setattr__(self, "mask", mask)

@@ -233,3 +233,45 @@ def test_gpus_that_stay_busy_are_quarantined_and_the_job_goes_elsewhere(world: W
     assert world.job(job).state is JobState.RUNNING
     assert check.gpus[0] not in world.job(job).allocation.gpus  # type: ignore[union-attr]
     assert world.state.marks[check.gpus[0]][0].reason == "pid 4711 (python) holds 22.1 GiB"
+
+
+def test_a_driver_that_does_not_answer_puts_no_gpu_in_quarantine(world: World) -> None:
+    job = world.submit(high(gpus=2))
+    check = drain_until(world, fx.CheckDevices)
+    assert isinstance(check, fx.CheckDevices)
+    world.lanes[job].popleft()
+    world.apply(ev.DevicesBusy(job=job, attempt=check.attempt, busy=(), unknown="NVML hangs"))
+    world.run()
+    assert world.job(job).state is JobState.PENDING
+    assert world.job(job).reason == "its GPUs cannot be checked: NVML hangs"
+    assert world.state.marks == {}
+    world.advance(6)
+    assert world.job(job).state is JobState.RUNNING
+
+
+def test_a_victim_whose_exit_nobody_reported_is_found_by_the_sweep(world: World) -> None:
+    fill(world, (8,))
+    serve = world.submit(high())
+    drain_until(world, fx.Deliver)
+    while not world.exits:
+        assert world.act()
+    world.exits.clear()
+    world.sweep()
+    world.run()
+    assert world.job(serve).state is JobState.RUNNING
+
+
+def test_grace_runs_again_when_nobody_knows_whether_sigterm_arrived(world: World) -> None:
+    [job] = fill(world, (8,))
+    container = world.containers[str(world.job(job).handle)]
+    container.ignores_term = True
+    world.submit(high())
+    drain_until(world, fx.Deliver)
+    world.now += 1000
+    world.lanes.clear()
+    world.apply(ev.Recovered(containers=world.look()))
+    world.run()
+    world.advance(29)
+    assert container.told == [Signal.TERM]
+    world.advance(2)
+    assert container.told == [Signal.TERM, Signal.KILL]
