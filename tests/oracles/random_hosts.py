@@ -180,3 +180,29 @@ def random_request(rng: random.Random, topology: Topology) -> ResourceRequest:
         cpu_affinity=rng.choice(list(CpuAffinity)),
         priority=rng.choice([300, 500, 1000, 1000, 1000]),
     )
+
+
+def alike_occupancy(rng: random.Random, topology: Topology, jobs: int = 9) -> Occupancy:
+    """Return a state of jobs that are much alike, so that plans tie: equal priority, no work, CPUs nearby."""
+    order = list(range(len(topology.gpus)))
+    if rng.random() < 0.5:
+        rng.shuffle(order)
+    free = {node.id: list(node.cpus) for node in topology.numa_nodes} or {0: list(topology.cpus)}
+    size, each, small = rng.choice([1, 1, 2]), rng.choice([1, 2, 3]), rng.choice([1, 2])
+    holders = []
+    gpu_jobs = rng.randint(3, jobs - 1)
+    while order and len(holders) < gpu_jobs:
+        gpus = [order.pop() for _ in range(min(size, len(order)))]
+        cpus = []
+        for i in gpus:
+            pool = free.get(topology.gpus[i].numa_node or 0, [])
+            cpus += [pool.pop() for _ in range(min(each, len(pool)))]
+        mask = sum(1 << i for i in gpus)
+        holders.append(Holder(job=f"g{len(holders)}", priority=100, gpus=mask, cpus=CpuSet.of(cpus)))
+    while len(holders) < jobs and any(free.values()):
+        pool = rng.choice([pool for pool in free.values() if pool])
+        cpus = [pool.pop() for _ in range(min(small, len(pool)))]
+        holders.append(Holder(job=f"c{len(holders)}", priority=100, cpus=CpuSet.of(cpus)))
+    rng.shuffle(holders)
+    blocks = (Block(reason="unhealthy: Xid 79", gpus=1 << rng.randrange(len(topology.gpus))),)
+    return Occupancy(holders=tuple(holders), blocks=blocks if rng.random() < 0.3 else ())

@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.oracles import brute_force
-from tests.oracles.random_hosts import random_host, random_occupancy, random_request
+from tests.oracles.random_hosts import alike_occupancy, random_host, random_occupancy, random_request
 from topod.flextopo.tables import TopologyTables
 from topod.model.occupancy import Occupancy
 from topod.model.plan import Plan, Refusal
-from topod.model.request import CPU_LADDER, LADDER, ResourceRequest
+from topod.model.request import CPU_LADDER, LADDER, Affinity, CpuAffinity, Policy, ResourceRequest
 from topod.preemption.explain import cost_key, explain
 from topod.preemption.search import plan
 
@@ -97,6 +97,26 @@ def test_thousands_of_random_hosts_and_states_agree_with_brute_force(part: int) 
         "an extra victim with GPUs",
     }, kinds
     assert min(kinds.values()) >= 3, kinds
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_plans_that_tie_in_all_but_the_last_keys_agree_with_brute_force(part: int) -> None:
+    kinds: Counter[str] = Counter()
+    for seed in range(part * 50, part * 50 + 50):
+        rng = random.Random(seed)
+        topology = random_host(rng)
+        tables, oracle = TopologyTables(topology), brute_force.Host(topology)
+        for _ in range(2):
+            request = ResourceRequest(
+                gpus=rng.randint(0, min(len(topology.gpus), 5)),
+                affinity=rng.choice(list(Affinity)),
+                policy=rng.choice(list(Policy)),
+                cpus=rng.randint(0, max(len(topology.cpus), 1)),
+                cpu_affinity=rng.choice(list(CpuAffinity)),
+                priority=1000,
+            )
+            kinds[check(tables, oracle, alike_occupancy(rng, topology), request)] += 1
+    assert min(kinds["an extra victim"], kinds["an extra victim with GPUs"]) >= 8, kinds
 
 
 def test_the_alternative_of_an_explanation_is_never_cheaper_and_is_a_real_plan() -> None:
