@@ -223,6 +223,7 @@ def test_containers_outlive_a_killed_engine_and_their_exits_are_reported(
     runtime.run_hook(long, ("touch", "/tmp/go"), SECONDS)
     got = exits.get(timeout=SECONDS)
     assert (got.handle, got.exit_code) == (long, 2)
+    kept = ""
     for job, name in ((1, short), (2, long)):
         kept = logs_of(engine, name)
         runtime.remove(name)
