@@ -189,7 +189,7 @@ def alike_occupancy(rng: random.Random, topology: Topology, jobs: int = 9) -> Oc
         rng.shuffle(order)
     free = {node.id: list(node.cpus) for node in topology.numa_nodes} or {0: list(topology.cpus)}
     size, each, small = rng.choice([1, 1, 2]), rng.choice([1, 2, 3]), rng.choice([1, 2])
-    holders = []
+    holders: list[Holder] = []
     gpu_jobs = rng.randint(3, jobs - 1)
     while order and len(holders) < gpu_jobs:
         gpus = [order.pop() for _ in range(min(size, len(order)))]
