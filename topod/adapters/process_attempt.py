@@ -15,6 +15,8 @@ from topod.ports import ContainerStatus, Observed
 
 CLAIM_SECONDS = 2.0
 """How long a shim that lives may take from its claim to the start of the job."""
+MARK = "TOPOD_ATTEMPT_DIRECTORY"
+"""The variable that marks every process of an attempt: the absolute path of its directory."""
 _POLL_SECONDS = 0.005
 _HANDLE = re.compile(r"(\d+)\.(\d+)")
 
@@ -89,23 +91,25 @@ class Attempt:
     def pids(self) -> tuple[int, ...]:
         """Return the PIDs of all processes of the job.
 
-        They descend from the shim; where that was killed, they are found by the job's session and by the
-        variables that every process of a job inherits.
+        They descend from the shim. Where that is gone they are found by the variable that every process of
+        the job inherits, and by the job's session while its leader lives: later the number of the session
+        could be another's.
         """
         shim = self.living("claim")
         if shim is not None:
             return tuple(sorted(descendants(shim)))
-        spec, started = self.read("spec"), self.read("started")
-        if spec is None or started is None or started["boot"] != boot_id():
+        started = self.read("started")
+        if started is None or started["boot"] != boot_id():
             return ()
-        marks = {f"{name}={spec['environment'][name]}".encode() for name in spec["marks"]}
+        session = self.living("started")
+        mark = f"{MARK}={self.directory}".encode()
         return tuple(
             sorted(
                 process.pid
                 for process in all_processes()
                 if process.alive
                 and process.start >= started["start"]
-                and (process.session == started["pid"] or marks <= _environment(process.pid))
+                and (process.session == session or mark in _environment(process.pid))
             )
         )
 

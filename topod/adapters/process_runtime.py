@@ -23,7 +23,7 @@ from typing import Any
 
 from topod.adapters import process_shim
 from topod.adapters.job_environment import job_environment
-from topod.adapters.process_attempt import Attempt, attempts
+from topod.adapters.process_attempt import MARK, Attempt, attempts
 from topod.adapters.process_shim import write_durably
 from topod.adapters.process_watch import ExitWatcher
 from topod.errors import JobRejectedError, RuntimeUnavailableError
@@ -39,7 +39,6 @@ OUTPUT_BYTES = 4096
 """How much of the end of a hook's output is kept."""
 INHERITED = ("HOME", "LANG", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER")
 """Variables of topod that a job sees; the others (service manager, secrets) are topod's own."""
-MARKS = ("TOPOD_STATE", "TOPOD_JOB_ID", "TOPOD_ATTEMPT")
 
 
 class ProcessRuntime:
@@ -271,7 +270,7 @@ class ProcessRuntime:
             raise JobRejectedError(f"CPUs {missing} are not on this machine, which has {self._machine_cpus}")
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         environment = inherited | job_environment(job, attempt, spec, allocation)
-        environment["TOPOD_STATE"] = self._state_id
+        environment |= {"TOPOD_STATE": self._state_id, MARK: str(self._attempt(f"{job}.{attempt}").directory)}
         if not self._emulated:
             # Nothing but this hides the other GPUs. Indices, since some programs fail on UUIDs here.
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, allocation.gpu_indices))
@@ -279,7 +278,6 @@ class ProcessRuntime:
         document = {
             "command": list(spec.command),
             "environment": environment,
-            "marks": list(MARKS),
             "workdir": spec.workdir or "/",
             "cpus": list(allocation.cpus & self._machine_cpus),
             "ulimits": dict(spec.ulimits),
