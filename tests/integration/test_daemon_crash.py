@@ -1,9 +1,8 @@
 """topod dies and comes back: no job is lost, none runs twice."""
 
-import os
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -76,93 +75,93 @@ def test_queued_jobs_and_their_order_survive(topod: Topod) -> None:
     assert [ended[ident].priority for ident in began] == [500, 400, 300]
 
 
-POINTS = int(os.environ.get("TOPOD_CRASH_POINTS", "8"))
-"""Passages tried; set the variable to some hundreds for the long run."""
-LAST_PASSAGE = 80
-"""The preemption below passes about so many checkpoints."""
+STORIES = 34
+CRASHES = 6
+"""In each story: together more than 200 kills at random points of a preemption."""
+LONGEST_GAP = 45
+"""One round of the story below passes about 60 checkpoints."""
 
 
-@pytest.mark.parametrize("seed", range(POINTS))
-def test_a_preemption_survives_sigkill_at_any_point(tmp_path: Path, seed: int) -> None:
-    passage = random.Random(seed).randint(4, LAST_PASSAGE)
+@pytest.mark.parametrize("seed", range(STORIES))
+def test_preemptions_survive_sigkill_at_any_points(tmp_path: Path, seed: int) -> None:
     with Topod(tmp_path / "d") as topod:
-        preemption_with_a_crash(topod, tmp_path / "runs", passage)
+        Story(topod, tmp_path / "runs", random.Random(seed)).play()
 
 
-def preemption_with_a_crash(topod: Topod, runs: Path, passage: int) -> bool:
-    """Play one preemption with a SIGKILL at that passage; say whether it came to the kill.
+class Story:
+    """Preemptions on a full host, with a topod that dies again and again.
 
-    Two low jobs fill the host, a high one takes half of it and ends, the low ones go on. Every start of a
-    command leaves a line `name` in `runs`, every proper end `name.end`.
+    Two low jobs fill the host; a high one takes half of it and ends, the low ones go on; and once more,
+    until topod has died `CRASHES` times. Every start of a command leaves its name in `runs`.
     """
-    runs.touch()
-    topod.start("--crash-at", str(passage), wait=False)
-    low = (
-        _persistently(topod, "low-a", _script("a", runs), 100),
-        _persistently(topod, "low-b", _script("b", runs), 100),
-    )
-    for ident in low:
-        _until_state(topod, ident, "running")
-    high = _persistently(topod, "high", f"echo h >> {runs}; echo h.end >> {runs}", 1000)
-    _until_state(topod, high, "succeeded")
-    for ident in low:
-        _until_state(topod, ident, "running")
-    crashed = "crashed on request" in topod.log.read_text()
-    views = {ident: topod.job(ident) for ident in (*low, high)}
-    # A command writes its line a moment after it was started.
-    topod.until(
-        lambda: all(_lines(runs)[name] >= views[ident].starts for name, ident in zip("ab", low, strict=True))
-    )
-    lines = _lines(runs)
-    # The high job's command ran exactly once, and each low one once for each start that topod counted.
-    assert (lines["h"], lines["h.end"]) == (1, 1)
-    assert (lines["a"], lines["b"]) == (views[low[0]].starts, views[low[1]].starts)
-    assert sum(views[ident].preemptions for ident in low) >= 1
-    assert [view.id for view in views.values()] == [1, 2, 3]
-    return crashed
 
+    def __init__(self, topod: Topod, runs: Path, chance: random.Random) -> None:
+        self.topod = topod
+        self.runs = runs
+        self.chance = chance
+        self.crashes = -1
+        runs.touch()
 
-def _lines(runs: Path) -> Counter[str]:
-    return Counter(runs.read_text().split())
+    def play(self) -> None:
+        low = {name: self.submit(name, f"echo {name} >> {self.runs}; exec sleep 600", 100) for name in "ab"}
+        high: dict[str, int] = {}
+        while self.crashes < CRASHES:
+            self.await_state(low.values(), "running")
+            name = f"h{len(high)}"
+            high[name] = self.submit(name, f"echo {name} >> {self.runs}", 1000)
+            self.await_state([high[name]], "succeeded")
+        self.await_state(low.values(), "running")
+        # Without a crash to come, for the last look.
+        self.topod.kill()
+        self.topod.start()
+        self.check(low, high)
 
+    def check(self, low: dict[str, int], high: dict[str, int]) -> None:
+        views = {name: self.topod.job(ident) for name, ident in (low | high).items()}
+        # A command writes its line a moment after it was started.
+        self.topod.until(lambda: all(self.lines()[name] >= view.starts for name, view in views.items()))
+        # Every command ran once for each start that topod counted, and the high ones exactly once.
+        assert self.lines() == {name: view.starts for name, view in views.items()}
+        assert {views[name].starts for name in high} == {1}
+        assert sum(views[name].preemptions for name in low) >= len(high)
+        assert sorted(view.id for view in views.values()) == list(range(1, len(views) + 1))
 
-def _until_state(topod: Topod, ident: int, state: str) -> None:
-    topod.until(lambda: _state(topod, ident) == state, 60)
+    def lines(self) -> Counter[str]:
+        return Counter(self.runs.read_text().split())
 
+    def await_state(self, idents: Iterable[int], state: str) -> None:
+        for ident in idents:
+            self.topod.until(lambda ident=ident: self.state(ident) == state, 60)  # type: ignore[misc]  # bound now
 
-def _script(name: str, runs: Path) -> str:
-    return f"echo {name} >> {runs}; exec sleep 600"
+    def submit(self, name: str, script: str, priority: int) -> int:
+        """Submit with a token until it is acknowledged, starting topod again when it died."""
+        spec = JobSpec(
+            name=name,
+            command=("sh", "-c", script),
+            request=ResourceRequest(gpus=4, priority=priority),
+            grace_seconds=5.0,
+        )
+        while True:
+            try:
+                reply = self.alive().ask(Submit(spec=spec, token=name), timeout=1.0)
+            except DaemonUnavailableError:
+                continue
+            return reply.jobs[0].id  # type: ignore[union-attr]  # a Submit is answered by Jobs or an exception
 
-
-def _persistently(topod: Topod, name: str, script: str, priority: int) -> int:
-    """Submit with a token until it is acknowledged, starting topod again when it died."""
-    spec = JobSpec(
-        name=name,
-        command=("sh", "-c", script),
-        request=ResourceRequest(gpus=4, priority=priority),
-        grace_seconds=5.0,
-    )
-    while True:
-        _revived(topod)
+    def state(self, ident: int) -> str:
         try:
-            reply = topod.ask(Submit(spec=spec, token=name), timeout=1.0)
+            return self.alive().job(ident, timeout=1.0).state
         except DaemonUnavailableError:
-            continue
-        return reply.jobs[0].id  # type: ignore[union-attr]  # a Submit is answered by Jobs or an exception
+            return "unknown"
 
-
-def _state(topod: Topod, ident: int) -> str:
-    try:
-        return _revived(topod).job(ident, timeout=1.0).state
-    except DaemonUnavailableError:
-        return "unknown"
-
-
-def _revived(topod: Topod) -> Topod:
-    """Start topod again, without a crash to come, if it is dead."""
-    if topod.process is None or topod.process.poll() is not None:
-        topod.start()
-    return topod
+    def alive(self) -> Topod:
+        """Start topod again if it is dead, with the next crash to come while there are some left."""
+        process = self.topod.process
+        if process is None or process.poll() is not None:
+            self.crashes += 1
+            more = ("--crash-at", str(self.chance.randint(4, LONGEST_GAP))) if self.crashes < CRASHES else ()
+            self.topod.start(*more, wait=False)
+        return self.topod
 
 
 def _log(topod: Topod, ident: int) -> str:
