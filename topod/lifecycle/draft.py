@@ -56,6 +56,11 @@ class Draft:
             Notice(name=name, job=job.id if job else None, text=text, data=tuple(data.items()))
         )
 
+    def gpu_name(self, uuid: str) -> str:
+        """Return how people call a GPU: `GPU3`."""
+        index = next((gpu.index for gpu in self.tables.topology.gpus if gpu.uuid == uuid), None)
+        return uuid if index is None else f"GPU{index}"
+
     def mark(self, uuid: str, mark: Mark) -> None:
         """Keep a GPU from being handed out; replaces a mark of the same kind."""
         others = tuple(old for old in self.marks.get(uuid, ()) if old.kind is not mark.kind)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from topod.flextopo.tables import TopologyTables
+from topod.model.cpuset import CpuSet
 from topod.model.occupancy import Occupancy
 from topod.model.plan import Cost, Plan
 from topod.model.request import ResourceRequest
@@ -65,7 +66,7 @@ def plan_data(
 
 def plan_text(data: Mapping[str, Any]) -> str:
     """Say in one sentence what a plan does."""
-    where = f"GPUs {','.join(map(str, data['gpus']))}" if data["gpus"] else "no GPUs"
+    where = f"GPUs {CpuSet.of(data['gpus'])}" if data["gpus"] else "no GPUs"
     if data["cpus"]:
         where += f", CPUs {data['cpus']}"
     met = "" if data["satisfied"] else " (affinity missed)"

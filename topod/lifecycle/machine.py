@@ -10,6 +10,7 @@ from typing import Final, assert_never
 
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
+from topod.lifecycle.asking import cancel, change_priority, clear_gpu, mark_gpu, submitted
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import CheckDevices, Collect, Launch, PullImage
 from topod.lifecycle.holdings import overlaps
@@ -17,7 +18,6 @@ from topod.lifecycle.outcome import Outcome
 from topod.lifecycle.queue import run_queue, still_good
 from topod.lifecycle.recovery import recover, sweep
 from topod.lifecycle.states import (
-    ENDED,
     HostState,
     Job,
     JobState,
@@ -39,6 +39,7 @@ from topod.lifecycle.stopping import (
     unplace,
 )
 from topod.lifecycle.transitions import moved
+from topod.model.cpuset import CpuSet
 from topod.model.job import JobId
 
 START_TRIES: Final = 5
@@ -56,14 +57,14 @@ def step(tables: TopologyTables, state: HostState, event: ev.Event, now: float) 
     return draft.finish()
 
 
-def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one case an event
+def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901, PLR0912 - one case an event
     match event:
         case ev.Submitted():
-            _submitted(draft, event)
+            submitted(draft, event)
         case ev.CancelRequested():
-            _cancel(draft, event)
+            cancel(draft, event)
         case ev.PriorityChanged():
-            _priority(draft, event)
+            change_priority(draft, event)
         case ev.HostDrained():
             draft.drain = event.reason
             draft.note("host.drained", None, f"the host is drained: {event.reason}")
@@ -71,13 +72,9 @@ def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR09
             draft.drain = None
             draft.note("host.resumed", None, "the host takes jobs again")
         case ev.GpuMarked():
-            draft.mark(event.uuid, event.mark)
-            text = f"{_gpu_name(draft, event.uuid)} is {event.mark.kind.value}: {event.mark.reason}"
-            draft.note("gpu.marked", None, text, uuid=event.uuid, mark=event.mark.kind.value)
+            mark_gpu(draft, event)
         case ev.GpuCleared():
-            if draft.unmark(event.uuid, event.kind):
-                text = f"{_gpu_name(draft, event.uuid)} is handed out again"
-                draft.note("gpu.cleared", None, text, uuid=event.uuid)
+            clear_gpu(draft, event)
         case ev.ImageReady():
             _image_ready(draft, event)
         case ev.ImageFailed():
@@ -118,46 +115,6 @@ def _attempt(draft: Draft, job: JobId, attempt: int, state: JobState, *stages: S
     if found is None or found.attempt != attempt or found.state is not state:
         return None
     return found if not stages or found.stage in stages else None
-
-
-def _gpu_name(draft: Draft, uuid: str) -> str:
-    return next((f"GPU{gpu.index}" for gpu in draft.tables.topology.gpus if gpu.uuid == uuid), uuid)
-
-
-# --- what users ask for -----------------------------------------------------------------------------------
-
-
-def _submitted(draft: Draft, event: ev.Submitted) -> None:
-    job = Job(
-        id=draft.next_job,
-        spec=event.spec,
-        submitted_at=draft.now,
-        image_ready=event.spec.image is None,
-        reason="queued",
-    )
-    draft.next_job = JobId(draft.next_job + 1)
-    draft.put(job)
-    draft.note("job.submitted", job, f"{job.label} submitted", user=job.spec.user, priority=job.priority)
-    if not job.image_ready:
-        draft.do(PullImage(job=job.id, spec=job.spec))
-
-
-def _cancel(draft: Draft, event: ev.CancelRequested) -> None:
-    job = draft.get(event.job)
-    if job is None or job.state in ENDED:
-        return
-    reason = f"cancelled by {event.by}" if event.by else "cancelled"
-    begin_stop(draft, job, StopCause.CANCEL, reason)
-
-
-def _priority(draft: Draft, event: ev.PriorityChanged) -> None:
-    job = draft.get(event.job)
-    if job is None or job.state in ENDED or job.priority == event.priority:
-        return
-    request = replace(job.spec.request, priority=event.priority)
-    text = f"{job.label}: priority {job.priority} -> {event.priority}"
-    draft.put(replace(job, spec=replace(job.spec, request=request)))
-    draft.note("job.reprioritised", job, text, by=event.by, priority=event.priority)
 
 
 # --- images and containers --------------------------------------------------------------------------------
@@ -268,7 +225,7 @@ def _devices_busy(draft: Draft, event: ev.DevicesBusy) -> None:
     names = []
     for uuid, why in event.busy:
         draft.mark(uuid, Mark(kind=MarkKind.QUARANTINED, reason=why, since=draft.now))
-        names.append(f"{_gpu_name(draft, uuid)}: {why}")
+        names.append(f"{draft.gpu_name(uuid)}: {why}")
     unplace(draft, job, "its GPUs did not become free: " + "; ".join(names))
 
 
@@ -292,10 +249,15 @@ def _started(draft: Draft, event: ev.Started) -> None:
     draft.note(
         "job.started",
         job,
-        f"{job.label} runs on GPUs {list(job.allocation.gpu_indices) if job.allocation else []}",
+        f"{job.label} runs{_where(job)}",
         waited_seconds=round(waited, 3),
         since_plan_seconds=round(event.at - placed, 3),
     )
+
+
+def _where(job: Job) -> str:
+    indices = job.allocation.gpu_indices if job.allocation else ()
+    return f" on {'GPU' if len(indices) == 1 else 'GPUs'} {CpuSet.of(indices)}" if indices else ""
 
 
 def _hook_done(draft: Draft, event: ev.HookDone) -> None:

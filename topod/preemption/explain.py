@@ -48,14 +48,14 @@ def explain(
     """Return the reasons of `plan`, which must be the plan for this occupancy and request."""
     alternative = _alternative(tables, occupancy, request, plan)
     return Explanation(
-        victims=tuple(_victims(occupancy, request, plan)),
+        victims=tuple(_victims(occupancy, plan)),
         cost=cost_lines(plan.cost, request),
         alternative=alternative,
         decided_by=_difference(plan, alternative, request) if alternative is not None else "",
     )
 
 
-def _victims(occupancy: Occupancy, request: ResourceRequest, plan: Plan) -> Iterator[VictimReason]:
+def _victims(occupancy: Occupancy, plan: Plan) -> Iterator[VictimReason]:
     taken = sum(1 << i for i in plan.gpus)
     for holder in occupancy.holders:
         if holder.job not in plan.victims:
@@ -67,9 +67,7 @@ def _victims(occupancy: Occupancy, request: ResourceRequest, plan: Plan) -> Iter
             why = f"holds CPUs {cpus}, which the plan takes"
         else:
             why = f"holds CPUs {holder.cpus}, without which CPUs are short"
-        yield VictimReason(
-            job=holder.job, priority=holder.priority, why=f"{why}; below priority {request.priority}"
-        )
+        yield VictimReason(job=holder.job, priority=holder.priority, why=why)
 
 
 def _alternative(

@@ -85,7 +85,7 @@ def _victims(plan: Mapping[str, Any]) -> str:
 
 def _victim(reason: Mapping[str, Any]) -> str:
     """Say who a victim is and why; that its priority is lower, its number says already."""
-    why = printable(str(reason.get("why", ""))).split("; below priority")[0]
+    why = printable(str(reason.get("why", "")))
     return f"job {reason.get('job')} ({priority_name(int(reason.get('priority', 0)))}): {why}"
 
 

@@ -25,7 +25,7 @@ def test_the_alternative_would_have_stopped_someone_else_and_says_what_it_lost_b
     )
     assert found.victims == ("a",)
     assert [(reason.job, reason.why) for reason in why.victims] == [
-        ("a", "holds GPUs 0-1, which the plan takes; below priority 1000")
+        ("a", "holds GPUs 0-1, which the plan takes")
     ]
     assert why.alternative is not None
     assert why.alternative.victims == ("b",)
@@ -45,7 +45,7 @@ def test_a_victim_for_its_cpus_is_explained_by_them() -> None:
         ResourceRequest(gpus=4, cpus=16, priority=1000),
         Holder(job="a", priority=100, cpus=CpuSet.parse("2-3")),
     )
-    assert why.victims[0].why == "holds CPUs 2-3, which the plan takes; below priority 1000"
+    assert why.victims[0].why == "holds CPUs 2-3, which the plan takes"
     assert why.alternative is None
     assert why.decided_by == ""
 

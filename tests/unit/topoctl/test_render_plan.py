@@ -22,7 +22,7 @@ PLAN: dict[str, Any] = {
     "satisfied": True,
     "cost": {},
     "victim_reasons": [
-        {"job": 3, "priority": 100, "why": "holds GPUs 4,7, which the plan takes; below priority 1000"}
+        {"job": 3, "priority": 100, "why": "holds GPUs 4,7, which the plan takes"}
     ],
     "cost_text": [
         {"key": "victims", "value": "1 of priority 100"},
