@@ -69,34 +69,12 @@ def container_body(
         # CUDA images ask for all GPUs, and get them where the NVIDIA runtime is the engine's default.
         environment["NVIDIA_VISIBLE_DEVICES"] = "void"
     defaults = {k: v for k, v in DEFAULT_ULIMITS.items() if k not in spec.ulimits and host.default_ulimits}
-    host_config: dict[str, Any] = {
-        "Init": True,
-        "ShmSize": spec.shm_bytes,
-        "LogConfig": {"Type": "json-file", "Config": {"max-size": "50m", "max-file": "3"}},
-        "RestartPolicy": {"Name": "no"},
-        "Ulimits": [_ulimit(name, value) for name, value in sorted({**defaults, **spec.ulimits}.items())],
-        "Mounts": [
-            {"Type": "bind", "Source": m.source, "Target": m.target, "ReadOnly": m.read_only}
-            for m in spec.mounts
-        ],
-        "DeviceRequests": _device_requests(job, allocation, host),
-    }
-    if host.network_mode is not None:
-        host_config["NetworkMode"] = host.network_mode
-    if spec.memory_bytes is not None:
-        # Without the second the container may swap as much again.
-        host_config |= {"Memory": spec.memory_bytes, "MemorySwap": spec.memory_bytes}
-    cpus, nodes = pinned(allocation, host)
-    if cpus:
-        host_config["CpusetCpus"] = str(cpus)
-    if nodes:
-        host_config["CpusetMems"] = str(CpuSet.of(nodes))
     body: dict[str, Any] = {
         "Image": spec.image,
         "Cmd": list(spec.command) or None,
         "Env": [f"{name}={value}" for name, value in sorted(environment.items())],
         "StopTimeout": math.ceil(spec.grace_seconds),
-        "HostConfig": host_config,
+        "HostConfig": _host_config(job, spec, allocation, host, {**defaults, **spec.ulimits}),
     }
     if spec.workdir is not None:
         body["WorkingDir"] = spec.workdir
@@ -114,6 +92,34 @@ def container_body(
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
     body["Labels"] = {**labels, DIGEST_LABEL: digest}
     return body
+
+
+def _host_config(
+    job: JobId, spec: JobSpec, allocation: Allocation, host: EngineHost, ulimits: Mapping[str, int]
+) -> dict[str, Any]:
+    host_config: dict[str, Any] = {
+        "Init": True,
+        "ShmSize": spec.shm_bytes,
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": "50m", "max-file": "3"}},
+        "RestartPolicy": {"Name": "no"},
+        "Ulimits": [_ulimit(name, value) for name, value in sorted(ulimits.items())],
+        "Mounts": [
+            {"Type": "bind", "Source": m.source, "Target": m.target, "ReadOnly": m.read_only}
+            for m in spec.mounts
+        ],
+        "DeviceRequests": _device_requests(job, allocation, host),
+    }
+    if host.network_mode is not None:
+        host_config["NetworkMode"] = host.network_mode
+    if spec.memory_bytes is not None:
+        # Without the second the container may swap as much again.
+        host_config |= {"Memory": spec.memory_bytes, "MemorySwap": spec.memory_bytes}
+    cpus, nodes = pinned(allocation, host)
+    if cpus:
+        host_config["CpusetCpus"] = str(cpus)
+    if nodes:
+        host_config["CpusetMems"] = str(CpuSet.of(nodes))
+    return host_config
 
 
 def without_default_ulimits(inspected: Mapping[str, Any]) -> dict[str, Any]:
