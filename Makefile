@@ -23,7 +23,7 @@ fix: setup
 	$(BIN)/ruff format .
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 demo: setup
 	@$(BIN)/python -m demo

@@ -10,6 +10,7 @@ import gc
 import random
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.oracles import brute_force
@@ -188,10 +189,10 @@ def measure(
     return row
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the cases")
-    count = 100 if parser.parse_args().quick else 1000
+    count = 100 if parser.parse_args(arguments).quick else 1000
     print(
         f"{'host':24} {'request':34} {'median us':>9} {'p99 us':>9} {'max us':>9} {'feasible':>9}  brute/plan"
     )
