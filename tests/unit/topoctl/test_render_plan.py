@@ -21,9 +21,7 @@ PLAN: dict[str, Any] = {
     "cpu_affinity": "numa",
     "satisfied": True,
     "cost": {},
-    "victim_reasons": [
-        {"job": 3, "priority": 100, "why": "holds GPUs 4,7, which the plan takes"}
-    ],
+    "victim_reasons": [{"job": 3, "priority": 100, "why": "holds GPUs 4,7, which the plan takes"}],
     "cost_text": [
         {"key": "victims", "value": "1 of priority 100"},
         {"key": "affinity", "value": "as asked for"},
