@@ -272,7 +272,8 @@ class DockerRuntime:
             except docker.errors.ImageNotFound as error:
                 raise ImageMissingError(explain(error)) from error
             except docker.errors.APIError as error:
-                if error.status_code == 409:
+                # Podman 4.3 answers 500 where Docker answers 409.
+                if error.status_code == 409 or "already in use" in explain(error):
                     return False
                 self._discard_leftover(name)
                 raise rejected(action, error) from error

@@ -20,6 +20,7 @@ JOB_LABEL = "topod.job"
 ATTEMPT_LABEL = "topod.attempt"
 DIGEST_LABEL = "topod.digest"
 DEFAULT_ULIMITS_LABEL = "topod.default-ulimits"
+OWN_ULIMITS_LABEL = "topod.own-ulimits"
 
 UNLIMITED = -1
 STACK_BYTES = 64 << 20
@@ -88,6 +89,7 @@ def container_body(
         "topod.cpus": str(allocation.cpus),
         "topod.gpus": ",".join(allocation.gpus),
         DEFAULT_ULIMITS_LABEL: ",".join(sorted(defaults)),
+        OWN_ULIMITS_LABEL: ",".join(f"{name}={value}" for name, value in sorted(spec.ulimits.items())),
     }
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
     body["Labels"] = {**labels, DIGEST_LABEL: digest}
@@ -126,10 +128,11 @@ def without_default_ulimits(inspected: Mapping[str, Any]) -> dict[str, Any]:
     """Return the request that creates an inspected container again, without topod's default ulimits."""
     config = dict(inspected["Config"])
     labels = dict(config["Labels"])
-    defaults = set(labels.get(DEFAULT_ULIMITS_LABEL, "").split(","))
     labels[DEFAULT_ULIMITS_LABEL] = ""
     host_config = dict(inspected["HostConfig"])
-    host_config["Ulimits"] = [u for u in host_config["Ulimits"] or () if u["Name"] not in defaults]
+    # From the label, not from the inspection: Podman lists its own defaults there, under other names.
+    own = (word.split("=") for word in labels.get(OWN_ULIMITS_LABEL, "").split(",") if word)
+    host_config["Ulimits"] = [_ulimit(name, int(value)) for name, value in own]
     for automatic in ("Hostname", "Domainname"):
         config.pop(automatic, None)
     return {**config, "Labels": labels, "HostConfig": host_config}
