@@ -3,8 +3,8 @@
 Nothing here depends on who holds what. Tables with one entry per GPU set are built when first asked for.
 """
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import numpy as np
 
@@ -44,6 +44,8 @@ class Family:
     """Which of `mixes` each set is."""
     mixes: tuple[tuple[int, ...], ...]
     """The different ways in which these sets spread over the kinds of places: GPUs per kind."""
+    demands: dict[tuple[object, ...], Any] = field(default_factory=dict)
+    """A cache that belongs to `preemption.extra`."""
 
 
 class TopologyTables:

@@ -1,9 +1,11 @@
 """How many CPUs a GPU set needs, and where they must lie."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
+import numpy as np
+
+from topod.flextopo.affinity import BoolTable, IntTable
 from topod.flextopo.tables import TopologyTables
 from topod.model.request import AUTO, CPU_LADDER, CpuAffinity, Policy, ResourceRequest
 
@@ -33,16 +35,46 @@ class CpuNeed:
             short += lacking == 1
         return short <= self.fewer
 
-    def options(self) -> Iterator[dict[int, int]]:
-        """Yield each way to choose the areas that give one CPU fewer: CPUs needed per area."""
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Demand:
+    """The needs of the mixes that concern the same areas, as arrays; `wanted` is areas by mixes."""
+
+    regions: tuple[int, ...]
+    here: BoolTable
+    """Which mixes these are; the others' entries mean nothing."""
+    wanted: IntTable
+    flexible: IntTable
+    """By mix, as bits: which of `regions` may give one CPU fewer."""
+    fewer: IntTable
+    """By mix: how many of them may."""
+
+
+def demands(needs: Sequence[CpuNeed], domains: tuple[int, ...]) -> tuple[Demand, ...]:
+    """Return the needs, one per mix, as arrays; what concerns only `domains` is kept together."""
+    found: dict[tuple[int, ...], Demand] = {}
+    for mix, need in enumerate(needs):
         least: dict[int, int] = {}
-        for area, count in self.fixed:
+        for area, count in need.fixed:
             least[area] = max(count, least.get(area, 0))
-        for fewer in combinations(range(len(self.flexible)), min(self.fewer, len(self.flexible))):
-            areas = dict(least)
-            for i, (area, count) in enumerate(self.flexible):
-                areas[area] = max(count - (i in fewer), areas.get(area, 0))
-            yield areas
+        flexible = {area: count for area, count in need.flexible if count > least.get(area, 0)}
+        areas = least | flexible
+        regions = domains if areas.keys() <= set(domains) else tuple(areas)
+        demand = found.get(regions)
+        if demand is None:
+            nothing = np.zeros(len(needs), dtype=np.int64)
+            demand = found[regions] = Demand(
+                regions=regions,
+                here=np.zeros(len(needs), dtype=np.bool_),
+                wanted=np.zeros((len(regions), len(needs)), dtype=np.int64),
+                flexible=nothing,
+                fewer=nothing.copy(),
+            )
+        demand.here[mix] = True
+        demand.wanted[:, mix] = [areas.get(region, 0) for region in regions]
+        demand.flexible[mix] = sum(1 << at for at, region in enumerate(regions) if region in flexible)
+        demand.fewer[mix] = need.fewer
+    return tuple(found.values())
 
 
 NO_NEED = CpuNeed(total=0)

@@ -1,14 +1,20 @@
 """When CPUs are short: what each GPU set still lacks, and the further victims that make it up."""
 
 from collections.abc import Iterator
+from itertools import combinations
 
 import numpy as np
 
 from topod.flextopo.affinity import IntTable
-from topod.model.request import ResourceRequest
-from topod.placement.demand import CpuNeed, cpu_levels, cpu_need
-from topod.preemption.cover import Best, Cover, Packing, Settle
+from topod.flextopo.tables import Family
+from topod.model.request import CpuAffinity, ResourceRequest
+from topod.placement.demand import CpuNeed, Demand, cpu_levels, cpu_need, demands
+from topod.preemption.cover import Best, Cover
+from topod.preemption.packing import Packing
 from topod.preemption.sets import FEW, GpuSets
+
+_REMEMBERED = 64  # kinds of requests whose demands a family of sets keeps
+_FEWER_BITS = 16  # more areas than a host has
 
 
 class Shortage:
@@ -32,7 +38,7 @@ class Shortage:
         None where every set lacks CPUs even at the last level that will do.
         """
         steps = sets.family.steps[sets.rows]
-        for missed in sorted(set(steps.tolist())):
+        for missed in _present(steps):
             group = sets.only((steps == missed).nonzero()[0])
             for cpu_steps in range(len(self.levels)):
                 met = self._met(group, cpu_steps)
@@ -42,78 +48,101 @@ class Shortage:
 
     def _met(self, sets: GpuSets, steps: int) -> IntTable:
         """Return which sets (by place) have their CPUs at a level when their own holders are the victims."""
-        mixes = sets.family.mix[sets.rows]
-        pool = self.state.pool
-        needs = {mix: self.need(sets.family.mixes[mix], steps) for mix in _present(mixes)}
-        if all(need.met_by(pool) for need in needs.values()):
-            return np.arange(len(sets))
         if len(sets) > FEW:
             met = np.zeros(len(sets), dtype=np.bool_)
             for _, rows, missing in self._lacking(sets, steps):
                 met[rows[~missing.any(axis=0)]] = True
             return met.nonzero()[0]
         places = []
-        for place, (mask, mix) in enumerate(zip(sets.masks.tolist(), mixes.tolist(), strict=True)):
-            freed = pool
+        mixes = sets.family.mix[sets.rows].tolist()
+        for place, (mask, mix) in enumerate(zip(sets.masks.tolist(), mixes, strict=True)):
+            freed = self.state.pool
             for _, candidate in sets.holders:
                 if candidate.gpus & mask:
                     freed |= candidate.cpus
-            if needs[mix].met_by(freed):
+            if self.need(sets.family.mixes[mix], steps).met_by(freed):
                 places.append(place)
         return np.array(places, dtype=np.int64)
 
     def least_extra(self, *, links_first: bool) -> tuple[int, int, int] | None:
         """Return (GPUs, CPU steps, victims) of the least cost; None where no set can be had."""
         packing = Packing(self.state.candidates)
-        own = packing.own(self.sets)
-        settle = Settle(self.sets, links_first=links_first)
+        bound = packing.own(self.sets)  # what each set costs at least, but for the CPU steps
+        own = bound.copy()
         best = Best(cost=packing.never)
         for steps in reversed(range(len(self.levels))):  # the loosest level soon shows how few can do
-            for regions, rows, missing in self._lacking(self.sets, steps):
-                cover = Cover(self.sets, packing, own, settle, regions, cpu_steps=steps)
-                cover.run(rows, missing, best)
+            price = packing.steps(steps)
+            hopeful = (bound + price <= best.cost).nonzero()[0]
+            if not len(hopeful):
+                continue
+            for regions, rows, missing in self._lacking(self.sets.only(hopeful), steps):
+                places = hopeful[rows]
+                cover = Cover(self.sets.only(places), packing, own[places] + price, regions, missing)
+                if self.levels[steps] is CpuAffinity.ANY:  # no level asks for less
+                    bound[places] = cover.floor - price
+                cover.run(best, cpu_steps=steps, links_first=links_first)
         if not best.ways:
             return None
-        mask = int(self.sets.family.masks[best.rank[-1]])
+        mask = best.mask
         touched = self.sets.touched(mask)
-        victims = min((touched | way.cover.earliest(way) for way in best.ways), key=_positions)
+        victims = min(
+            (touched | way.part | way.offers.earliest(way.missing) for way in best.ways), key=_positions
+        )
         return mask, best.cpu_steps, victims
 
     def _lacking(self, sets: GpuSets, steps: int) -> Iterator[tuple[tuple[int, ...], IntTable, IntTable]]:
         """Yield (regions, sets by place, CPUs missing: regions by sets), the sets' own holders being victims.
 
-        A set comes once for each way to choose the areas that may give one CPU fewer.
+        A set comes once for each way to choose the areas that may give one CPU fewer and that help.
         """
-        tables, mixes = sets.tables, sets.family.mix[sets.rows]
-        domains = tuple(domain.cpus for domain in tables.domains)
-        shapes: dict[tuple[tuple[int, ...], int], dict[int, list[int]]] = {}
-        for mix in _present(mixes):
-            for number, areas in enumerate(self.need(sets.family.mixes[mix], steps).options()):
-                regions = domains if areas.keys() <= set(domains) else tuple(areas)
-                counts = [areas.get(region, 0) for region in regions]
-                shapes.setdefault((regions, number), {})[mix] = counts
-        have: dict[int, IntTable] = {}
-        for (regions, _), needs in shapes.items():
-            for region in regions:
-                if region not in have:
-                    freed = sets.sums([(c.cpus & region).bit_count() for _, c in sets.holders])
-                    have[region] = freed + (self.state.pool & region).bit_count()
-            wanted = np.full((len(sets.family.mixes), len(regions)), -1, dtype=np.int64)
-            for mix, counts in needs.items():
-                wanted[mix] = counts
-            here = np.zeros(len(wanted), dtype=np.bool_)
-            here[list(needs)] = True
-            rows = here[mixes].nonzero()[0]
-            missing = np.zeros((len(regions), len(rows)), dtype=np.int64)
-            for place, region in enumerate(regions):
-                missing[place] = np.maximum(wanted[mixes[rows], place] - have[region][rows], 0)
-            yield regions, rows, missing
+        mixes = sets.family.mix[sets.rows]
+        for demand in self._demands(sets.family, steps):
+            rows = demand.here[mixes].nonzero()[0]
+            if not len(rows):
+                continue
+            missing = demand.wanted[:, mixes[rows]]
+            for place, region in enumerate(demand.regions):
+                freed = sets.sums([(c.cpus & region).bit_count() for _, c in sets.holders])
+                missing[place] -= freed[rows] + (self.state.pool & region).bit_count()
+            np.maximum(missing, 0, out=missing)
+            if demand.fewer.any():
+                rows, missing = _give_fewer(demand, mixes[rows], rows, missing)
+            yield demand.regions, rows, missing
+
+    def _demands(self, family: Family, steps: int) -> tuple[Demand, ...]:
+        key = (self.request.cpus, self.levels[steps])
+        if key not in family.demands:
+            if len(family.demands) >= _REMEMBERED:
+                family.demands.clear()
+            domains = tuple(domain.cpus for domain in self.sets.tables.domains)
+            family.demands[key] = demands([self.need(mix, steps) for mix in family.mixes], domains)
+        found: tuple[Demand, ...] = family.demands[key]
+        return found
 
 
-def _present(mixes: IntTable) -> list[int]:
-    found: list[int] = np.bincount(mixes).nonzero()[0].tolist()
-    return found
+def _give_fewer(
+    demand: Demand, mixes: IntTable, rows: IntTable, missing: IntTable
+) -> tuple[IntTable, IntTable]:
+    """Return rows and what they miss again, once for each choice of the areas that give one CPU fewer."""
+    bits = 1 << np.arange(len(missing), dtype=np.int64)
+    helped = bits @ (missing > 0) & demand.flexible[mixes]
+    chosen, less = [], []
+    for code in np.unique(helped << _FEWER_BITS | demand.fewer[mixes]).tolist():
+        areas, fewer = code >> _FEWER_BITS, code & (1 << _FEWER_BITS) - 1
+        here = ((helped == areas) & (demand.fewer[mixes] == fewer)).nonzero()[0]
+        lacking = [at for at in range(len(missing)) if areas >> at & 1]
+        for given in combinations(lacking, min(fewer, len(lacking))):
+            changed = missing[:, here]
+            changed[list(given)] -= 1
+            chosen.append(rows[here])
+            less.append(changed)
+    return np.concatenate(chosen), np.concatenate(less, axis=1)
 
 
 def _positions(mask: int) -> tuple[int, ...]:
     return tuple(i for i in range(mask.bit_length()) if mask >> i & 1)
+
+
+def _present(numbers: IntTable) -> list[int]:
+    found: list[int] = np.bincount(numbers).nonzero()[0].tolist()
+    return found

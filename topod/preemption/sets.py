@@ -1,6 +1,7 @@
 """The GPU sets still in the running, as arrays, and the cost keys that can be told from a set alone."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,12 +13,15 @@ FEW = 24
 """Up to this many sets a plain loop is quicker than arrays."""
 _WIDE = 1 << 62
 """Sums from here on do not fit 64 bits; arrays then hold Python's own numbers."""
+_CHUNK = 8
+"""Sums over holders are looked up in tables of 2 ** 8 entries, for 8 GPUs or holders at a time."""
+_CHUNK_MASK = (1 << _CHUNK) - 1
 
 
 class GpuSets:
     """Some sets of one family, in the family's order (that is, by lowest indices)."""
 
-    __slots__ = ("family", "holders", "masks", "rows", "state", "tables")
+    __slots__ = ("_codes", "_touch", "family", "holders", "masks", "rows", "state", "tables")
 
     def __init__(
         self,
@@ -25,7 +29,7 @@ class GpuSets:
         state: State,
         family: Family,
         rows: IntTable,
-        holders: Sequence[tuple[int, Candidate]],
+        touch: "Touch",
     ) -> None:
         self.tables = tables
         self.state = state
@@ -33,37 +37,56 @@ class GpuSets:
         self.rows = rows
         """Positions in the family."""
         self.masks: IntTable = family.masks[rows]
-        self.holders = holders
+        self.holders = touch.holders
         """(position among the candidates, candidate) of the eligible holders of GPUs."""
+        self._touch = touch
+        self._codes: list[IntTable] | None = None
 
     @classmethod
     def usable(cls, tables: TopologyTables, state: State, family: Family) -> "GpuSets":
         """Return the sets of the family whose GPUs are all free or can be freed."""
         holders = [(i, c) for i, c in enumerate(state.candidates) if c.gpus & state.usable_gpus]
         if state.usable_gpus == tables.all_gpus:
-            return cls(tables, state, family, np.arange(len(family.masks)), holders)
-        rows = (family.masks & ~state.usable_gpus == 0).nonzero()[0]
-        return cls(tables, state, family, rows, holders)
+            rows = np.arange(len(family.masks))
+        else:
+            rows = (family.masks & ~state.usable_gpus == 0).nonzero()[0]
+        return cls(tables, state, family, rows, Touch(holders, tables.count))
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def only(self, keep: IntTable) -> "GpuSets":
         """Return the sets at these places (counted within this object)."""
-        return GpuSets(self.tables, self.state, self.family, self.rows[keep], self.holders)
+        return GpuSets(self.tables, self.state, self.family, self.rows[keep], self._touch)
 
     def least(self, values: IntTable) -> "GpuSets":
         """Return the sets with the least value."""
         return self.only((values == values.min()).nonzero()[0])
 
+    @property
+    def touched_codes(self) -> list[IntTable]:
+        """For each set which of `holders` it touches: bit i of entry k stands for holder 8 * k + i."""
+        if self._codes is None:
+            low, *high = self._touch.tables
+            codes: IntTable = low[self.masks & _CHUNK_MASK]
+            for number, table in enumerate(high, start=1):
+                codes = codes | table[self.masks >> number * _CHUNK & _CHUNK_MASK]
+            if len(self.holders) <= _CHUNK:
+                self._codes = [codes]
+            else:
+                chunks = range(0, len(self.holders), _CHUNK)
+                self._codes = [codes >> at & _CHUNK_MASK for at in chunks]
+        return self._codes
+
     def sums(self, amounts: Sequence[int]) -> IntTable:
         """Return for each set the sum of `amounts` (one per entry of `holders`) over those it touches."""
-        wide = sum(amounts) >= _WIDE
-        total = np.zeros(len(self.masks), dtype=object if wide else np.int64)
-        for (_, candidate), amount in zip(self.holders, amounts, strict=True):
-            if amount:
-                total += (self.masks & candidate.gpus != 0) * (amount if wide else np.int64(amount))
-        return total
+        dtype = np.dtype(object) if sum(amounts) >= _WIDE else np.dtype(np.int64)
+        total: IntTable | None = None
+        for number, codes in enumerate(self.touched_codes):
+            chunk = amounts[number * _CHUNK : (number + 1) * _CHUNK]
+            part: IntTable = _subset_sums(chunk, dtype)[codes]
+            total = part if total is None else total + part
+        return np.zeros(len(self), dtype=dtype) if total is None else total
 
     def weights(self) -> IntTable:
         """Return cost key 1 of each set, as the sum of the weights of the victims it needs."""
@@ -118,3 +141,39 @@ class GpuSets:
         state = self.state
         ranks: IntTable = self.tables.left[(freed | state.free_gpus) & ~state.blocked_gpus & ~self.masks]
         return ranks
+
+
+class Touch:
+    """The holders of GPUs, and which of them a set of GPUs touches."""
+
+    __slots__ = ("_count", "_tables", "holders")
+
+    def __init__(self, holders: Sequence[tuple[int, Candidate]], count: int) -> None:
+        self.holders = holders
+        self._count = count
+        self._tables: list[IntTable] | None = None
+
+    @property
+    def tables(self) -> list[IntTable]:
+        """For each 8 GPUs a table by mask: the holders (bit i for `holders[i]`) that such GPUs touch."""
+        if self._tables is None:
+            bits = [0] * self._count
+            for number, (_, candidate) in enumerate(self.holders):
+                for i in range(self._count):
+                    if candidate.gpus >> i & 1:
+                        bits[i] = 1 << number
+            self._tables = []
+            for at in range(0, max(self._count, 1), _CHUNK):
+                table = [0]
+                for bit in bits[at : at + _CHUNK]:
+                    table += [touched | bit for touched in table]
+                self._tables.append(np.array(table, dtype=np.int64))
+        return self._tables
+
+
+def _subset_sums(amounts: Sequence[int], dtype: np.dtype[Any]) -> IntTable:
+    """Return a table by mask: the sum of the amounts whose bits are set."""
+    table = np.zeros(1 << len(amounts), dtype=dtype)
+    for i, amount in enumerate(amounts):
+        np.add(table[: 1 << i], amount, out=table[1 << i : 2 << i])
+    return table

@@ -1,0 +1,50 @@
+"""Cost keys 1 to 4 as one number, so that whole plans compare, add up and fill arrays as numbers do."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from topod.flextopo.affinity import IntTable
+from topod.preemption.sets import GpuSets
+from topod.preemption.victims import Candidate
+
+_STEP_BITS = 5  # 6 levels of GPU affinity (3 bits), then 3 of CPU affinity (2 bits)
+_FITS = 57  # bits of a cost in an int64, so that NEVER and sums of it over 16 regions fit too
+
+
+class Packing:
+    """Cost keys 1 to 4 in one number, key 1 highest: (weight, steps missed, stranded GPUs, work lost)."""
+
+    __slots__ = ("_gpus", "_work", "dtype", "never", "prices")
+
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        self._work = sum(c.holder.work for c in candidates).bit_length()
+        self._gpus = sum(c.gpus.bit_count() for c in candidates).bit_length()
+        weight = sum(c.weight for c in candidates).bit_length()
+        bits = weight + _STEP_BITS + self._gpus + self._work
+        self.dtype = np.dtype(np.int64) if bits <= _FITS else np.dtype(object)
+        self.never = 1 << max(_FITS + 1, bits + 1)
+        """More than any cost."""
+        self.prices = tuple(self._price(c) for c in candidates)
+        """What each candidate adds as a further victim: all the GPUs it loses are stranded."""
+
+    def _price(self, candidate: Candidate) -> int:
+        high = candidate.weight << _STEP_BITS + self._gpus + self._work
+        return high + (candidate.gpus.bit_count() << self._work) + candidate.holder.work
+
+    def stranded(self, cost: int) -> int:
+        """Return the stranded GPUs of a cost."""
+        return cost >> self._work & (1 << self._gpus) - 1
+
+    def steps(self, steps: int) -> int:
+        """Return what missing CPU affinity by `steps` adds."""
+        return steps << self._gpus + self._work
+
+    def own(self, sets: GpuSets) -> IntTable:
+        """Return the cost of each set without further victims, its CPU steps left out."""
+        gpus, work = self._gpus, self._work
+        cost = sets.sums([self.prices[i] for i, _ in sets.holders]).astype(self.dtype)
+        taken = sum(c.gpus for _, c in sets.holders)
+        cost -= sets.tables.sizes[sets.masks & taken].astype(self.dtype) << work
+        cost += sets.family.steps[sets.rows].astype(self.dtype) << 2 + gpus + work
+        return cost
