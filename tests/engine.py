@@ -43,8 +43,10 @@ def skip_or_fail(reason: str) -> None:
 class PrivateEngine:
     """One dockerd, started with live-restore and without any network set-up."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, programs: Path | None = None) -> None:
+        """`programs` is a folder that the engine searches before the system's."""
         self.directory = directory
+        self._path = ":".join([*([str(programs)] if programs else []), "/usr/sbin:/usr/bin:/sbin:/bin"])
         self.base_url = f"unix://{directory}/docker.sock"
         self.image = IMAGE
         self._name = f"topod-test-{directory.name}"
@@ -79,7 +81,7 @@ class PrivateEngine:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+                env={**os.environ, "PATH": self._path},
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS
