@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from demo.image import IMAGE, find_image, remove_image
+from demo.image import IMAGE, find_image, remove_containers, remove_image
 from topod.adapters.docker_engine import find_engine
 from topod.errors import TopodError
 from topod.protocol.client import Client
@@ -39,6 +39,8 @@ class Demo:
             del self.environment["NO_COLOR"]
         self.image: list[str] = []
         self.engine: str | None = None
+        self.command: list[str] = []
+        self.handles: list[str] = []
         self.daemon: subprocess.Popen[bytes] | None = None
         self.client = Client(self.socket)
 
@@ -52,12 +54,18 @@ class Demo:
                 runtime, self.image = "docker", ["--image", image]
         print(f"topod demo: an EMULATED {HOST} (8 GPUs; none of this machine's devices is used)")
         print(f"runtime: {runtime} ({how})\n")
-        log = (self.folder / "topod.log").open("wb")
-        command = [str(BIN / "topod"), "--host", HOST, "--state-dir", str(self.folder / "state")]
-        command += ["--socket", str(self.socket), "--runtime", runtime]
+        self.command = [str(BIN / "topod"), "--host", HOST, "--state-dir", str(self.folder / "state")]
+        self.command += ["--socket", str(self.socket), "--runtime", runtime]
         if runtime == "docker" and self.engine is not None:
-            command += ["--engine", self.engine]
-        self.daemon = subprocess.Popen(command, stderr=log, stdout=log, env=self.environment)
+            self.command += ["--engine", self.engine]
+        self._start_daemon()
+
+    def _start_daemon(self) -> None:
+        with (self.folder / "topod.log").open("ab") as log:
+            # In a session of its own: Ctrl-C is for the demo, which then ends the jobs and topod in order.
+            self.daemon = subprocess.Popen(
+                self.command, stderr=log, stdout=log, env=self.environment, start_new_session=True
+            )
         self._await_ready()
 
     def _await_ready(self) -> None:
@@ -164,37 +172,58 @@ class Demo:
 
     def clean_up(self) -> None:
         """End every job, then topod, and remove what was made."""
-        if self.daemon is not None and self.daemon.poll() is None:
+        if self.daemon is not None:
+            if self.daemon.poll() is not None:
+                self._start_daemon()
             try:
-                answer = self.client.ask(ListJobs())
-                assert isinstance(answer, Jobs)
-                ids = [view.id for view in answer.jobs]
-                self.client.ask(Cancel(jobs=ids, by="demo"))
-                for ident in ids:
-                    self.client.ask(WaitJob(job=ident, timeout=15), timeout=20)
-            except TopodError as error:
-                print(f"warning: the jobs could not be ended: {error.message}", file=sys.stderr)
-            self.daemon.send_signal(signal.SIGTERM)
-            self.daemon.wait(timeout=10)
+                self._await_ready()
+                self._end_jobs()
+            finally:
+                self.daemon.send_signal(signal.SIGTERM)
+                self.daemon.wait(timeout=10)
         self.client.close()
+        if self.engine is not None and self.image:
+            remove_containers(self.engine, self.handles)
         if self.engine is not None and self.image == ["--image", IMAGE]:
             remove_image(self.engine)
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _end_jobs(self) -> None:
+        client = Client(self.socket)  # a new one: an interrupted question leaves the old one waiting
+        answer = client.ask(ListJobs())
+        assert isinstance(answer, Jobs)
+        ids = [view.id for view in answer.jobs]
+        self.handles = [view.handle for view in answer.jobs if view.handle is not None]
+        client.ask(Cancel(jobs=ids, by="demo"))
+        for ident in ids:
+            client.ask(WaitJob(job=ident, timeout=15), timeout=20)
+        client.close()
 
-def main() -> None:
-    """Run the demo and clean up after it, whatever happens."""
+
+def main() -> int:
+    """Run the demo, clean up after it whatever happens, and return the exit status."""
     began = time.monotonic()
     demo = Demo(Path(tempfile.mkdtemp(prefix="topod-demo-")))
+    status = 0
     try:
-        demo.start()
-        demo.run()
+        try:
+            demo.start()
+            demo.run()
+        finally:
+            # Cleaning up takes a few seconds at most and must not be cut short.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            demo.clean_up()
     except KeyboardInterrupt:
-        print("\ninterrupted; cleaning up", file=sys.stderr)
-    finally:
-        demo.clean_up()
-    print(f"cleaned up; the whole demo took {time.monotonic() - began:.1f} s")
+        print("\ninterrupted", file=sys.stderr)
+        status = 130
+    except (TopodError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 1
+    if status == 0:
+        print(f"cleaned up; the whole demo took {time.monotonic() - began:.1f} s", flush=True)
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    # Not sys.exit: what could not be written to a closed or full stdout is not tried again.
+    os._exit(main())

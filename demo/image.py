@@ -39,6 +39,17 @@ def remove_image(engine: str) -> None:
         return
 
 
+def remove_containers(engine: str, handles: list[str]) -> None:
+    """Remove what topod had no time to remove before it was stopped."""
+    try:
+        client = docker.DockerClient(base_url=engine, timeout=PULL_SECONDS)
+        for container in client.containers.list(all=True):
+            if container.name in handles:
+                container.remove(force=True)
+    except (DockerException, OSError):
+        return
+
+
 def _make(client: docker.DockerClient) -> tuple[str, str]:
     busybox = shutil.which("busybox")
     if busybox is None or not _is_static(busybox):

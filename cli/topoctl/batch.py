@@ -3,7 +3,6 @@
 Rule: a line that cannot be answered gives a line with `error`, and the batch goes on.
 """
 
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,10 @@ _MAX_HOSTS: Final = 512
 
 Id = str | int
 """An id is given back as it came: text or a number."""
+
+
+MAX_GPU_SECONDS = 1e12
+"""30,000 years of one GPU; sums of it stay exact."""
 
 
 class JobLine(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -107,7 +110,14 @@ class Batch:
             request = _request(question.request)
             occupancy, ids = _occupancy(question.jobs, host)
             found = plan(host.tables, occupancy, request)
-        except (TopodError, BadLineError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except (
+            TopodError,
+            BadLineError,
+            msgspec.MsgspecError,
+            ArithmeticError,
+            ValueError,
+            RecursionError,
+        ) as error:
             self.failures += 1
             return _ENCODER.encode({"id": _id_of(line), "error": str(error)})
         if isinstance(found, Refusal):
@@ -219,8 +229,9 @@ def _cpus(job: JobLine) -> CpuSet:
 
 
 def _work(job: JobLine) -> int:
-    if not (0 <= job.gpu_seconds < math.inf):
-        raise BadLineError(f"job {job.id}: gpu_seconds must be 0 or more: {job.gpu_seconds}")
+    if not (0 <= job.gpu_seconds <= MAX_GPU_SECONDS):
+        text = f"gpu_seconds must be a number from 0 to {MAX_GPU_SECONDS:g}: {job.gpu_seconds:g}"
+        raise BadLineError(f"job {job.id}: {text}")
     return round(job.gpu_seconds * 1000)
 
 
