@@ -315,6 +315,14 @@ def test_a_hook_runs_beside_the_job(bench: Bench) -> None:
     assert sorted(output.split()) == ["bad", "blue"]
 
 
+def test_a_hook_can_signal_the_job_it_belongs_to(bench: Bench) -> None:
+    handle = bench.run('trap "echo saved" USR1; echo ready; while :; do sleep 0.05; done')
+    bench.logged("ready")
+    code, _ = bench.runtime.run_hook(handle, ("sh", "-c", "kill -USR1 $TOPOD_JOB_PID"), SECONDS)
+    assert code == 0
+    assert "saved" in bench.logged("saved")
+
+
 def test_a_hook_that_takes_too_long_is_given_up(bench: Bench) -> None:
     handle = bench.run("sleep 100")
     code, output = bench.runtime.run_hook(handle, ("sh", "-c", "echo begun; sleep 100"), 1.0)

@@ -10,11 +10,14 @@ import docker
 import docker.errors
 
 from topod.adapters.docker_engine import Engine, engine_errors, explain
+from topod.adapters.job_environment import JOB_PID
 
 OUTPUT_BYTES = 4096
 """How much of the end of the output is kept."""
 CANNOT_RUN = 126
 """The shell's status for a command that was found but could not be run."""
+IN_CONTAINER = {JOB_PID: "1"}
+"""Process 1 is the engine's init, which passes signals on to the job."""
 
 _HEADER_BYTES = 8
 
@@ -30,7 +33,7 @@ def run_in_container(
     deadline = time.monotonic() + timeout_seconds
     with engine_errors(f"running a hook in {container}"):
         try:
-            execution = engine.quick.exec_create(container, list(command))["Id"]
+            execution = engine.quick.exec_create(container, list(command), environment=IN_CONTAINER)["Id"]
             stream = engine.quick.exec_start(execution, socket=True)
         except docker.errors.APIError as error:
             if error.status_code is not None and error.status_code < 500:

@@ -4,6 +4,8 @@ from topod.model.job import Allocation, JobId, JobSpec
 
 GROUP_SIGNALS = "TINI_KILL_PROCESS_GROUP"
 """Read by docker-init (tini): any value, even an empty one, sends signals to the whole process group."""
+JOB_PID = "TOPOD_JOB_PID"
+"""For hooks only: the job's main process, as the hook sees it."""
 
 
 def job_environment(job: JobId, attempt: int, spec: JobSpec, allocation: Allocation) -> dict[str, str]:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from topod.adapters import process_shim
-from topod.adapters.job_environment import job_environment
+from topod.adapters.job_environment import JOB_PID, job_environment
 from topod.adapters.process_attempt import MARK, Attempt, attempts
 from topod.adapters.process_shim import write_durably
 from topod.adapters.process_watch import ExitWatcher
@@ -143,12 +143,15 @@ class ProcessRuntime:
         spec = self._attempt(handle).read("spec")
         if spec is None:
             return process_shim.CANNOT_RUN, f"attempt {handle} is gone"
+        main = self._attempt(handle).living("started")
+        if main is None:
+            return process_shim.CANNOT_RUN, f"the job of attempt {handle} has ended"
         with tempfile.TemporaryFile() as output:
             try:
                 hook = subprocess.Popen(  # noqa: S603 - the job's own command, run as the job's user
                     command,
                     cwd=spec["workdir"],
-                    env=spec["environment"],
+                    env={**spec["environment"], JOB_PID: str(main)},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

@@ -267,6 +267,7 @@ def _hook_done(draft: Draft, event: ev.HookDone) -> None:
         return
     if event.ok:
         job = draft.put(replace(job, checkpoint_at=draft.now))
+        draft.note("hook.done", job, f"the checkpoint hook of {job.label} is done", output=event.text[-1000:])
     else:
         draft.note("hook.failed", job, f"the checkpoint hook of {job.label} failed: {event.text}")
     # Nobody else may have been promised what it holds: a stopping job's GPUs count as free.

@@ -44,7 +44,9 @@ def recover(draft: Draft, event: ev.Recovered) -> Iterator[ev.Event]:
         if container.handle not in known:
             draft.note("container.stray", None, f"removing {container.handle}: no job answers for it")
             draft.do(RemoveStray(handle=container.handle))
-    draft.note("host.recovered", None, f"topod is back; {len(event.containers)} containers found")
+    count = len(event.containers)
+    found = f"{count} container{'' if count == 1 else 's'} found"
+    draft.note("host.recovered", None, f"topod is back; {found}")
 
 
 def sweep(draft: Draft, event: ev.Swept) -> Iterator[ev.Event]:

@@ -162,6 +162,11 @@ def command(value: object) -> tuple[str, ...]:
     return tuple(str(word) if type(word) in {int, float} else text(word) for word in words)
 
 
+def script(value: object) -> tuple[str, ...]:
+    """Read a command that may use the shell: one text is run by `sh -c`, a list of words as it is."""
+    return ("sh", "-c", text(value)) if isinstance(value, str) and value.strip() else command(value)
+
+
 def pairs(value: object, *, what: str) -> dict[str, str | None]:
     """Read `NAME=VALUE` texts or a mapping; a name alone gives None."""
     found: dict[str, str | None] = {}

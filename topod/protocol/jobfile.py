@@ -40,7 +40,7 @@ _PARSERS: Final[Mapping[str, parse.Parser]] = {
     "shm_size": parse.positive_size,
     "user": parse.nonempty,
     "ulimit": parse.ulimits,
-    "checkpoint_command": parse.command,
+    "checkpoint_command": parse.script,
     "checkpoint_timeout": parse.positive_duration,
 }
 """Fields that need nothing but their value; env, env_file, label and volume are merged below."""

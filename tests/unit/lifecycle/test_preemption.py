@@ -177,6 +177,7 @@ def test_a_checkpoint_hook_runs_before_sigterm(world: World) -> None:
     world.run()
     assert world.job(job).preemptions == 1
     assert world.job(job).checkpoint_at == world.now
+    assert "hook.done" in [notice.name for notice in world.notices]
 
 
 def test_a_victim_may_ask_to_be_cancelled_instead_of_requeued(world: World) -> None:
