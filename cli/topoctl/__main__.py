@@ -1,6 +1,6 @@
 """`python -m topoctl`."""
 
-from topoctl.main import main
+from topoctl.start import main
 
 if __name__ == "__main__":
     main()

@@ -33,7 +33,7 @@ MEANINGS: Final = {
     WOULD_WAIT: "`plan`: the job would wait",
     BAD_DATA: "a file is damaged: a matrix, a host document, a job file",
     UNAVAILABLE: "topod, the container engine or the driver does not answer",
-    STORE: "topod cannot read or write its state",
+    STORE: "topod cannot read or write its state; or the output cannot be written (a full disk)",
     PREEMPTED: "`wait`: the job was stopped for another one and does not run again",
     PROTOCOL: "topod sent something that this topoctl cannot read",
     INTERRUPTED: "interrupted with Ctrl-C",

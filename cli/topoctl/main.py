@@ -5,10 +5,11 @@ imported when that command runs (see `topoctl.lazy`).
 """
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -16,6 +17,9 @@ from topoctl import exit_codes
 from topoctl.lazy import LazyGroup
 from topod import __version__
 from topod.errors import TopodError
+
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""topoctl writes to stdout and stderr only: with one of these, that is what failed."""
 
 app = typer.Typer(
     cls=LazyGroup,
@@ -51,42 +55,67 @@ def topoctl(
     ctx.ensure_object(dict).update({"socket": socket, "no_color": no_color})
 
 
-def main() -> None:
-    """Run `topoctl` and end the process with its exit status."""
-    sys.exit(run())
-
-
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command (default: that of this process) and return its exit status.
 
     Every error becomes one line on stderr; `TOPOCTL_DEBUG=1` lets unexpected ones through as tracebacks.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    completing = "_TOPOCTL_COMPLETE" in os.environ
+    if not _streams():
+        return fail("stdout is closed", "to throw the output away: >/dev/null", exit_codes.STORE)
     try:
-        status = typer.main.get_command(app).main(
-            args=words if words or completing else ["--help"], prog_name="topoctl", standalone_mode=False
-        )
+        status = _command(words)
         sys.stdout.flush()
-    except TopodError as error:
-        return fail(error.message, error.hint, error.exit_status)
     except (KeyboardInterrupt, typer.Abort):
         return exit_codes.INTERRUPTED
-    except BrokenPipeError:
-        _stop_writing()
-        return exit_codes.PIPE
     except Exception as error:  # noqa: BLE001 - the last resort: no traceback reaches a user
-        return _unexpected(error)
+        return _failed(error)
     return status if isinstance(status, int) else exit_codes.OK
+
+
+def _command(words: list[str]) -> object:
+    """Run the command that the words name and return what its function returned."""
+    group = typer.main.get_command(app)
+    if "_TOPOCTL_COMPLETE" in os.environ:
+        return group.main(args=words, prog_name="topoctl", standalone_mode=False)
+    # Not `main`: that of typer turns a closed pipe into status 1.
+    try:
+        with group.make_context("topoctl", words or ["--help"]) as ctx:
+            return group.invoke(ctx)
+    except typer.Exit as end:
+        return end.exit_code
+
+
+def _streams() -> bool:
+    """Open what the caller has closed, so that no file or socket gets its number; False: no stdout."""
+    sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123 - open to the end
+    there = sys.stdout is not None
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    return there
 
 
 def fail(message: str, hint: str | None, status: int) -> int:
     """Write `error: ...`, and the hint after an empty line, to stderr; return `status`."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
+    with contextlib.suppress(OSError):
         text = f"error: {message}\n" + (f"\nhint: {hint}\n" if hint else "")
         sys.stderr.write(text)
     return status
+
+
+def _failed(error: Exception) -> int:
+    """Tell what went wrong and return the status for it."""
+    if isinstance(error, TopodError):
+        return fail(error.message, error.hint, error.exit_status)
+    if isinstance(error, BrokenPipeError):
+        _stop_writing()
+        return exit_codes.PIPE
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        _stop_writing()
+        return fail(f"the output cannot be written: {error.strerror}", None, exit_codes.STORE)
+    return _unexpected(error)
 
 
 def _unexpected(error: Exception) -> int:
@@ -104,10 +133,6 @@ def _unexpected(error: Exception) -> int:
 
 
 def _stop_writing() -> None:
-    """Point stdout at nothing: its reader has gone, and Python flushes once more at the end."""
+    """Point stdout at nothing: it takes no more, and Python flushes once more at the end."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, sys.stdout.fileno())
-
-
-if __name__ == "__main__":
-    main()

@@ -1,17 +1,15 @@
 """`topoctl plan`: what would happen, without doing it."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 import typer
 
 from topoctl.jobflags import takes_job
 from topoctl.session import TextOrJson, TextOrJsonOption
-from topod.errors import UsageError
-
-if TYPE_CHECKING:
-    from topoctl.batch import Batch
+from topod.errors import DataError, NotFoundError, UsageError
 
 EXAMPLES = """
 topoctl plan --gpus 4 --affinity nvlink --priority high
@@ -64,24 +62,25 @@ def plan(
 def _answer(path: Path) -> int:
     """Write one answer per question to stdout; return the exit status."""
     from topoctl.batch import Batch  # noqa: PLC0415 - imported when the command runs
-    from topod.errors import DataError, NotFoundError  # noqa: PLC0415
 
-    try:
-        if str(path) == "-":
-            return _stream(Batch(Path()), sys.stdin.buffer)
-        with path.open("rb") as questions:
-            return _stream(Batch(path.parent), questions)
-    except FileNotFoundError as error:
-        raise NotFoundError(f"no such file: {path}") from error
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", source=str(path)) from error
-
-
-def _stream(batch: "Batch", questions: BinaryIO) -> int:
+    batch = Batch(Path() if str(path) == "-" else path.parent)
     out = sys.stdout.buffer
-    for answer in batch.answers(questions):
+    for answer in batch.answers(_questions(path)):
         out.write(answer)
         out.flush()  # the reader may be waiting for this very line
     return 1 if batch.failures else 0
+
+
+def _questions(path: Path) -> Iterator[bytes]:
+    """Yield the lines of the file; what goes wrong while they are answered is none of its errors."""
+    try:
+        if str(path) == "-":
+            yield from sys.stdin.buffer
+            return
+        with path.open("rb") as questions:
+            yield from questions
+    except FileNotFoundError as error:
+        raise NotFoundError(f"no such file: {path}") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise DataError(f"cannot be read: {reason}", source=str(path)) from error

@@ -249,3 +249,87 @@ def test_planning_on_a_library_host_tells_by_its_status_what_would_happen(
     assert "stops       job 9 (low)" in capsys.readouterr().out
     assert run(["plan", *host, "--priority", "low"]) == 11
     assert capsys.readouterr().out.startswith("would wait\n  because     ")
+
+
+def _shell(script: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash in which `t` is topoctl."""
+    command = ["bash", "-c", f't() {{ "{sys.executable}" -m topoctl "$@"; }}; {script}']
+    return subprocess.run(command, capture_output=True, check=False, cwd=ROOT, text=True)
+
+
+@pytest.mark.parametrize(
+    "words", ["topo --host dgx1", "topo --host dgx1 -o json", "plan --batch QUESTIONS", "--help", "ps --help"]
+)
+def test_a_reader_that_goes_away_gives_141(words: str, tmp_path: Path) -> None:
+    question = {
+        "id": 1,
+        "host": str(ROOT / "fixtures/hosts/dgx1.json"),
+        "request": {"gpus": 1, "priority": 1},
+    }
+    (tmp_path / "q").write_text(json.dumps(question) + "\n")
+    words = words.replace("QUESTIONS", str(tmp_path / "q"))
+    # The pipe has no reader from the start: the status does not depend on who is quicker.
+    command = [sys.executable, "-m", "topoctl", *words.split()]
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run(command, stdout=writes, stderr=subprocess.PIPE, check=False, cwd=ROOT)
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@pytest.mark.parametrize("words", ["topo --host dgx1", "plan --batch -", "--help"])
+def test_a_full_disk_is_told_as_such(words: str) -> None:
+    question = {"id": 1, "host": "fixtures/hosts/dgx1.json", "request": {"gpus": 1, "priority": 1}}
+    done = _shell(f"echo '{json.dumps(question)}' | t {words} >/dev/full")
+    assert (done.returncode, done.stderr) == (
+        74,
+        "error: the output cannot be written: No space left on device\n",
+    )
+
+
+def test_a_closed_stdout_is_refused_before_anything_is_done() -> None:
+    done = _shell("t submit --gpus 1 -- true >&-")
+    assert done.returncode == 74
+    assert done.stderr.splitlines() == [
+        "error: stdout is closed",
+        "",
+        "hint: to throw the output away: >/dev/null",
+    ]
+
+
+def test_closed_stdin_and_stderr_are_no_bug() -> None:
+    assert _shell("t submit -f - <&-").stderr.startswith("error: stdin: not a job file")
+    assert _shell("t ps --socket /none/t.sock 2>&-").returncode == 69
+    assert _shell("t ps <&- >&- 2>&-").returncode == 74
+
+
+@pytest.mark.parametrize("module", ["signal", "typer", "topod.errors"])
+def test_ctrl_c_during_the_imports_ends_with_130_and_says_nothing(module: str) -> None:
+    # The interrupt comes while `module` is being looked for, as if typed at that very moment.
+    program = f"""
+import os, sys
+
+class Interrupted:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), 2)
+
+for name in [name for name in sys.modules if name == "signal"]:
+    del sys.modules[name]
+sys.meta_path.insert(0, Interrupted())
+from topoctl.start import main
+sys.argv = ["topoctl", "--version"]
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_a_background_job_that_ignores_interrupts_goes_on_ignoring_them() -> None:
+    program = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        "from topoctl.start import main; sys.argv = ['topoctl', '--version']; os.kill(os.getpid(), 2); main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, f"topoctl {__version__}\n".encode())
