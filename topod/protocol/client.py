@@ -9,7 +9,7 @@ from typing import Self
 
 import zmq
 
-from topod.errors import DaemonUnavailableError, TopodError
+from topod.errors import DaemonUnavailableError, TopodError, UsageError
 from topod.protocol.codec import (
     MAX_MESSAGE_BYTES,
     PROTOCOL_VERSION,
@@ -72,11 +72,16 @@ class Client:
     def ask(self, request: AnyRequest, timeout: float = 10.0) -> AnyReply:
         """Send one request and return its reply within `timeout` seconds.
 
-        Raises `DaemonUnavailableError` when nobody answers, `RemoteError` when topod refuses.
+        Raises `DaemonUnavailableError` when nobody answers, `RemoteError` when topod refuses, `UsageError`
+        for text that no message can hold.
         """
-        wire = self._connect()
         ident = uuid.uuid4().hex
-        wire.send(encode(RequestEnvelope(v=PROTOCOL_VERSION, id=ident, body=request)))
+        try:
+            data = encode(RequestEnvelope(v=PROTOCOL_VERSION, id=ident, body=request))
+        except UnicodeEncodeError as error:
+            raise UsageError(f"topod reads UTF-8 text only: {error.object!r}") from None
+        wire = self._connect()
+        wire.send(data)
         if not wire.poll(int(timeout * 1000)):
             wire.close(linger=0)
             self._socket = None

@@ -24,11 +24,15 @@ Parser = Callable[[object], object]
 
 
 def text(value: object) -> str:
-    """Read any text without a NUL character."""
+    """Read any text that is UTF-8 and without a NUL character."""
     if not isinstance(value, str):
         raise ValueError(f"must be text: {_show(value)} (write it in quotes)")  # noqa: TRY004 - one kind of error for callers
     if "\0" in value:
         raise ValueError("holds a NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # Python keeps the bytes of a command line that are no text as lone surrogates
+        raise ValueError(f"not UTF-8 text: {_show(value)}") from None
     return value
 
 

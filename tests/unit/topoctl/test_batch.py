@@ -112,7 +112,7 @@ def test_defaults_are_any_guaranteed_and_no_cpus(batch: Batch) -> None:
         ),
         ([dict(LOW, cpus="3-0")], {}, "job low: not a CPU list: '3-0'"),
         ([LOW, dict(HIGH, id="low")], {}, "two jobs have the id low"),
-        ([LOW, dict(HIGH, gpu_seconds=-1)], {}, "job high: gpu_seconds must be 0 or more"),
+        ([LOW, dict(HIGH, gpu_seconds=-1)], {}, "job high: gpu_seconds must be a number from 0 to 1e+12: -1"),
         (
             [dict(LOW, priority="urgent")],
             {},

@@ -62,6 +62,11 @@ def _errors() -> dict[str, type[TopodError]]:
             "no emulated host and no file is called 'dgx-1'",
             "dgx1",
         ),
+        (["submit", "--", "echo", "\udcff"], 2, "COMMAND: not UTF-8 text: '\\udcff'", ""),
+        (["submit", "-e", "A=\udcff", "--", "x"], 2, "--env: not UTF-8 text: 'A=\\udcff'", ""),
+        (["submit", "-l", "\udcff=1", "--", "x"], 2, "--label: not UTF-8 text", ""),
+        (["submit", "-v", "/\udcff:/d", "--", "x"], 2, "--volume: not UTF-8 text", ""),
+        (["ps", "-u", "\udcff"], 2, "topod reads UTF-8 text only: '\\udcff'", ""),
         (["topo", "--from", "x", "--host", "dgx1"], 2, "--from and --host cannot be combined", ""),
         (
             ["--socket", "/none/t.sock", "ps"],
