@@ -1,5 +1,6 @@
 """Podman's Docker-compatible socket: the same runtime, a real Podman service."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -36,8 +37,11 @@ GPU = Allocation(gpus=("GPU-a",), gpu_indices=(0,))
 @pytest.fixture(scope="module")
 def podman() -> Iterator[str]:
     """Give the socket of a Podman service of our own, with the image `bb:latest`."""
-    if shutil.which("podman") is None:
-        skip_or_fail("podman is not installed")
+    if os.geteuid() != 0:
+        skip_or_fail("a Podman service of our own needs root")
+    for program in ("podman", "busybox", "runc"):
+        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
+            skip_or_fail(f"{program} is not installed")
     folder = Path(tempfile.mkdtemp(prefix="tpp-", dir="/tmp"))
     (folder / "containers.conf").write_text(CONFIGURATION)
     address = f"unix://{folder}/s"
