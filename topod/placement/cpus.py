@@ -3,6 +3,8 @@
 Every choice is settled by the lowest CPU number, so the same state always gives the same CPUs.
 """
 
+from collections.abc import Sequence
+
 from topod.flextopo.tables import TopologyTables
 from topod.model.request import CpuAffinity
 from topod.placement.demand import CpuNeed
@@ -75,38 +77,57 @@ def pick(tables: TopologyTables, pool: int, count: int) -> int:
         return pool
     chosen = 0
     groups: list[tuple[int, ...]] = []
+    whole: list[_Whole] = []
     for group, cores in tables.cores.groups(area):
+        free = group & pool
         size = group.bit_count()
-        if not group & ~pool and size <= count:
+        if free == group and size <= count:
             chosen |= group
             count -= size
-        elif group & pool:
+        elif free:
             groups.append(cores)
-    untouched = list(groups)
+            if found := cores if free == group else [core for core in cores if not core & ~pool]:
+                whole.append(_Whole(found, free))
     while count:
-        best = _best_group(untouched, pool, count)
+        best = _best_group(whole, count)
         if best is None:
             return chosen | _split_cores(groups, pool & ~chosen, count)
-        for core in untouched.pop(best):
+        whole.remove(best)
+        for core in best.cores:
             size = core.bit_count()
-            if size <= count and not core & ~pool:
+            if size <= count:
                 chosen |= core
                 count -= size
     return chosen
 
 
-def _best_group(groups: list[tuple[int, ...]], pool: int, count: int) -> int | None:
+class _Whole:
+    """The free cores of a core group."""
+
+    __slots__ = ("cores", "loose", "size", "smallest")
+
+    def __init__(self, cores: Sequence[int], free: int) -> None:
+        sizes = list(map(int.bit_count, cores))
+        self.cores = cores
+        self.size = sum(sizes)
+        self.smallest = min(sizes)
+        self.loose = free.bit_count() - self.size
+        """Free threads of split cores."""
+
+
+def _best_group(groups: list[_Whole], count: int) -> _Whole | None:
     """Return which group to take whole cores from: the emptiest that still fits all, else the fullest."""
-    best: tuple[bool, int, int] | None = None
-    for i, cores in enumerate(groups):
-        sizes = [core.bit_count() for core in cores if not core & ~pool]
-        if sizes and min(sizes) <= count:
-            free = sum(sizes)
-            loose = sum((core & pool).bit_count() for core in cores) - free  # threads of split cores
-            fits = free >= count or (free >= count - count % min(sizes) and free + loose >= count)
-            rank = (not fits, free if fits else -free, i)
-            best = rank if best is None or rank < best else best
-    return None if best is None else best[2]
+    best: _Whole | None = None
+    best_rank = (True, 0)
+    for group in groups:
+        if group.smallest <= count:
+            fits = group.size >= count or (
+                group.size >= count - count % group.smallest and group.size + group.loose >= count
+            )
+            rank = (not fits, group.size if fits else -group.size)
+            if best is None or rank < best_rank:  # of equals the first
+                best, best_rank = group, rank
+    return best
 
 
 def _split_cores(groups: list[tuple[int, ...]], pool: int, count: int) -> int:

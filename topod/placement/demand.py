@@ -48,33 +48,42 @@ class Demand:
     """By mix, as bits: which of `regions` may give one CPU fewer."""
     fewer: IntTable
     """By mix: how many of them may."""
+    any_fewer: bool
 
 
 def demands(needs: Sequence[CpuNeed], domains: tuple[int, ...]) -> tuple[Demand, ...]:
     """Return the needs, one per mix, as arrays; what concerns only `domains` is kept together."""
-    found: dict[tuple[int, ...], Demand] = {}
+    found: dict[tuple[int, ...], dict[int, tuple[dict[int, int], set[int], int]]] = {}
     for mix, need in enumerate(needs):
-        least: dict[int, int] = {}
+        areas: dict[int, int] = {}
         for area, count in need.fixed:
-            least[area] = max(count, least.get(area, 0))
-        flexible = {area: count for area, count in need.flexible if count > least.get(area, 0)}
-        areas = least | flexible
+            areas[area] = max(count, areas.get(area, 0))
+        flexible = {area: count for area, count in need.flexible if count > areas.get(area, 0)}
+        areas |= flexible
         regions = domains if areas.keys() <= set(domains) else tuple(areas)
-        demand = found.get(regions)
-        if demand is None:
-            nothing = np.zeros(len(needs), dtype=np.int64)
-            demand = found[regions] = Demand(
-                regions=regions,
-                here=np.zeros(len(needs), dtype=np.bool_),
-                wanted=np.zeros((len(regions), len(needs)), dtype=np.int64),
-                flexible=nothing,
-                fewer=nothing.copy(),
-            )
-        demand.here[mix] = True
-        demand.wanted[:, mix] = [areas.get(region, 0) for region in regions]
-        demand.flexible[mix] = sum(1 << at for at, region in enumerate(regions) if region in flexible)
-        demand.fewer[mix] = need.fewer
-    return tuple(found.values())
+        found.setdefault(regions, {})[mix] = (areas, set(flexible), need.fewer)
+    return tuple(_demand(regions, mixes, len(needs)) for regions, mixes in found.items())
+
+
+def _demand(
+    regions: tuple[int, ...], mixes: dict[int, tuple[dict[int, int], set[int], int]], count: int
+) -> Demand:
+    here = np.zeros(count, dtype=np.bool_)
+    wanted = np.zeros((len(regions), count), dtype=np.int64)
+    flexible, fewer = np.zeros((2, count), dtype=np.int64)
+    for mix, (areas, may_give_fewer, number) in mixes.items():
+        here[mix] = True
+        wanted[:, mix] = [areas.get(region, 0) for region in regions]
+        flexible[mix] = sum(1 << at for at, region in enumerate(regions) if region in may_give_fewer)
+        fewer[mix] = number
+    return Demand(
+        regions=regions,
+        here=here,
+        wanted=wanted,
+        flexible=flexible,
+        fewer=fewer,
+        any_fewer=bool(fewer.any()),
+    )
 
 
 NO_NEED = CpuNeed(total=0)

@@ -18,7 +18,7 @@ from topod.preemption.sets import GpuSets
 from topod.preemption.settle import Settle
 
 _FEW = 12  # up to so many rows a plain loop is quicker than arrays
-_MANY = 512  # from here on it does not pay to work out for each row who may be a victim
+_MANY = 4096  # from here on it does not pay to work out for each row who may be a victim
 _DIVES = 3  # rows looked at alone, the most promising first: often the others cannot win then
 
 
@@ -51,49 +51,54 @@ class Cover:
                  "_settle", "floor")  # fmt: skip
 
     def __init__(
-        self, sets: GpuSets, packing: Packing, paid: IntTable, regions: Sequence[int], missing: IntTable
+        self, sets: GpuSets, packing: Packing, offers: Offers, paid: IntTable, missing: IntTable
     ) -> None:
         """Prepare for the rows `sets` (a set may come twice).
 
         `paid` is what each costs without further victims, `missing` (regions by rows) the CPUs that it lacks.
         """
-        wanted = missing.max(axis=1).tolist()
-        areas = [(region, count) for region, count in zip(regions, wanted, strict=True) if count]
         self._sets = sets
         self._packing = packing
+        self._offers = offers
         self._paid = paid
-        self._missing = missing[[at for at, count in enumerate(wanted) if count]]
-        self._offers = Offers(sets.state.candidates, packing, areas)
+        self._missing = missing
         # Whom a set touches is a victim anyway: the others with GPUs are open to it, and all without.
+        touched = sets.counts([[region.bits.get(i, 0) for i, _ in sets.holders] for region in offers.regions])
         self._patterns = [
-            sum(region.bits.values()) - sets.sums([region.bits.get(i, 0) for i, _ in sets.holders])
-            for region in self._offers.regions
+            sum(region.bits.values()) - bits for region, bits in zip(offers.regions, touched, strict=True)
         ]
         self.floor = paid + self._fill(0, np.arange(len(sets)), self._missing)
         """No more than what each row costs; the very cost where the offers are exact."""
 
+    def promise(self, best: Best) -> None:
+        """Lower the best cost to what these rows are sure to reach. A later `run` finds how to get there."""
+        least = int(self.floor.min())
+        if self._offers.exact and least < best.cost:
+            best.cost, best.rank, best.ways = least, (), []
+
     def run(self, best: Best, *, cpu_steps: int, links_first: bool) -> None:
         """Improve `best` by these rows."""
-        least = int(self.floor.min())
-        if self._offers.exact and least < best.cost:  # now only how to get there is to be found
-            best.cost, best.rank, best.ways = least, (), []
+        self.promise(best)
         hopeful = (self.floor <= min(best.cost, self._packing.never - 1)).nonzero()[0]
         if not len(hopeful):
             return
-        self._only(hopeful)
+        if len(hopeful) < len(self.floor):
+            self._only(hopeful)
         self._best, self._cpu_steps = best, cpu_steps
         self._settle = Settle(self._sets, links_first=links_first)
+        stranded = self._packing.stranded(int(self.floor.min()))
         live = np.arange(len(hopeful))
-        if self._offers.exact and _FEW < len(live) <= _MANY:
-            self._settle.narrow(self._possible())
-        for _ in range(_DIVES):
-            live = self._hopeful(live)
+        for dive in range(_DIVES):
             if len(live) <= _FEW:
                 break
             lowest = live[self.floor[live] == self.floor[live].min()]
-            first = self._settle.most_promising(lowest, self._packing.stranded(least))
+            first = self._settle.most_promising(lowest, stranded)
             self._visit_one(0, 0, int(self._paid[first]), first, self._missing[:, first].tolist())
-            live = live[live != first]
+            live = self._hopeful(live[live != first])
+            if not dive and len(best.ways) == 1 and self._offers.exact and len(live) <= _MANY:
+                # The first row left no choice of victims. Where others leave none, their ranks are known.
+                self._settle.narrow(live, self._possible(live))
+                live = self._hopeful(live)
         self._visit(0, 0, 0, live, self._missing[:, live])
 
     def _only(self, rows: IntTable) -> None:
@@ -115,16 +120,17 @@ class Cover:
             keep &= (floor < best.cost) | ~worse
         return keep
 
-    def _possible(self) -> IntTable:
+    def _possible(self, live: IntTable) -> IntTable:
         """Return for each row the GPUs of all who may be further victims at the best cost."""
-        candidates = self._sets.state.candidates
-        live = np.arange(len(self._sets))
+        candidates, patterns = self._sets.state.candidates, [every[live] for every in self._patterns]
+        paid, missing = self._paid[live], self._missing[:, live]
         gpus = np.zeros(len(live), dtype=np.int64)
         for i in self._offers.branch:
-            rest = self._after(i, self._missing)
-            floor = self._paid + self._packing.prices[i]
-            for region, patterns, wanted in zip(self._offers.regions, self._patterns, rest, strict=True):
-                floor += region.floors(patterns & ~region.bits[i] if i in region.bits else patterns, wanted)
+            floor = paid + self._packing.prices[i]
+            for region, mine, wanted in zip(
+                self._offers.regions, patterns, self._after(i, missing), strict=True
+            ):
+                floor += region.floors(mine & ~region.bits.get(i, 0), wanted)
             gpus |= np.where(floor <= self._best.cost, candidates[i].gpus, 0)
         return gpus
 

@@ -11,6 +11,7 @@ from topod.model.request import CpuAffinity, ResourceRequest
 from topod.placement.demand import CpuNeed, Demand, cpu_levels, cpu_need, demands
 from topod.preemption.cover import Best, Cover
 from topod.preemption.packing import Packing
+from topod.preemption.regions import Offers
 from topod.preemption.sets import FEW, GpuSets
 
 _REMEMBERED = 64  # kinds of requests whose demands a family of sets keeps
@@ -50,7 +51,7 @@ class Shortage:
         """Return which sets (by place) have their CPUs at a level when their own holders are the victims."""
         if len(sets) > FEW:
             met = np.zeros(len(sets), dtype=np.bool_)
-            for _, rows, missing in self._lacking(sets, steps):
+            for _, rows, missing in self.lacking(sets, steps):
                 met[rows[~missing.any(axis=0)]] = True
             return met.nonzero()[0]
         places = []
@@ -66,31 +67,31 @@ class Shortage:
 
     def least_extra(self, *, links_first: bool) -> tuple[int, int, int] | None:
         """Return (GPUs, CPU steps, victims) of the least cost; None where no set can be had."""
-        packing = Packing(self.state.candidates)
-        bound = packing.own(self.sets)  # what each set costs at least, but for the CPU steps
-        own = bound.copy()
-        best = Best(cost=packing.never)
-        for steps in reversed(range(len(self.levels))):  # the loosest level soon shows how few can do
-            price = packing.steps(steps)
-            hopeful = (bound + price <= best.cost).nonzero()[0]
-            if not len(hopeful):
-                continue
-            for regions, rows, missing in self._lacking(self.sets.only(hopeful), steps):
-                places = hopeful[rows]
-                cover = Cover(self.sets.only(places), packing, own[places] + price, regions, missing)
-                if self.levels[steps] is CpuAffinity.ANY:  # no level asks for less
-                    bound[places] = cover.floor - price
-                cover.run(best, cpu_steps=steps, links_first=links_first)
+        search = _Search(self)
+        last = len(self.levels) - 1
+        loosest = list(search.covers(np.arange(len(self.sets)), last))
+        bound = search.own.copy()
+        for rows, cover in loosest:
+            cover.promise(search.best)
+            if self.levels[last] is CpuAffinity.ANY:  # no level asks for less
+                bound[rows] = cover.floor - search.packing.steps(last)
+        for steps in range(last):
+            hopeful = (bound + search.packing.steps(steps) <= search.best.cost).nonzero()[0]
+            if len(hopeful):
+                for _, cover in search.covers(hopeful, steps):
+                    cover.run(search.best, cpu_steps=steps, links_first=links_first)
+        for _, cover in loosest:
+            cover.run(search.best, cpu_steps=last, links_first=links_first)
+        best = search.best
         if not best.ways:
             return None
-        mask = best.mask
-        touched = self.sets.touched(mask)
+        touched = self.sets.touched(best.mask)
         victims = min(
             (touched | way.part | way.offers.earliest(way.missing) for way in best.ways), key=_positions
         )
-        return mask, best.cpu_steps, victims
+        return best.mask, best.cpu_steps, victims
 
-    def _lacking(self, sets: GpuSets, steps: int) -> Iterator[tuple[tuple[int, ...], IntTable, IntTable]]:
+    def lacking(self, sets: GpuSets, steps: int) -> Iterator[tuple[tuple[int, ...], IntTable, IntTable]]:
         """Yield (regions, sets by place, CPUs missing: regions by sets), the sets' own holders being victims.
 
         A set comes once for each way to choose the areas that may give one CPU fewer and that help.
@@ -101,11 +102,13 @@ class Shortage:
             if not len(rows):
                 continue
             missing = demand.wanted[:, mixes[rows]]
-            for place, region in enumerate(demand.regions):
-                freed = sets.sums([(c.cpus & region).bit_count() for _, c in sets.holders])
-                missing[place] -= freed[rows] + (self.state.pool & region).bit_count()
+            freed = sets.counts(
+                [[(c.cpus & region).bit_count() for _, c in sets.holders] for region in demand.regions]
+            )
+            missing -= freed if len(rows) == len(sets) else freed[:, rows]
+            missing -= np.array([[(self.state.pool & region).bit_count()] for region in demand.regions])
             np.maximum(missing, 0, out=missing)
-            if demand.fewer.any():
+            if demand.any_fewer:
                 rows, missing = _give_fewer(demand, mixes[rows], rows, missing)
             yield demand.regions, rows, missing
 
@@ -117,6 +120,54 @@ class Shortage:
             domains = tuple(domain.cpus for domain in self.sets.tables.domains)
             family.demands[key] = demands([self.need(mix, steps) for mix in family.mixes], domains)
         found: tuple[Demand, ...] = family.demands[key]
+        return found
+
+
+class _Search:
+    """What the covers of one search share."""
+
+    __slots__ = ("_cheapest", "_most", "_offers", "best", "own", "packing", "shortage")
+
+    def __init__(self, shortage: Shortage) -> None:
+        candidates = shortage.state.candidates
+        self.shortage = shortage
+        self.packing = Packing(candidates)
+        self.own = self.packing.own(shortage.sets)
+        """What each set costs without further victims, but for the CPU steps."""
+        self.best = Best(cost=self.packing.never)
+        self._cheapest = min(self.packing.prices, default=0)
+        self._most = max((c.cpus.bit_count() for c in candidates), default=0)
+        self._offers: dict[tuple[int, ...], Offers] = {}
+
+    def covers(self, rows: IntTable, steps: int) -> Iterator[tuple[IntTable, Cover]]:
+        """Yield the covers of the sets at `rows` that may win at one level, each with the rows in it."""
+        sets, packing = self.shortage.sets.only(rows), self.packing
+        for regions, places, lacking in self.shortage.lacking(sets, steps):
+            paid = self.own[rows[places]] + packing.steps(steps)
+            hopeful = self._hopeful(paid, lacking)
+            if len(hopeful):
+                missing = lacking[:, hopeful]
+                wanted = missing.max(axis=1)
+                offers = self._offers_of(dict(zip(regions, wanted.tolist(), strict=True)))
+                here = places[hopeful]
+                cover = Cover(sets.only(here), packing, offers, paid[hopeful], missing[wanted > 0])
+                yield rows[here], cover
+
+    def _hopeful(self, paid: IntTable, missing: IntTable) -> IntTable:
+        """Return who may still win, by what the cheapest victims would cost if each gave all that one can."""
+        if self.best.cost >= self.packing.never:
+            return np.arange(len(paid))
+        fewest = -(-missing.max(axis=0) // max(self._most, 1))
+        fewest = np.minimum(fewest, len(self.packing.prices)).astype(self.packing.dtype)
+        hopeful: IntTable = (paid + fewest * self._cheapest <= self.best.cost).nonzero()[0]
+        return hopeful
+
+    def _offers_of(self, wanted: dict[int, int]) -> Offers:
+        """Return who can give to the areas of which CPUs may be missing; `wanted` says how many."""
+        areas = {area: count for area, count in wanted.items() if count}
+        found = self._offers.get(tuple(areas))
+        if found is None or any(found.wanted[area] < count for area, count in areas.items()):
+            found = self._offers[tuple(areas)] = Offers(self.shortage.state.candidates, self.packing, areas)
         return found
 
 

@@ -1,6 +1,6 @@
 """Who can give the CPUs that are short in some areas of the host, and the least that it costs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -51,7 +51,6 @@ class Region:
             _admit(table[0], table[0], giver)
         for bit, giver in enumerate(known):
             low = 1 << bit
-            table[low : 2 * low] = table[:low]
             _admit(table[:low], table[low : 2 * low], giver)
         self._flat: IntTable = table.reshape(-1)
 
@@ -81,11 +80,14 @@ class Region:
 
 
 def _admit(before: IntTable, after: IntTable, giver: Giver) -> None:
-    """Let a giver into `after`, which equals `before` (or is it): costs by CPUs wanted in the last axis."""
-    gives = giver.gives
-    beyond = before[..., :-gives] + giver.price
-    np.minimum(after[..., 1:gives], giver.price, out=after[..., 1:gives])
-    np.minimum(after[..., gives:], beyond, out=after[..., gives:])
+    """Write into `after` (which may be `before`) the costs with a giver open too; last axis: CPUs."""
+    gives, price = giver.gives, giver.price
+    if gives >= before.shape[-1] - 1:  # one is enough
+        np.minimum(before, price, out=after)
+        return
+    beyond = before[..., :-gives] + price
+    np.minimum(before[..., :gives], price, out=after[..., :gives])
+    np.minimum(before[..., gives:], beyond, out=after[..., gives:])
 
 
 class Offers:
@@ -96,18 +98,17 @@ class Offers:
     several regions.
     """
 
-    __slots__ = ("branch", "closed", "exact", "gives", "regions", "ties_after")
+    __slots__ = ("branch", "closed", "exact", "gives", "regions", "ties_after", "wanted")
 
-    def __init__(
-        self, candidates: Sequence[Candidate], packing: Packing, areas: Sequence[tuple[int, int]]
-    ) -> None:
+    def __init__(self, candidates: Sequence[Candidate], packing: Packing, areas: Mapping[int, int]) -> None:
         """`areas` are masks of CPUs, each with the most of them that may be missing (at least 1)."""
+        self.wanted = areas
         self.gives: dict[int, tuple[int, ...]] = {}
         """By position: CPUs for each region."""
         self.branch: list[int] = []
         singles: list[int] = []
         for i, candidate in enumerate(candidates):
-            gives = tuple([(candidate.cpus & area).bit_count() for area, _ in areas])
+            gives = tuple([(candidate.cpus & area).bit_count() for area in areas])
             useful = len(areas) - gives.count(0)
             if useful:
                 self.gives[i] = gives
@@ -122,17 +123,19 @@ class Offers:
                 self._givers(packing, at, singles),
                 self._givers(packing, at, self.branch),
             )
-            for at, (_, wanted) in enumerate(areas)
+            for at, wanted in enumerate(areas.values())
         )
-        self.ties_after = [
-            any(not candidates[i].gpus for i in self.branch[at:]) for at in range(len(self.branch))
-        ]
+        self.ties_after = [True] * len(self.branch)
         """By branch: whether it or a later one strands no GPUs."""
-        self.closed = [
-            tuple([sum([region.bits.get(i, 0) for i in self.branch[:at]]) for region in self.regions])
-            for at in range(len(self.branch) + 1)
-        ]
+        for at in reversed(range(len(self.branch))):
+            if not candidates[self.branch[at]].gpus:
+                break
+            self.ties_after[at] = False
+        self.closed = [(0,) * len(areas)]
         """By branch: the bits of those before it, for each region."""
+        for i in self.branch:
+            bits = zip(self.closed[-1], self.regions, strict=True)
+            self.closed.append(tuple([shut | region.bits.get(i, 0) for shut, region in bits]))
         self.exact = all(region.exact for region in self.regions) and all(
             len(areas) - self.gives[i].count(0) == 1 for i in self.branch
         )

@@ -13,6 +13,8 @@ FEW = 24
 """Up to this many sets a plain loop is quicker than arrays."""
 _WIDE = 1 << 62
 """Sums from here on do not fit 64 bits; arrays then hold Python's own numbers."""
+_SMALL = 256
+"""Up to this many sets a matrix of who touches whom is quicker than tables."""
 _CHUNK = 8
 """Sums over holders are looked up in tables of 2 ** 8 entries, for 8 GPUs or holders at a time."""
 _CHUNK_MASK = (1 << _CHUNK) - 1
@@ -21,7 +23,7 @@ _CHUNK_MASK = (1 << _CHUNK) - 1
 class GpuSets:
     """Some sets of one family, in the family's order (that is, by lowest indices)."""
 
-    __slots__ = ("_codes", "_touch", "family", "holders", "masks", "rows", "state", "tables")
+    __slots__ = ("_codes", "_matrix", "_touch", "family", "holders", "masks", "rows", "state", "tables")
 
     def __init__(
         self,
@@ -41,6 +43,7 @@ class GpuSets:
         """(position among the candidates, candidate) of the eligible holders of GPUs."""
         self._touch = touch
         self._codes: list[IntTable] | None = None
+        self._matrix: IntTable | None = None
 
     @classmethod
     def usable(cls, tables: TopologyTables, state: State, family: Family) -> "GpuSets":
@@ -57,36 +60,48 @@ class GpuSets:
 
     def only(self, keep: IntTable) -> "GpuSets":
         """Return the sets at these places (counted within this object)."""
+        if len(keep) == len(self) and bool((keep[1:] > keep[:-1]).all()):
+            return self  # nothing is left out
         return GpuSets(self.tables, self.state, self.family, self.rows[keep], self._touch)
 
     def least(self, values: IntTable) -> "GpuSets":
         """Return the sets with the least value."""
         return self.only((values == values.min()).nonzero()[0])
 
-    @property
-    def touched_codes(self) -> list[IntTable]:
-        """For each set which of `holders` it touches: bit i of entry k stands for holder 8 * k + i."""
+    def sums(self, amounts: Sequence[int]) -> IntTable:
+        """Return for each set the sum of `amounts` (one per entry of `holders`) over those it touches."""
+        dtype = np.dtype(object) if sum(amounts) >= _WIDE else np.dtype(np.int64)
+        if len(self) <= _SMALL:
+            sums: IntTable = self._touched() @ np.array(amounts, dtype=dtype)
+            return sums
+        total = np.zeros(len(self), dtype=dtype)
+        for number, codes in enumerate(self._touched_codes()):
+            chunk = amounts[number * _CHUNK : (number + 1) * _CHUNK]
+            total += _subset_sums(chunk, dtype)[codes]
+        return total
+
+    def counts(self, amounts: Sequence[Sequence[int]]) -> IntTable:
+        """Return the same for several rows of small amounts at once: amounts by sets."""
+        if len(self) <= _SMALL:
+            shape = (len(amounts), len(self.holders))
+            return np.array(amounts, dtype=np.int64).reshape(shape) @ self._touched().T
+        return np.array([self.sums(row) for row in amounts], dtype=np.int64).reshape(-1, len(self))
+
+    def _touched(self) -> IntTable:
+        """Return 1 for each set and holder where the set touches the holder, else 0."""
+        if self._matrix is None:
+            self._matrix = ((self.masks[:, None] & self._touch.gpus) != 0).astype(np.int64)
+        return self._matrix
+
+    def _touched_codes(self) -> list[IntTable]:
+        """Return for each set which of `holders` it touches: bit i of entry k is for holder 8 * k + i."""
         if self._codes is None:
             low, *high = self._touch.tables
             codes: IntTable = low[self.masks & _CHUNK_MASK]
             for number, table in enumerate(high, start=1):
                 codes = codes | table[self.masks >> number * _CHUNK & _CHUNK_MASK]
-            if len(self.holders) <= _CHUNK:
-                self._codes = [codes]
-            else:
-                chunks = range(0, len(self.holders), _CHUNK)
-                self._codes = [codes >> at & _CHUNK_MASK for at in chunks]
+            self._codes = [codes >> at & _CHUNK_MASK for at in range(0, len(self.holders), _CHUNK)]
         return self._codes
-
-    def sums(self, amounts: Sequence[int]) -> IntTable:
-        """Return for each set the sum of `amounts` (one per entry of `holders`) over those it touches."""
-        dtype = np.dtype(object) if sum(amounts) >= _WIDE else np.dtype(np.int64)
-        total: IntTable | None = None
-        for number, codes in enumerate(self.touched_codes):
-            chunk = amounts[number * _CHUNK : (number + 1) * _CHUNK]
-            part: IntTable = _subset_sums(chunk, dtype)[codes]
-            total = part if total is None else total + part
-        return np.zeros(len(self), dtype=dtype) if total is None else total
 
     def weights(self) -> IntTable:
         """Return cost key 1 of each set, as the sum of the weights of the victims it needs."""
@@ -146,10 +161,11 @@ class GpuSets:
 class Touch:
     """The holders of GPUs, and which of them a set of GPUs touches."""
 
-    __slots__ = ("_count", "_tables", "holders")
+    __slots__ = ("_count", "_tables", "gpus", "holders")
 
     def __init__(self, holders: Sequence[tuple[int, Candidate]], count: int) -> None:
         self.holders = holders
+        self.gpus: IntTable = np.array([c.gpus for _, c in holders], dtype=np.int64)
         self._count = count
         self._tables: list[IntTable] | None = None
 
@@ -159,15 +175,17 @@ class Touch:
         if self._tables is None:
             bits = [0] * self._count
             for number, (_, candidate) in enumerate(self.holders):
-                for i in range(self._count):
-                    if candidate.gpus >> i & 1:
-                        bits[i] = 1 << number
+                gpus = candidate.gpus
+                while gpus:
+                    bits[(gpus & -gpus).bit_length() - 1] = 1 << number
+                    gpus &= gpus - 1
             self._tables = []
             for at in range(0, max(self._count, 1), _CHUNK):
-                table = [0]
-                for bit in bits[at : at + _CHUNK]:
-                    table += [touched | bit for touched in table]
-                self._tables.append(np.array(table, dtype=np.int64))
+                chunk = bits[at : at + _CHUNK]
+                table = np.zeros(1 << len(chunk), dtype=np.int64)
+                for i, bit in enumerate(chunk):
+                    np.bitwise_or(table[: 1 << i], bit, out=table[1 << i : 2 << i])
+                self._tables.append(table)
         return self._tables
 
 

@@ -24,9 +24,10 @@ class Settle:
         self._may_stay: IntTable = sets.tables.all_gpus & ~state.blocked_gpus & ~sets.masks
         self._hope: dict[int, IntTable] = {}
 
-    def narrow(self, gpus: IntTable) -> None:
-        """Take it as known that only holders of `gpus` (a mask for each set) may be further victims."""
-        self._may_stay &= self._freed | gpus
+    def narrow(self, places: IntTable, gpus: IntTable) -> None:
+        """Take it as known that only holders of `gpus` (a mask per place) may be further victims there."""
+        self._may_stay[places] &= self._freed[places] | gpus
+        self._hope.clear()
 
     def first(self, places: IntTable, part: int) -> int:
         """Return which of `places` is best if `part` are victims too."""
