@@ -206,3 +206,60 @@ def alike_occupancy(rng: random.Random, topology: Topology, jobs: int = 9) -> Oc
     rng.shuffle(holders)
     blocks = (Block(reason="unhealthy: Xid 79", gpus=1 << rng.randrange(len(topology.gpus))),)
     return Occupancy(holders=tuple(holders), blocks=blocks if rng.random() < 0.3 else ())
+
+
+def large_host(rng: random.Random) -> Topology:
+    """Return a host of 16 GPUs: all linked, in two halves or in pairs, on 1 to 4 NUMA nodes."""
+    pairs = [(i, j) for i in range(16) for j in range(i + 1, 16)]
+    size = rng.choice([2, 8, 16])
+    node_count = rng.choice([1, 2, 2, 4])
+    return make_host(
+        nodes=[i * node_count // 16 for i in range(16)],
+        nvlinks={pair: 6 for pair in pairs if pair[0] // size == pair[1] // size},
+        pcie={pair: LinkClass.PIX for pair in pairs if pair[0] // 4 == pair[1] // 4},
+        cpus_per_node=32 // node_count,
+        nodes_per_socket=rng.choice([1, 2]),
+    )
+
+
+def full_occupancy(rng: random.Random, topology: Topology) -> Occupancy:
+    """Return a state with nothing free: a few jobs of 2 to 8 GPUs, and 2 to 4 that hold CPUs only.
+
+    Few enough that every set of victims can be tried, yet the GPU sets are those of a large host.
+    """
+    order = [gpu.index for gpu in topology.gpus]
+    if rng.random() < 0.4:
+        rng.shuffle(order)
+    near = {node.id: list(node.cpus) for node in topology.numa_nodes}
+    alike = rng.random() < 0.4
+    levels = [100] if alike else [100, 100, 500]
+    holders: list[Holder] = []
+    while order:
+        size = min(len(order), 4 if alike else rng.choice([2, 2, 4, 4, 8]))
+        if len(holders) == 5:
+            size = len(order)
+        gpus = [order.pop() for _ in range(size)]
+        cpus = []
+        for i in gpus:
+            pool = near[topology.gpus[i].numa_node or 0]
+            cpus += [pool.pop() for _ in range(1 if alike else rng.randint(0, min(2, len(pool))))]
+        work = 0 if alike else rng.choice([5, 10**9])
+        holders.append(
+            Holder(
+                job=f"g{len(holders)}",
+                priority=rng.choice(levels),
+                gpus=sum(1 << i for i in gpus),
+                cpus=CpuSet.of(cpus),
+                work=work,
+            )
+        )
+    rest = [cpu for pool in near.values() for cpu in pool]
+    if rng.random() < 0.3:
+        rng.shuffle(rest)  # jobs whose CPUs lie on several nodes
+    count = rng.randint(2, 4)
+    for number in range(count):
+        cpus = rest[number * len(rest) // count : (number + 1) * len(rest) // count]
+        if cpus:
+            holders.append(Holder(job=f"c{number}", priority=rng.choice(levels), cpus=CpuSet.of(cpus)))
+    rng.shuffle(holders)
+    return Occupancy(holders=tuple(holders))

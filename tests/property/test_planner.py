@@ -8,7 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.oracles import brute_force
-from tests.oracles.random_hosts import alike_occupancy, random_host, random_occupancy, random_request
+from tests.oracles.random_hosts import (
+    alike_occupancy,
+    full_occupancy,
+    large_host,
+    random_host,
+    random_occupancy,
+    random_request,
+)
 from topod.flextopo.tables import TopologyTables
 from topod.model.occupancy import Occupancy
 from topod.model.plan import Plan, Refusal
@@ -117,6 +124,26 @@ def test_plans_that_tie_in_all_but_the_last_keys_agree_with_brute_force(part: in
             )
             kinds[check(tables, oracle, alike_occupancy(rng, topology), request)] += 1
     assert min(kinds["an extra victim"], kinds["an extra victim with GPUs"]) >= 8, kinds
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_full_hosts_of_16_gpus_that_lack_cpus_agree_with_brute_force(part: int) -> None:
+    kinds: Counter[str] = Counter()
+    for seed in range(part * 5, part * 5 + 5):
+        rng = random.Random(seed)
+        topology = large_host(rng)
+        tables, oracle = TopologyTables(topology), brute_force.Host(topology)
+        for _ in range(3):
+            request = ResourceRequest(
+                gpus=rng.choice([0, 1, 2, 4, 4, 8]),
+                affinity=rng.choice([Affinity.ANY, Affinity.NUMA, Affinity.NVLINK_ALL]),
+                policy=rng.choice(list(Policy)),
+                cpus=rng.randint(4, 24),
+                cpu_affinity=rng.choice(list(CpuAffinity)),
+                priority=1000,
+            )
+            kinds[check(tables, oracle, full_occupancy(rng, topology), request)] += 1
+    assert min(kinds["an extra victim"], kinds["an extra victim with GPUs"]) >= 2, kinds
 
 
 def test_the_alternative_of_an_explanation_is_never_cheaper_and_is_a_real_plan() -> None:
