@@ -57,6 +57,9 @@ def plan_without(
 def _search(
     tables: TopologyTables, state: State, request: ResourceRequest, rejected: int | None = None
 ) -> Choice | None:
+    cpus = request.cpus if isinstance(request.cpus, int) else 0
+    if request.gpus > tables.count or cpus > tables.cpus.bit_count():
+        return None
     family = tables.family(request.gpus, request.affinity, strict=request.policy is Policy.GUARANTEED)
     sets = GpuSets.usable(tables, state, family)
     if rejected is not None:
