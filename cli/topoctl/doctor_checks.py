@@ -43,7 +43,7 @@ def checks(socket: Path | None, environ: Mapping[str, str]) -> Iterator[Check]:
     yield _python()
     yield from _gpus(emulated=welcome is not None and welcome.emulated)
     yield _sysfs()
-    yield from _engine(environ)
+    yield from _engine(environ, welcome)
     yield _state(Path(welcome.state_dir) if welcome else state_dir(environ))
     yield daemon
 
@@ -66,7 +66,7 @@ def _gpus(*, emulated: bool) -> Iterator[Check]:
             name="driver",
             verdict="warn",
             text="no NVIDIA driver is loaded",
-            mend="nvidia-smi",
+            mend="install it (apt-get install nvidia-driver), or " + EMULATE,
         )
     else:
         yield Check(name="driver", verdict="ok", text=first.removeprefix("NVRM version: "))
@@ -105,7 +105,7 @@ def _smi() -> Check:
             name="nvidia-smi",
             verdict="warn",
             text=f"{error.message}: only NVML and sysfs are used",
-            mend="nvidia-smi topo -m",
+            mend="nvidia-smi topo -m" if shutil.which("nvidia-smi") else "it comes with the NVIDIA driver",
         )
     return Check(name="nvidia-smi", verdict="ok", text="its matrix can be read, as a second opinion")
 
@@ -131,7 +131,7 @@ def _sysfs() -> Check:
     return Check(name="sysfs", verdict="ok", text=text)
 
 
-def _engine(environ: Mapping[str, str]) -> Iterator[Check]:
+def _engine(environ: Mapping[str, str], welcome: Welcome | None) -> Iterator[Check]:
     """Check the container engine, GPUs in containers, and which runtime a start would choose."""
     from topod.adapters.docker_engine import Engine, find_engine  # noqa: PLC0415 - only what is checked is loaded
 
@@ -153,6 +153,10 @@ def _engine(environ: Mapping[str, str]) -> Iterator[Check]:
             yield _container_gpus(len(facts.cdi_devices))
         finally:
             engine.close()
+    if welcome is not None:
+        text = f"{welcome.runtime}: chosen by the topod that answers"
+        yield Check(name="runtime", verdict="ok", text=text)
+        return
     chosen = forced if forced != "auto" else "process" if url is None else "docker"
     words = {"docker": "jobs run in containers", "process": "jobs run as plain processes, not in containers"}
     why = "TOPOD_RUNTIME" if forced != "auto" else "the default"

@@ -11,6 +11,8 @@ from topod.discovery.parse_smi_topo import parse_matrix
 from topod.errors import DataError, NotFoundError
 
 MAX_BYTES: Final = 16 * 1024 * 1024
+MAX_MATRIX_CHARACTERS: Final = 1 << 20
+"""The matrix of 16 GPUs with 17 NICs has 7,000 characters; what is around it is read several times."""
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -46,6 +48,9 @@ def load_host_bytes(data: bytes, source: str, *, name: str) -> HostDocument:
     text = _text(data, source)
     if text.lstrip("\ufeff \t\r\n")[:1] == "{":
         return load_host(text.lstrip("\ufeff").encode(), source)
+    if len(text) > MAX_MATRIX_CHARACTERS:
+        hint = "a long log? keep the matrix, from its line GPU0 GPU1 ... on"
+        raise DataError("more than 1 MiB of text: no matrix is as long", source=source, hint=hint)
     return HostDocument(topology=topology_from_matrix(parse_matrix(text, source), name))
 
 

@@ -17,6 +17,9 @@ from topod.discovery.smi_matrix.refusals import no_matrix, other_output
 
 _LEGEND: Final = re.compile(r"[\s#>*;%|/]*(?P<nic>NIC\d+)\s*:\s*(?P<device>[\w.\-]+)\s*", re.ASCII)
 
+_MAX_WIDTH: Final = 8192
+"""Patterns take the square of a line's length; 20 GPUs with 17 NICs need 400 characters."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuRow:
@@ -60,6 +63,10 @@ def parse_matrix(text: str, source: str = "<text>") -> Matrix:
     Raises `DataError` with `source`, line and column when there is no whole matrix, or two different ones.
     """
     lines = read_lines(text)
+    for line in lines:
+        if len(line.text) > _MAX_WIDTH:
+            message = f"a line of {len(line.text)} characters: no matrix is as wide"
+            raise damaged(source, line, _MAX_WIDTH, message)
     blocks = find_blocks(lines)
     if not blocks:
         raise no_matrix(lines, source)

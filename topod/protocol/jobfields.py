@@ -75,6 +75,8 @@ def integer(value: object) -> int:
         return value
     if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}", value.strip()):
         return int(value)
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]+", value.strip()):
+        raise ValueError(f"too large: {_show(value)}")
     raise ValueError(f"must be a whole number: {_show(value)}")
 
 
@@ -144,7 +146,11 @@ def restart(value: object) -> tuple[RestartPolicy, int | None]:
     word, colon, number = nonempty(value).partition(":")
     if word == "no":
         word = RestartPolicy.NEVER
-    policy = choice(RestartPolicy)(word)
+    words = [*map(str, RestartPolicy), "on-failure:N"]
+    word = word.strip().lower().replace("_", "-")
+    if word not in words[:-1]:
+        raise ValueError(f"must be one of {', '.join(words)}: {_show(value)}{near(word, words)}")
+    policy = RestartPolicy(word)
     if not colon:
         return policy, None
     if policy is not RestartPolicy.ON_FAILURE:

@@ -42,6 +42,8 @@ class Planned(Reply, frozen=True, kw_only=True, tag="planned"):
     plan: dict[str, Any] = {}
     reason: str = ""
     details: list[str] = []
+    never: bool = False
+    """The empty host would refuse it too, with this reason."""
 
 
 class Host(Reply, frozen=True, kw_only=True, tag="host"):

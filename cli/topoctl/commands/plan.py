@@ -46,7 +46,8 @@ def plan(
 ) -> int:
     """Show what a job would get now, and who would be stopped.
 
-    Exit status: 0 the job fits without stopping anyone, 10 others would be stopped, 11 it would wait.
+    Exit status: 0 the job fits without stopping anyone, 10 others would be stopped, 11 it would wait,
+    1 it can never run on this host.
     """
     if batch is not None:
         others = [name for name, value in job.items() if value not in (None, [])]

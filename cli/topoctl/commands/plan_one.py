@@ -1,7 +1,9 @@
 """`topoctl plan` for one job: asks topod, or plans offline on a host from the library or a file."""
 
+import json
 from typing import Any
 
+import msgspec
 import typer
 
 from topoctl import exit_codes
@@ -9,25 +11,43 @@ from topoctl.jobflags import job_spec
 from topoctl.render.plan import plan_text
 from topoctl.session import TextOrJson, ask, connect, show, show_json, style
 from topod.model.job import JobSpec
-from topod.protocol.replies import Planned
-from topod.protocol.requests import DryRun
+from topod.protocol.replies import Host, Planned
+from topod.protocol.requests import DryRun, GetHost
 
 
 def plan_one(ctx: typer.Context, job: dict[str, Any], host: str | None, output: TextOrJson) -> int:
-    """Print what would happen to the job now; return 0, or the status for stopping others or waiting."""
+    """Print what would happen to the job now; return 0, or the status for stopping, waiting or never."""
     spec = job_spec(job, runs=False)
     if host is not None:
         planned = _offline(spec, host)
     else:
         with connect(ctx) as client:
             planned = ask(client, DryRun(spec=spec), Planned)
+            if not planned.feasible and not planned.never:
+                planned = _for_ever(planned, spec, ask(client, GetHost(), Host).host.document)
     if output is TextOrJson.JSON:
         show_json(planned)
     else:
         show(plan_text(planned, spec.request, style(ctx)))
     if not planned.feasible:
-        return exit_codes.WOULD_WAIT
+        return exit_codes.ERROR if planned.never else exit_codes.WOULD_WAIT
     return exit_codes.WOULD_PREEMPT if planned.plan.get("victims") else exit_codes.OK
+
+
+def _for_ever(planned: Planned, spec: JobSpec, document: object) -> Planned:
+    """Return the refusal, marked and with its lasting reason where the same host without jobs refuses too."""
+    # The planner brings numpy: only here, so that a job that fits is answered quickly.
+    from topod.discovery.document import load_host  # noqa: PLC0415
+    from topod.flextopo.tables import TopologyTables  # noqa: PLC0415
+    from topod.model.occupancy import Occupancy  # noqa: PLC0415
+    from topod.model.plan import Refusal  # noqa: PLC0415
+    from topod.preemption.search import plan  # noqa: PLC0415
+
+    host = load_host(json.dumps(document).encode(), "topod's host document")
+    empty = plan(TopologyTables(host.topology), Occupancy(), spec.request)
+    if not isinstance(empty, Refusal):
+        return planned
+    return msgspec.structs.replace(planned, reason=empty.reason, details=list(empty.details), never=True)
 
 
 def _offline(spec: JobSpec, host: str) -> Planned:
@@ -44,5 +64,8 @@ def _offline(spec: JobSpec, host: str) -> Planned:
     tables = TopologyTables(document.topology)
     found = plan(tables, occupancy, spec.request)
     if isinstance(found, Refusal):
-        return Planned(feasible=False, reason=found.reason, details=list(found.details))
+        empty = plan(tables, Occupancy(), spec.request)
+        never = isinstance(empty, Refusal)
+        found = empty if isinstance(empty, Refusal) else found
+        return Planned(feasible=False, reason=found.reason, details=list(found.details), never=never)
     return Planned(feasible=True, plan=plan_data(tables, occupancy, spec.request, found))

@@ -39,7 +39,7 @@ def plan_lines(plan: Mapping[str, Any], style: Style) -> list[str]:
         text = f"{_gpu_words(other)}, stopping {_victims(other) or 'nobody'}"
         lines += labelled("next best", text, style)
         if other.get("decided_by"):
-            lines += labelled("", f"lost by {printable(str(other['decided_by']))}", style)
+            lines += labelled("", _lost(printable(str(other["decided_by"]))), style)
     return lines
 
 
@@ -51,9 +51,14 @@ def labelled(label: str, text: str, style: Style) -> list[str]:
     return [f"{head}{parts[0]}".rstrip(), *(" " * LABEL + part for part in parts[1:])]
 
 
+def _lost(decided_by: str) -> str:
+    """Say by which cost key a plan lost; by its indices alone means that it was as good."""
+    return "as good; the lower indices win" if decided_by.startswith("indices") else f"lost by {decided_by}"
+
+
 def _verdict(planned: Planned, request: ResourceRequest) -> str:
     if not planned.feasible:
-        return "would wait"
+        return "can never run here" if planned.never else "would wait"
     victims = len(planned.plan.get("victims") or [])
     where = f" on {request.gpus} GPU{'' if request.gpus == 1 else 's'}" if request.gpus else ""
     if not victims:

@@ -67,6 +67,13 @@ def _errors() -> dict[str, type[TopodError]]:
         (["submit", "-l", "\udcff=1", "--", "x"], 2, "--label: not UTF-8 text", ""),
         (["submit", "-v", "/\udcff:/d", "--", "x"], 2, "--volume: not UTF-8 text", ""),
         (["ps", "-u", "\udcff"], 2, "topod reads UTF-8 text only: '\\udcff'", ""),
+        (
+            ["submit", "--restart", "always", "--", "x"],
+            2,
+            "--restart: must be one of never, on-failure, on-failure:N: 'always'",
+            "",
+        ),
+        (["submit", "--cpus", "9" * 26, "--", "x"], 2, "--cpus: too large: '999", ""),
         (["topo", "--from", "x", "--host", "dgx1"], 2, "--from and --host cannot be combined", ""),
         (
             ["--socket", "/none/t.sock", "ps"],
@@ -338,3 +345,20 @@ def test_a_background_job_that_ignores_interrupts_goes_on_ignoring_them() -> Non
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False, cwd=ROOT)
     assert (done.returncode, done.stdout) == (0, f"topoctl {__version__}\n".encode())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--host", "rtx4090x8", "--gpus", "4", "--affinity", "nvlink"],
+        ["--host", "dgx1", "--gpus", "1", "--cpus", "10000000"],
+        ["--host", "dgx1", "--gpus", "9"],
+    ],
+)
+def test_what_an_empty_host_refuses_too_can_never_run(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["plan", *words]) == 1
+    assert capsys.readouterr().out.startswith("can never run here\n  because     ")
+    assert run(["plan", *words, "-o", "json"]) == 1
+    assert json.loads(capsys.readouterr().out)["never"] is True

@@ -123,3 +123,11 @@ def test_the_doctor_shows_verdict_finding_and_remedy() -> None:
     )
     assert check_text(bad, Style(unicode=False)).isascii()
     assert summary([bad, bad, Check(name="x", verdict="ok", text="")]) == "1 ok, 2 bad\n"
+
+
+def test_a_plan_that_lost_by_its_indices_alone_was_as_good() -> None:
+    plan = PLAN | {
+        "alternative": {"gpus": [0], "victims": [], "decided_by": "indices: GPUs 0, instead of GPUs 1"}
+    }
+    text = plan_text(Planned(feasible=True, plan=plan), ResourceRequest(gpus=1), Style())
+    assert text.endswith("stopping nobody\n              as good; the lower indices win\n")

@@ -103,10 +103,11 @@ def _refuse_asymmetry(
 
 def no_gaps(header: Header, source: str) -> DataError | None:
     """Return an error when the GPU columns are not GPU0, GPU1, ... each once, or columns are out of order."""
-    labels = [column.label for column in header.columns]
-    for place, column in enumerate(header.columns):
-        if column.label in labels[:place]:
+    seen: set[str] = set()
+    for column in header.columns:
+        if column.label in seen:
             return damaged(source, header.line, column.start, f"{column.label} stands twice in the header")
+        seen.add(column.label)
     gpus = {column.label for column in header.columns if column.kind is Kind.GPU}
     for index in range(len(gpus)):
         if f"GPU{index}" not in gpus:

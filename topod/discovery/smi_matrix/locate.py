@@ -55,7 +55,7 @@ def find_blocks(lines: tuple[Line, ...]) -> tuple[Block, ...]:
     before = 0
     starts = [header.line.number - 1 for header in headers]
     for header, start, limit in zip(headers, starts, [*starts[1:], len(lines)], strict=False):
-        rows, end, stray = _rows(lines[:limit], header)
+        rows, end, stray = _rows(lines, limit, header)
         block = Block(
             header=header, rows=rows, stray=stray, around=lines[before:start], after=lines[end:limit]
         )
@@ -131,13 +131,15 @@ def row_text(line: Line, prefix: str, labels: frozenset[str]) -> RowText | None:
     return RowText(line=line, label=row["label"], start=start, cells=cells, end=end)
 
 
-def _rows(lines: tuple[Line, ...], header: Header) -> tuple[tuple[RowText, ...], int, Line | None]:
-    """Return the rows below `header`, the index of the line after, and the stray line if they stop early."""
+def _rows(
+    lines: tuple[Line, ...], limit: int, header: Header
+) -> tuple[tuple[RowText, ...], int, Line | None]:
+    """Return the rows from `header` to `limit`, the next index, and the stray line if they stop early."""
     labels = frozenset(column.label for column in header.devices)
     gpus = {column.label for column in header.devices if column.kind is Kind.GPU}
     rows: list[RowText] = []
     end = header.next_line
-    for index in range(header.next_line, len(lines)):
+    for index in range(header.next_line, limit):
         line = lines[index]
         if not any(char.isalnum() for char in line.text):
             continue
