@@ -3,6 +3,8 @@
 Rule: a line that cannot be answered gives a line with `error`, and the batch goes on.
 """
 
+import codecs
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +77,12 @@ class _Host:
     def count(self) -> int:
         return self.tables.count
 
+    @property
+    def cpus(self) -> CpuSet:
+        """All CPUs of the host; none where they are not known: a matrix names only those beside GPUs."""
+        topology = self.tables.topology
+        return topology.cpus if topology.cores else NO_CPUS
+
 
 class BadLineError(ValueError):
     """A line that says something impossible; the text says what."""
@@ -105,7 +113,7 @@ class Batch:
     def answer(self, line: bytes) -> bytes:
         """Return the answer to one line as JSON."""
         try:
-            question = _DECODER.decode(line)
+            question = _DECODER.decode(line.removeprefix(codecs.BOM_UTF8))
             host = self._host(question.host)
             request = _request(question.request)
             occupancy, ids = _occupancy(question.jobs, host)
@@ -119,7 +127,7 @@ class Batch:
             RecursionError,
         ) as error:
             self.failures += 1
-            return _ENCODER.encode({"id": _id_of(line), "error": str(error)})
+            return _ENCODER.encode({"id": _id_of(line), "error": _plain(str(error))})
         if isinstance(found, Refusal):
             return _ENCODER.encode(_refusal(question.id, found))
         return _ENCODER.encode(_plan(question.id, found, request, ids))
@@ -141,6 +149,27 @@ class Batch:
 
 def _read(document: HostDocument) -> _Host:
     return _Host(tables=TopologyTables(document.topology), occupancy=document.occupancy or Occupancy())
+
+
+_WORDS: Final = {
+    "$.id": "text or an integer",
+    "$.host": "text: the path of a host",
+    "$.request.affinity": f"one of {', '.join(Affinity)}",
+    "$.request.policy": f"one of {', '.join(Policy)}",
+    "$.request.cpus": "a number of CPUs (not in quotes) or auto",
+    "$.request.cpu_affinity": f"one of {', '.join(CpuAffinity)}",
+    "$.request.priority": f"an integer, or one of {', '.join(PRIORITIES)}",
+}
+
+
+def _plain(text: str) -> str:
+    """Say what a field must be where the decoder speaks of its types: `... - at `$.request.cpus``."""
+    found, at, path = text.partition(" - at `")
+    wanted = _WORDS.get(path.rstrip("`")) if at else None
+    if wanted is None or not found.startswith(("Expected", "Invalid")):
+        return text
+    got = re.search(r"(?:got|value) (\S+)$", found)
+    return f"must be {wanted}{f', not {got[1]}' if got else ''} - at `{path}"
 
 
 def _id_of(line: bytes) -> Id | None:
@@ -186,7 +215,7 @@ def _occupancy(jobs: tuple[JobLine, ...] | None, host: _Host) -> tuple[Occupancy
         if name in ids:
             raise BadLineError(f"two jobs have the id {name}")
         ids[name] = job.id
-        gpus, cpus = _gpus(job, host.count), _cpus(job)
+        gpus, cpus = _gpus(job, host.count), _cpus(job, host.cpus)
         if gpus & taken_gpus:
             raise BadLineError(f"job {name}: GPU {CpuSet(gpus & taken_gpus)} is held by an earlier job too")
         if cpus.mask & taken_cpus:
@@ -219,13 +248,16 @@ def _gpus(job: JobLine, count: int) -> int:
     return mask
 
 
-def _cpus(job: JobLine) -> CpuSet:
+def _cpus(job: JobLine, known: CpuSet) -> CpuSet:
     if not job.cpus:
         return NO_CPUS
     try:
-        return CpuSet.parse(job.cpus)
+        cpus = CpuSet.parse(job.cpus)
     except ValueError as error:
         raise BadLineError(f"job {job.id}: {error}") from error
+    if known and cpus - known:
+        raise BadLineError(f"job {job.id}: the host has no CPU {cpus - known}, it has {known}")
+    return cpus
 
 
 def _work(job: JobLine) -> int:

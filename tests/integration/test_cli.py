@@ -244,10 +244,15 @@ def test_jobs_are_chosen_by_state_and_user(cli: Cli) -> None:
 
 
 def test_refusals_have_documented_statuses(cli: Cli) -> None:
+    assert cli.out("plan", "--gpus", "9", status=1).startswith("can never run here\n")
+    assert cli.json("plan", "--gpus", "9", status=1)["never"] is True
     for words, status, text in (
         (("show", "99"), 4, "error: no job 99"),
         (("logs", "99"), 4, "error: no job 99"),
         (("cancel", "99"), 4, "error: no job 99"),
+        (("events", "--job", "99"), 4, "error: no job 99"),
+        (("drain", "--reason", " "), 2, "error: --reason: is empty"),
+        (("drain", "--reason", "x" * 201), 2, "error: --reason: 201 characters, at most 200"),
         (("show", "x"), 2, "error: not a job id: 'x'"),
         (("show", "latest"), 4, "error: there is no job yet"),
         (("submit", "--gpus", "9", "--", "x"), 1, "error: dgx1 can never run this job"),

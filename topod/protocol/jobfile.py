@@ -149,6 +149,7 @@ def build_spec(
                 raise origin.refuse(name, str(error)) from None
             got[name] = {**got["ulimit"], **cast("dict[str, int]", value)} if name == "ulimit" else value
         _reconcile_requeue(origin, got)
+        _reconcile_restarts(origin, got)
     spec = _spec(got, origins, environ, user)
     _check(spec, flags if file is None else file)
     return spec
@@ -179,6 +180,16 @@ def _reconcile_requeue(origin: Origin, got: dict[str, Any]) -> None:
     if "on_preempt" in origin.values and got["on_preempt"] is not wanted:
         raise origin.refuse("on_preempt", f"contradicts requeue: {got['on_preempt']}")
     got["on_preempt"] = wanted
+
+
+def _reconcile_restarts(origin: Origin, got: dict[str, Any]) -> None:
+    """Refuse two numbers of restarts in one source; over two sources the later one wins."""
+    if "restart" not in origin.values or got["restart"][1] is None:
+        return
+    number = got["restart"][1]
+    if "max_restarts" in origin.values and got["max_restarts"] != number:
+        raise origin.refuse("max_restarts", f"contradicts restart on-failure:{number}: {got['max_restarts']}")
+    got["max_restarts"] = number
 
 
 def _spec(got: dict[str, Any], origins: list[Origin], environ: Mapping[str, str], user: str) -> JobSpec:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from topoctl.session import ask, connect, show
+from topod.errors import UsageError
 from topod.protocol.replies import Done
 from topod.protocol.requests import Drain, Resume
 
@@ -16,6 +17,7 @@ RESUME_EXAMPLES = """
 topoctl resume
 topoctl resume --gpu 3
 """
+MAX_REASON = 200
 GpuOption = Annotated[
     str | None, typer.Option("--gpu", metavar="GPU", help="One GPU: its index or UUID.", show_default=False)
 ]
@@ -33,6 +35,10 @@ def drain(
 
     Jobs that run go on.
     """
+    if not reason.strip():
+        raise UsageError("--reason: is empty")
+    if len(reason) > MAX_REASON:
+        raise UsageError(f"--reason: {len(reason)} characters, at most {MAX_REASON}")
     what = "the host" if gpu is None else f"GPU {gpu}"
     with connect(ctx) as client:
         done = ask(client, Drain(gpu=gpu, reason=reason), Done)

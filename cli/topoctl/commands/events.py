@@ -11,8 +11,8 @@ from topoctl.render.events import event_line
 from topoctl.render.style import Style
 from topoctl.session import Output, ask, connect, job_ids, show, show_json_line, style
 from topod.protocol.client import Client
-from topod.protocol.replies import Events
-from topod.protocol.requests import ReadEvents
+from topod.protocol.replies import Events, Jobs
+from topod.protocol.requests import GetJob, ReadEvents
 from topod.protocol.views import EventView
 
 EXAMPLES = """
@@ -42,6 +42,8 @@ def events(
     look = style(ctx)
     with connect(ctx) as client:
         only = None if job is None else job_ids(client, [job])[0]
+        if only is not None:
+            ask(client, GetJob(job=only), Jobs)  # a job that does not exist is told, not waited for
         # Subscribed before reading: what happens in between comes twice and is told apart by its number.
         live: Iterator[EventView | None] = client.events() if follow else iter(())
         early = next(live, None)

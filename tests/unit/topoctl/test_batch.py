@@ -122,8 +122,16 @@ def test_defaults_are_any_guaranteed_and_no_cpus(batch: Batch) -> None:
         ([dict(LOW, gpu=[1])], {}, "unknown field `gpu` - at `$.jobs[0]`"),
         ([], {"gpus": -1}, "request: gpus must be 0 or more: -1"),
         ([], {"gpus": True}, "`$.request.gpus`"),
-        ([], {"affinity": "near"}, "Invalid enum value 'near' - at `$.request.affinity`"),
-        ([], {"cpus": "many"}, "`$.request.cpus`"),
+        (
+            [],
+            {"affinity": "near"},
+            "must be one of nvlink-all, nvlink, pcie, numa, socket, any, not 'near' - at `$.request.affinity`",
+        ),
+        (
+            [],
+            {"cpus": "many"},
+            "must be a number of CPUs (not in quotes) or auto, not 'many' - at `$.request.cpus`",
+        ),
     ],
 )
 def test_a_line_that_says_something_impossible_gives_an_error_with_its_id(
@@ -164,3 +172,18 @@ def test_a_document_brings_its_blocks_and_its_jobs_unless_the_line_says_which_ru
     assert json.loads(batch.answer(json.dumps(question).encode()))["feasible"] is False
     answer = json.loads(batch.answer(json.dumps(question | {"jobs": []}).encode()))
     assert answer["gpus"] == [0, 1, 2]
+
+
+def test_a_cpu_that_the_host_does_not_have_is_an_error_and_a_byte_order_mark_is_none() -> None:
+    batch = Batch(Path(__file__).resolve().parents[3] / "fixtures" / "hosts")
+    question = {"id": 1, "host": "dgx1.json", "jobs": [dict(LOW, gpus=[], cpus="79-80")]}
+    line = json.dumps(question | {"request": {"gpus": 1, "priority": 1}}).encode()
+    assert json.loads(batch.answer(line))["error"] == "job low: the host has no CPU 80, it has 0-79"
+    good = line.replace(b"79-80", b"79")
+    assert json.loads(batch.answer(b"\xef\xbb\xbf" + good)) == json.loads(batch.answer(good))
+    assert batch.failures == 1
+
+
+def test_a_question_without_an_id_says_what_an_id_is(batch: Batch) -> None:
+    error = json.loads(batch.answer(b'{"id": null}'))["error"]
+    assert error == "must be text or an integer, not `null` - at `$.id`"

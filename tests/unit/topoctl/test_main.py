@@ -74,6 +74,12 @@ def _errors() -> dict[str, type[TopodError]]:
             "",
         ),
         (["submit", "--cpus", "9" * 26, "--", "x"], 2, "--cpus: too large: '999", ""),
+        (
+            ["submit", "--restart", "on-failure:1", "--max-restarts", "5", "--", "x"],
+            2,
+            "--max-restarts: contradicts restart on-failure:1: 5",
+            "",
+        ),
         (["topo", "--from", "x", "--host", "dgx1"], 2, "--from and --host cannot be combined", ""),
         (
             ["--socket", "/none/t.sock", "ps"],
