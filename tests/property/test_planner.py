@@ -12,12 +12,13 @@ from tests.oracles.random_hosts import (
     alike_occupancy,
     full_occupancy,
     large_host,
+    make_host,
     random_host,
     random_occupancy,
     random_request,
 )
 from topod.flextopo.tables import TopologyTables
-from topod.model.occupancy import Occupancy
+from topod.model.occupancy import Holder, Occupancy
 from topod.model.plan import Plan, Refusal
 from topod.model.request import CPU_LADDER, LADDER, Affinity, CpuAffinity, Policy, ResourceRequest
 from topod.preemption.explain import cost_key, explain
@@ -144,6 +145,15 @@ def test_full_hosts_of_16_gpus_that_lack_cpus_agree_with_brute_force(part: int) 
             )
             kinds[check(tables, oracle, full_occupancy(rng, topology), request)] += 1
     assert min(kinds["an extra victim"], kinds["an extra victim with GPUs"]) >= 2, kinds
+
+
+def test_where_nothing_is_known_of_cpus_auto_asks_for_none() -> None:
+    topology = make_host(nodes=[None] * 8, nvlinks={}, know=frozenset())
+    holders = tuple(Holder(job=f"j{i}", priority=100, gpus=3 << 2 * i) for i in range(4))
+    for policy in Policy:
+        request = ResourceRequest(gpus=4, cpus="auto", policy=policy, priority=1000)
+        tables, oracle = TopologyTables(topology), brute_force.Host(topology)
+        assert check(tables, oracle, Occupancy(holders=holders), request) == "victims"
 
 
 def test_the_alternative_of_an_explanation_is_never_cheaper_and_is_a_real_plan() -> None:

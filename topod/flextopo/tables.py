@@ -53,8 +53,10 @@ class TopologyTables:
 
     __slots__ = (
         "_families",
+        "_kind_codes",
         "_left",
         "_left_best",
+        "_left_best_of_kinds",
         "_levels",
         "_links",
         "_parts",
@@ -66,6 +68,7 @@ class TopologyTables:
         "cpus",
         "domains",
         "kind_of",
+        "kind_radix",
         "kinds",
         "needs",
         "places",
@@ -84,6 +87,8 @@ class TopologyTables:
         self.kinds = tuple(dict.fromkeys(kinds))
         """The different (domain, CPUs of the socket) of this host's GPUs."""
         self.kind_of = tuple(self.kinds.index(kind) for kind in kinds)
+        self.kind_radix = _radix([self.kind_of.count(kind) for kind in range(len(self.kinds))])
+        """What one GPU of each kind adds to a code of `kind_codes`."""
         self.cores = CoreMap(topology, self.cpus)
         self.needs: dict[tuple[object, ...], object] = {}
         """A cache that belongs to `placement.demand`."""
@@ -94,6 +99,8 @@ class TopologyTables:
         self._links: IntTable | None = None
         self._left: IntTable | None = None
         self._left_best: IntTable | None = None
+        self._left_best_of_kinds: IntTable | None = None
+        self._kind_codes: IntTable | None = None
         self._sizes: IntTable | None = None
         self._reversed: IntTable | None = None
 
@@ -168,6 +175,25 @@ class TopologyTables:
             self._left_best = np.maximum.accumulate(np.array(best, dtype=np.int64))
         return self._left_best
 
+    @property
+    def kind_codes(self) -> IntTable:
+        """How many GPUs of each kind each mask has, in one number."""
+        if self._kind_codes is None:
+            codes = np.zeros(1 << self.count, dtype=np.int64)
+            for i, kind in enumerate(self.kind_of):
+                codes[1 << i : 2 << i] = codes[: 1 << i] + self.kind_radix[kind]
+            self._kind_codes = codes
+        return self._kind_codes
+
+    @property
+    def left_best_of_kinds(self) -> IntTable:
+        """The best that `left` can be for each code of `kind_codes`."""
+        if self._left_best_of_kinds is None:
+            best = np.zeros(int(self.kind_codes[-1]) + 1, dtype=np.int64)
+            np.maximum.at(best, self.kind_codes, self.left)
+            self._left_best_of_kinds = best
+        return self._left_best_of_kinds
+
     def left_profiles(self, mask: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
         """Return the sizes of the NVLink, PCIe and NUMA groups of `mask`, each largest first."""
         nvlink, pcie, numa = (profile(self.parts(relation), mask) for relation in LEFT_RELATIONS)
@@ -186,11 +212,7 @@ class TopologyTables:
             chosen &= self.satisfies(level)
         masks = np.flatnonzero(chosen).astype(np.int64)
         masks = masks[np.argsort(-self.reversed[masks])]
-        numbers = np.zeros(len(masks), dtype=np.int64)
-        for kind in range(len(self.kinds)):
-            members = sum(1 << i for i, other in enumerate(self.kind_of) if other == kind)
-            numbers = numbers * (members.bit_count() + 1) + self.sizes[masks & members]
-        _, first, mix = np.unique(numbers, return_index=True, return_inverse=True)
+        _, first, mix = np.unique(self.kind_codes[masks], return_index=True, return_inverse=True)
         return Family(
             masks=masks,
             steps=self.steps(level)[masks],
@@ -205,6 +227,14 @@ class TopologyTables:
         for i, kind in enumerate(self.kind_of):
             counts[kind] += mask >> i & 1
         return tuple(counts)
+
+
+def _radix(counts: list[int]) -> tuple[int, ...]:
+    """Return factors by which numbers of up to so many things add up to different codes."""
+    factors = [1]
+    for count in counts:
+        factors.append(factors[-1] * (count + 1))
+    return tuple(factors[:-1])
 
 
 def pair_score(link: Link) -> int:

@@ -18,7 +18,6 @@ from topod.preemption.sets import GpuSets
 from topod.preemption.settle import Settle
 
 _FEW = 12  # up to so many rows a plain loop is quicker than arrays
-_MANY = 4096  # from here on it does not pay to work out for each row who may be a victim
 _DIVES = 3  # rows looked at alone, the most promising first: often the others cannot win then
 
 
@@ -88,17 +87,15 @@ class Cover:
         self._settle = Settle(self._sets, links_first=links_first)
         stranded = self._packing.stranded(int(self.floor.min()))
         live = np.arange(len(hopeful))
-        for dive in range(_DIVES):
+        if len(live) > _FEW and (strands := self._strands()) is not None:
+            self._settle.expect(strands)
+        for _ in range(_DIVES):
             if len(live) <= _FEW:
                 break
             lowest = live[self.floor[live] == self.floor[live].min()]
             first = self._settle.most_promising(lowest, stranded)
             self._visit_one(0, 0, int(self._paid[first]), first, self._missing[:, first].tolist())
             live = self._hopeful(live[live != first])
-            if not dive and len(best.ways) == 1 and self._offers.exact and len(live) <= _MANY:
-                # The first row left no choice of victims. Where others leave none, their ranks are known.
-                self._settle.narrow(live, self._possible(live))
-                live = self._hopeful(live)
         self._visit(0, 0, 0, live, self._missing[:, live])
 
     def _only(self, rows: IntTable) -> None:
@@ -120,19 +117,25 @@ class Cover:
             keep &= (floor < best.cost) | ~worse
         return keep
 
-    def _possible(self, live: IntTable) -> IntTable:
-        """Return for each row the GPUs of all who may be further victims at the best cost."""
-        candidates, patterns = self._sets.state.candidates, [every[live] for every in self._patterns]
-        paid, missing = self._paid[live], self._missing[:, live]
-        gpus = np.zeros(len(live), dtype=np.int64)
-        for i in self._offers.branch:
-            floor = paid + self._packing.prices[i]
-            for region, mine, wanted in zip(
-                self._offers.regions, patterns, self._after(i, missing), strict=True
-            ):
-                floor += region.floors(mine & ~region.bits.get(i, 0), wanted)
-            gpus |= np.where(floor <= self._best.cost, candidates[i].gpus, 0)
-        return gpus
+    def _strands(self) -> IntTable | None:
+        """Return how many GPUs of each kind further victims strand at the best cost, as a code for each row.
+
+        Where the offers are exact, each region has a best cost of its own, and that tells how many GPUs its
+        victims hold. None where that does not tell the kinds.
+        """
+        state, tables = self._sets.state, self._sets.tables
+        if not self._offers.exact or state.blocked_gpus:
+            return None
+        codes = np.zeros(len(self._sets), dtype=np.int64)
+        for at, region in enumerate(self._offers.regions):
+            gpus = sum(state.candidates[i].gpus for i in self._offers.branch if self._offers.gives[i][at])
+            kinds = {kind for i, kind in enumerate(tables.kind_of) if gpus >> i & 1}
+            if len(kinds) > 1:
+                return None
+            costs = region.floors(self._patterns[at], self._missing[at])
+            for kind in kinds:
+                codes += self._packing.stranded_of(costs) * tables.kind_radix[kind]
+        return codes
 
     def _after(self, position: int, missing: IntTable) -> IntTable:
         """Return what rows still miss once they have a further victim."""

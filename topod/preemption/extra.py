@@ -106,7 +106,8 @@ class Shortage:
                 [[(c.cpus & region).bit_count() for _, c in sets.holders] for region in demand.regions]
             )
             missing -= freed if len(rows) == len(sets) else freed[:, rows]
-            missing -= np.array([[(self.state.pool & region).bit_count()] for region in demand.regions])
+            free = [(self.state.pool & region).bit_count() for region in demand.regions]
+            missing -= np.array(free, dtype=np.int64)[:, None]
             np.maximum(missing, 0, out=missing)
             if demand.any_fewer:
                 rows, missing = _give_fewer(demand, mixes[rows], rows, missing)
@@ -157,7 +158,7 @@ class _Search:
         """Return who may still win, by what the cheapest victims would cost if each gave all that one can."""
         if self.best.cost >= self.packing.never:
             return np.arange(len(paid))
-        fewest = -(-missing.max(axis=0) // max(self._most, 1))
+        fewest = -(-missing.max(axis=0, initial=0) // max(self._most, 1))
         fewest = np.minimum(fewest, len(self.packing.prices)).astype(self.packing.dtype)
         hopeful: IntTable = (paid + fewest * self._cheapest <= self.best.cost).nonzero()[0]
         return hopeful

@@ -36,6 +36,10 @@ class Packing:
         """Return the stranded GPUs of a cost."""
         return cost >> self._work & (1 << self._gpus) - 1
 
+    def stranded_of(self, costs: IntTable) -> IntTable:
+        """Return the stranded GPUs of each of these costs."""
+        return (costs >> self._work & (1 << self._gpus) - 1).astype(np.int64)
+
     def steps(self, steps: int) -> int:
         """Return what missing CPU affinity by `steps` adds."""
         return steps << self._gpus + self._work

@@ -13,7 +13,7 @@ class Settle:
     all plans are of one rank.
     """
 
-    __slots__ = ("_freed", "_hope", "_links", "_links_first", "_may_stay", "_sets")
+    __slots__ = ("_freed", "_hope", "_links", "_links_first", "_sets", "_strands")
 
     def __init__(self, sets: GpuSets, *, links_first: bool) -> None:
         self._sets = sets
@@ -21,12 +21,12 @@ class Settle:
         self._links: IntTable = -sets.family.links[sets.rows]
         state = sets.state
         self._freed = sets.sums([c.gpus for _, c in sets.holders]) | state.free_gpus
-        self._may_stay: IntTable = sets.tables.all_gpus & ~state.blocked_gpus & ~sets.masks
+        self._strands: IntTable | None = None
         self._hope: dict[int, IntTable] = {}
 
-    def narrow(self, places: IntTable, gpus: IntTable) -> None:
-        """Take it as known that only holders of `gpus` (a mask per place) may be further victims there."""
-        self._may_stay[places] &= self._freed[places] | gpus
+    def expect(self, strands: IntTable) -> None:
+        """Take it as known how many GPUs of each kind the further victims strand (a code per set)."""
+        self._strands = strands
         self._hope.clear()
 
     def first(self, places: IntTable, part: int) -> int:
@@ -84,8 +84,13 @@ class Settle:
             sets, tables = self._sets, self._sets.tables
             free, blocked = sets.state.free_gpus, sets.state.blocked_gpus
             stay = free.bit_count() - tables.sizes[sets.masks & free] + stranded
-            # Where as many stay as may stay, it is known which; else the best of that number is the bound.
-            known = (stay >= tables.sizes[self._may_stay]) & (blocked == 0)  # blocked ones never stay
-            best = tables.left_best[np.minimum(stay, tables.count)]
-            self._hope[stranded] = -np.where(known, tables.left[self._may_stay], best)
+            rest = tables.all_gpus & ~blocked & ~sets.masks
+            # Where as many stay as there are, it is known which; else the best of that number is the bound.
+            known = (stay >= tables.sizes[rest]) & (blocked == 0)  # blocked ones never stay
+            if self._strands is None:
+                best = tables.left_best[np.minimum(stay, tables.count)]
+            else:
+                stays = self._freed & ~blocked & ~sets.masks
+                best = tables.left_best_of_kinds[tables.kind_codes[stays] + self._strands]
+            self._hope[stranded] = -np.where(known, tables.left[rest], best)
         return self._hope[stranded]
