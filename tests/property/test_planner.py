@@ -149,10 +149,11 @@ def test_full_hosts_of_16_gpus_that_lack_cpus_agree_with_brute_force(part: int) 
 
 def test_where_nothing_is_known_of_cpus_auto_asks_for_none() -> None:
     topology = make_host(nodes=[None] * 8, nvlinks={}, know=frozenset())
+    tables, oracle = TopologyTables(topology), brute_force.Host(topology)
     holders = tuple(Holder(job=f"j{i}", priority=100, gpus=3 << 2 * i) for i in range(4))
     for policy in Policy:
         request = ResourceRequest(gpus=4, cpus="auto", policy=policy, priority=1000)
-        tables, oracle = TopologyTables(topology), brute_force.Host(topology)
+        assert check(tables, oracle, Occupancy(), request) == "no victim"
         assert check(tables, oracle, Occupancy(holders=holders), request) == "victims"
 
 
