@@ -35,11 +35,11 @@ class Site:
         self.engine = engine
         self.host = load_library_host(host).topology
         self.image = ("--image", engine.image, "--grace", "5s")
-        self.topod = Topod(folder, host=host, runtime="docker")
+        self.topod = Topod(folder, host=host, runtime="docker", engine=engine.base_url)
         self.start()
 
     def start(self, *more: str) -> None:
-        self.topod.start("--engine", self.engine.base_url, *more)
+        self.topod.start(*more)
 
     def topoctl(self, *words: str, check: bool = True) -> str:
         environment = {**os.environ, "TOPOD_SOCKET": str(self.topod.socket)}

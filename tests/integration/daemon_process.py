@@ -36,7 +36,9 @@ class Topod:
     `close` cancels every job first, so that no process of a job outlives the test.
     """
 
-    def __init__(self, folder: Path, *, host: str = "dgx1", runtime: str = "process") -> None:
+    def __init__(
+        self, folder: Path, *, host: str = "dgx1", runtime: str = "process", engine: str = ""
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.state_dir = folder / "state"
@@ -44,6 +46,7 @@ class Topod:
         self.log = folder / "topod.log"
         self.host = host
         self.runtime = runtime
+        self.engine = engine
         self.process: subprocess.Popen[bytes] | None = None
         self._plain = True
 
@@ -62,6 +65,7 @@ class Topod:
             "--state-dir": str(self.state_dir),
             "--socket": str(self.socket),
             "--log-level": "debug",
+            **({"--engine": self.engine} if self.engine else {}),
         }
         words = [word for option in options.items() for word in option]
         return [sys.executable, "-m", "topod.daemon", *words]
