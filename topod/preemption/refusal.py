@@ -59,7 +59,7 @@ def _gpus_short(
     if places is None:
         best = _largest(tables, level, state.usable_gpus, request.gpus)
         count = best.bit_count()
-        found = f"at most {count} that can be freed {'is' if count == 1 else 'are'} so"
+        found = f"the largest such set that can be freed has {count}" if count else "none can be freed"
         details = [f"largest that can be freed: {_names(best)}"] if best else []
     else:
         counts = [(name, (mask & state.usable_gpus).bit_count()) for name, mask in places]

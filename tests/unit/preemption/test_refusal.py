@@ -67,7 +67,9 @@ def test_an_nvlink_ring_that_is_broken_says_how_much_is_left_of_it() -> None:
         ResourceRequest(gpus=4, affinity=Affinity.NVLINK, priority=500),
         Holder(job="9", priority=500, gpus=0b0111_0110),
     )
-    assert found.reason.startswith("4 GPUs in one NVLink ring: at most 2 that can be freed are so: job 9")
+    assert found.reason.startswith(
+        "4 GPUs in one NVLink ring: the largest such set that can be freed has 2: job 9"
+    )
 
 
 @pytest.mark.parametrize("policy", list(Policy))
