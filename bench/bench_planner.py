@@ -1,9 +1,9 @@
 """How long one planning decision takes: `python -m bench.bench_planner [--quick]`.
 
 Tables are built beforehand (their time is printed too). States are random by seed: jobs of 1 to 4 GPUs, with
-CPUs, some GPUs blocked, some jobs not preemptible. A case is timed three times (CPU time of this process) and
-its quickest counts: the planner remembers nothing of an occupancy, so the others only show how busy the
-machine was. The last lines say which goals are met and which row comes closest to each.
+CPUs, some GPUs blocked, some jobs not preemptible. Every case is timed in three rounds (CPU time of this
+process) and its quickest counts: the planner remembers nothing of an occupancy, so the others only show how
+busy the machine was. The last lines say which goals are met and which row comes closest to each.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import random
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from operator import attrgetter
 from typing import Literal
@@ -29,7 +29,8 @@ from topod.model.request import AUTO, Affinity, Policy, ResourceRequest
 from topod.model.topology import Topology
 from topod.preemption.search import plan
 
-REPEATS = 3
+ROUNDS = 3
+"""Far apart in time: a machine that is slow for some seconds spoils only one of them."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +165,11 @@ class Row:
     host: str
     what: str
     goal: Goal
-    times: list[float]
-    feasible: int
+    tables: TopologyTables
+    cases: list[tuple[Occupancy, ResourceRequest]]
+    brute_cases: int = 0
+    times: list[float] = field(default_factory=list)
+    feasible: int = 0
     brute: float | None = None
 
     @property
@@ -196,33 +200,30 @@ def timed(tables: TopologyTables, state: Occupancy, request: ResourceRequest) ->
     return time.process_time() - start, found
 
 
-def measure(
-    tables: TopologyTables,
-    row: Row,
-    cases: list[tuple[Occupancy, ResourceRequest]],
-    brute: int = 0,
-) -> Row:
-    for state, request in cases[:20]:
-        plan(tables, state, request)
+def measure(row: Row) -> None:
+    """Time every case once; of all rounds the quickest counts."""
+    for state, request in row.cases[:20]:
+        plan(row.tables, state, request)
     gc.collect()
     gc.disable()
-    for state, request in cases:
-        took, found = zip(*(timed(tables, state, request) for _ in range(REPEATS)), strict=True)
-        row.times.append(min(took))
-        row.feasible += isinstance(found[0], Plan)
+    took, found = zip(*(timed(row.tables, state, request) for state, request in row.cases), strict=True)
     gc.enable()
-    if brute:
-        oracle = brute_force.Host(tables.topology)
+    row.times = [min(pair) for pair in zip(row.times, took, strict=True)] if row.times else list(took)
+    row.feasible = sum(isinstance(one, Plan) for one in found)
+
+
+def measure_brute_force(row: Row) -> None:
+    """Time the brute force on the first few cases."""
+    if row.brute_cases:
+        oracle = brute_force.Host(row.tables.topology)
         start = time.process_time()
-        for state, request in cases[:brute]:
+        for state, request in row.cases[: row.brute_cases]:
             brute_force.best(oracle, state, request)
-        row.brute = (time.process_time() - start) / brute
-    print(row.show(), flush=True)
-    return row
+        row.brute = (time.process_time() - start) / row.brute_cases
 
 
 def random_rows(name: str, tables: TopologyTables, count: int) -> Iterator[Row]:
-    """Measure half of a host's GPUs on states by chance, with and without CPUs."""
+    """Yield questions for half of a host's GPUs on states by chance, with and without CPUs."""
     gpus = tables.count // 2
     asks: tuple[tuple[Affinity, Policy, int | Literal["auto"]], ...] = (
         (Affinity.ANY, Policy.GUARANTEED, 0),
@@ -240,12 +241,12 @@ def random_rows(name: str, tables: TopologyTables, count: int) -> Iterator[Row]:
         ]
         what = f"{gpus} of {tables.count} {affinity} {policy} cpus={cpus}"
         goal = EIGHT if tables.count == 8 else SIXTEEN
-        row = Row(host=name, what=what, goal=goal, times=[], feasible=0)
-        yield measure(tables, row, cases, brute=5 if tables.count == 8 else 0)
+        brute = 5 if tables.count == 8 else 0
+        yield Row(host=name, what=what, goal=goal, tables=tables, cases=cases, brute_cases=brute)
 
 
 def full_rows(name: str, tables: TopologyTables, count: int) -> Iterator[Row]:
-    """Measure hosts without a free GPU or CPU."""
+    """Yield questions on hosts without a free GPU or CPU."""
     rng = random.Random(name)
     asks: tuple[tuple[int, int | Literal["auto"]], ...] = (
         (8, 16), (8, AUTO), (4, 40), (1, 24), (0, 48), (8, 64),
@@ -258,7 +259,7 @@ def full_rows(name: str, tables: TopologyTables, count: int) -> Iterator[Row]:
         ]
         kind = "alike" if uniform else "mixed"
         what = f"full, {gpu_jobs}+{32 - gpu_jobs} {kind}, {gpus} GPUs {cpus} CPUs"
-        yield measure(tables, Row(host=name, what=what, goal=FULL, times=[], feasible=0), cases)
+        yield Row(host=name, what=what, goal=FULL, tables=tables, cases=cases)
 
 
 def summary(rows: Sequence[Row]) -> None:
@@ -280,9 +281,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--quick", action="store_true", help="a tenth of the cases, a third of the full hosts"
     )
     count, full_count = (100, 20) if parser.parse_args(arguments).quick else (1000, 60)
-    print(
-        f"{'host':24} {'request':34} {'median us':>9} {'p99 us':>9} {'max us':>9} {'feasible':>9}  brute/plan"
-    )
     rows: list[Row] = []
     for name, topology in hosts().items():
         start = time.process_time()
@@ -290,10 +288,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for affinity, policy in product(Affinity, Policy):
             tables.family(tables.count // 2, affinity, strict=policy is Policy.GUARANTEED)
         _ = tables.left
-        print(f"{name:24} {'(building all tables)':34} {(time.process_time() - start) * 1e6:9.0f}")
+        print(f"{name:24} tables built in {(time.process_time() - start) * 1e3:6.1f} ms")
         rows += random_rows(name, tables, count)
         if tables.count == 16:
             rows += full_rows(name, tables, full_count)
+    for number in range(1, ROUNDS + 1):
+        print(f"round {number} of {ROUNDS}: {sum(len(row.cases) for row in rows)} decisions", flush=True)
+        for row in rows:
+            measure(row)
+    print(
+        f"\n{'host':24} {'request':34} {'median us':>9} {'p99 us':>9} {'max us':>9} {'feasible':>9}", end=""
+    )
+    print("  brute/plan")
+    for row in rows:
+        measure_brute_force(row)
+        print(row.show())
     summary(rows)
 
 
