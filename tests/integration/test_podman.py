@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import docker
+import psutil
 import pytest
 
 from tests.engine import busybox_rootfs, skip_or_fail
@@ -67,6 +68,10 @@ def podman() -> Iterator[str]:
     finally:
         service.send_signal(signal.SIGTERM)
         service.wait(timeout=20)
+        # Podman leaves the monitor of each exec behind for five minutes.
+        for process in psutil.process_iter(["cmdline"]):
+            if any(str(folder) in word for word in process.info["cmdline"] or ()):
+                process.kill()
         mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
         for mount in sorted((mount for mount in mounts if mount.startswith(str(folder))), reverse=True):
             subprocess.run(["umount", "-l", mount], check=False)
