@@ -75,7 +75,7 @@ def _gpus(*, emulated: bool) -> Iterator[Check]:
 
 
 def _nvml(missing: Verdict) -> Check:
-    from topod.adapters.nvml_probe import NvmlProbe  # noqa: PLC0415 - only what is checked is loaded
+    from topod.adapters.nvml_probe import NvmlProbe
 
     probe = NvmlProbe()
     try:
@@ -95,8 +95,8 @@ def _nvml(missing: Verdict) -> Check:
 
 
 def _smi() -> Check:
-    from topod.adapters.nvidia_smi import topology_matrix  # noqa: PLC0415 - only what is checked is loaded
-    from topod.discovery.parse_smi_topo import parse_matrix  # noqa: PLC0415
+    from topod.adapters.nvidia_smi import topology_matrix
+    from topod.discovery.parse_smi_topo import parse_matrix
 
     try:
         parse_matrix(topology_matrix(PROBE_SECONDS), "nvidia-smi topo -m")
@@ -111,7 +111,7 @@ def _smi() -> Check:
 
 
 def _sysfs() -> Check:
-    from topod.adapters.sysfs_reader import this_machine  # noqa: PLC0415 - only what is checked is loaded
+    from topod.adapters.sysfs_reader import this_machine
 
     try:
         facts = this_machine(Path("/"))
@@ -133,7 +133,7 @@ def _sysfs() -> Check:
 
 def _engine(environ: Mapping[str, str], welcome: Welcome | None) -> Iterator[Check]:
     """Check the container engine, GPUs in containers, and which runtime a start would choose."""
-    from topod.adapters.docker_engine import Engine, find_engine  # noqa: PLC0415 - only what is checked is loaded
+    from topod.adapters.docker_engine import Engine, find_engine
 
     url = environ.get("TOPOD_ENGINE") or find_engine()
     forced = environ.get("TOPOD_RUNTIME", "auto")

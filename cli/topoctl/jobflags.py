@@ -181,7 +181,7 @@ def job_spec(job: dict[str, Any], user: str = "", *, runs: bool = True) -> JobSp
 
 def user_name() -> str:
     """Return the name of who calls, or the number where there is no name."""
-    import pwd  # noqa: PLC0415 - reads the user database only when a job is submitted
+    import pwd
 
     try:
         return pwd.getpwuid(os.getuid()).pw_name

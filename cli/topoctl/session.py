@@ -164,7 +164,7 @@ def note(text: str) -> None:
 
 def show_json(value: object) -> None:
     """Write one JSON document, indented, with the fields of the protocol's views."""
-    import msgspec  # noqa: PLC0415 - loaded already by the protocol
+    import msgspec
 
     show(msgspec.json.format(encode(value), indent=2).decode() + "\n")
 

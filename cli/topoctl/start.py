@@ -13,14 +13,14 @@ INTERRUPTED = 130
 def main() -> None:
     """Run `topoctl` and end the process with its exit status."""
     try:
-        import signal  # noqa: PLC0415 - an interrupt during its import is answered too
+        import signal
 
         # Python's own handler only: who ignores interrupts (a background job of a script) goes on doing so.
         ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if ours:
             # Nothing is begun yet, and an exception inside an import may be swallowed or turned into another.
             signal.signal(signal.SIGINT, _leave)
-        from topoctl.main import run  # noqa: PLC0415 - the slow part of the start
+        from topoctl.main import run
 
         if ours:
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -12,6 +12,7 @@ from topod.errors import DaemonUnavailableError
 from topod.model.job import JobSpec
 from topod.model.request import ResourceRequest
 from topod.protocol.client import Client
+from topod.protocol.replies import Welcome
 from topod.protocol.requests import Cancel, Hello, Submit
 
 
@@ -174,4 +175,4 @@ def test_topod_answers_again_after_many_restarts_in_a_row(topod: Topod) -> None:
         topod.kill()
         topod.start()
     with Client(topod.socket) as client:
-        client.ask(Hello())
+        assert isinstance(client.ask(Hello()), Welcome)

@@ -55,14 +55,14 @@ def plan(
             flag = (others or ["host"])[0].replace("_", "-")
             raise UsageError(f"--batch takes no --{flag}: each line of its file says what is asked")
         return _answer(batch)
-    from topoctl.commands.plan_one import plan_one  # noqa: PLC0415 - imported when it runs
+    from topoctl.commands.plan_one import plan_one
 
     return plan_one(ctx, job, host, output)
 
 
 def _answer(path: Path) -> int:
     """Write one answer per question to stdout; return the exit status."""
-    from topoctl.batch import Batch  # noqa: PLC0415 - imported when the command runs
+    from topoctl.batch import Batch
 
     batch = Batch(Path() if str(path) == "-" else path.parent)
     out = sys.stdout.buffer

@@ -37,11 +37,11 @@ def plan_one(ctx: typer.Context, job: dict[str, Any], host: str | None, output: 
 def _for_ever(planned: Planned, spec: JobSpec, document: object) -> Planned:
     """Return the refusal, marked and with its lasting reason where the same host without jobs refuses too."""
     # The planner brings numpy: only here, so that a job that fits is answered quickly.
-    from topod.discovery.document import load_host  # noqa: PLC0415
-    from topod.flextopo.tables import TopologyTables  # noqa: PLC0415
-    from topod.model.occupancy import Occupancy  # noqa: PLC0415
-    from topod.model.plan import Refusal  # noqa: PLC0415
-    from topod.preemption.search import plan  # noqa: PLC0415
+    from topod.discovery.document import load_host
+    from topod.flextopo.tables import TopologyTables
+    from topod.model.occupancy import Occupancy
+    from topod.model.plan import Refusal
+    from topod.preemption.search import plan
 
     host = load_host(json.dumps(document).encode(), "topod's host document")
     empty = plan(TopologyTables(host.topology), Occupancy(), spec.request)
@@ -52,12 +52,12 @@ def _for_ever(planned: Planned, spec: JobSpec, document: object) -> Planned:
 
 def _offline(spec: JobSpec, host: str) -> Planned:
     # The planner brings numpy: only here, so that asking topod stays quick.
-    from topod.discovery.library import load_library_host  # noqa: PLC0415
-    from topod.flextopo.tables import TopologyTables  # noqa: PLC0415
-    from topod.lifecycle.explaining import plan_data  # noqa: PLC0415
-    from topod.model.occupancy import Occupancy  # noqa: PLC0415
-    from topod.model.plan import Refusal  # noqa: PLC0415
-    from topod.preemption.search import plan  # noqa: PLC0415
+    from topod.discovery.library import load_library_host
+    from topod.flextopo.tables import TopologyTables
+    from topod.lifecycle.explaining import plan_data
+    from topod.model.occupancy import Occupancy
+    from topod.model.plan import Refusal
+    from topod.preemption.search import plan
 
     document = load_library_host(host)
     occupancy = document.occupancy or Occupancy()

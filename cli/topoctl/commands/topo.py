@@ -58,7 +58,7 @@ def topo(
     if source is not None:
         typer.echo(_render(source, output), nl=False)
     elif host == "list":
-        from topod.discovery.library import host_names  # noqa: PLC0415 - imported when it runs
+        from topod.discovery.library import host_names
 
         typer.echo("\n".join(host_names()))
     else:
@@ -67,8 +67,8 @@ def topo(
 
 def _map(ctx: typer.Context, host: str | None, output: TopoFormat) -> bytes | str:
     """Return the live host, or the emulated one called `host`."""
-    from topoctl.commands import topo_live  # noqa: PLC0415 - imported when it runs
-    from topoctl.session import encodable, style  # noqa: PLC0415
+    from topoctl.commands import topo_live
+    from topoctl.session import encodable, style
 
     view = None
     if host is None:
@@ -79,7 +79,7 @@ def _map(ctx: typer.Context, host: str | None, output: TopoFormat) -> bytes | st
         case TopoFormat.JSON:
             return topo_live.document_json(document) if view is None else topo_live.live_json(view)
         case TopoFormat.GRAPH:
-            from topoctl.render.graph import graph_json  # noqa: PLC0415
+            from topoctl.render.graph import graph_json
 
             return graph_json(document.topology) + b"\n"
         case TopoFormat.TABLE:
@@ -90,18 +90,18 @@ def _map(ctx: typer.Context, host: str | None, output: TopoFormat) -> bytes | st
 
 
 def _render(source: Path, output: TopoFormat) -> bytes | str:
-    from topod.discovery.document import dump_host  # noqa: PLC0415 - imported when the command runs
-    from topod.discovery.load import read_host  # noqa: PLC0415
+    from topod.discovery.document import dump_host
+    from topod.discovery.load import read_host
 
     host = read_host(source)
     match output:
         case TopoFormat.JSON:
             return dump_host(host.topology, host.occupancy) + b"\n"
         case TopoFormat.GRAPH:
-            from topoctl.render.graph import graph_json  # noqa: PLC0415
+            from topoctl.render.graph import graph_json
 
             return graph_json(host.topology) + b"\n"
         case TopoFormat.TABLE:
-            from topoctl.render.host import host_table  # noqa: PLC0415
+            from topoctl.render.host import host_table
 
             return host_table(host.topology, host.occupancy)
