@@ -65,7 +65,10 @@ def plainly(path: Path, verb: str) -> Iterator[None]:
 
 DAMAGED = "move the file away, or restore it from a copy; topod leaves it as it is"
 _HINTS = (
-    ("disk is full", "free some space; topod goes on by itself then"),
+    (
+        "disk is full",
+        "free some space; a topod that runs goes on by itself then, one that could not start must be started",
+    ),
     ("readonly", "check the permissions of the state folder and that its file system is writable"),
     ("unable to open", "check that the state folder exists and that this user may write to it"),
     ("not a database", DAMAGED),
