@@ -52,8 +52,18 @@ class ContainerRuntime(Protocol):
         """
         ...
 
-    def start(self, handle: str) -> float:
-        """Start the container and return when it started (epoch seconds); no-op when it runs or ran."""
+    def start(self, handle: str, checkpoint: str | None = None) -> float:
+        """Start the container and return when it started (epoch seconds); no-op when it runs or ran.
+
+        With `checkpoint` it goes on from where `freeze` left it. Raises `JobRejectedError` when it cannot.
+        """
+        ...
+
+    def freeze(self, handle: str, name: str) -> None:
+        """Write the running container to disk as checkpoint `name`, which ends it; no-op when that was done.
+
+        Raises `JobRejectedError`, in one sentence, when this runtime, or this container, cannot be frozen.
+        """
         ...
 
     def signal(self, handle: str, signal: Signal) -> None:

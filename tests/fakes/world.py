@@ -144,7 +144,7 @@ class World:
     def _fails(self) -> bool:
         return self.random.random() < self.faults
 
-    def _do(self, effect: fx.Effect) -> ev.Event | None:  # noqa: C901, PLR0911 - one case for each effect
+    def _do(self, effect: fx.Effect) -> ev.Event | None:  # noqa: C901, PLR0911, PLR0912 - one case for each effect
         match effect:
             case fx.PullImage(job=job):
                 if self._fails():
@@ -164,6 +164,8 @@ class World:
                 return self._launch(effect)
             case fx.RunHook(job=job, attempt=attempt):
                 return ev.HookDone(job=job, attempt=attempt, ok=not self._fails())
+            case fx.Freeze(job=job, attempt=attempt):
+                return ev.Frozen(job=job, attempt=attempt, ok=False, text="no checkpoints here")
             case fx.Deliver(handle=handle, signal=signal):
                 container = self.containers.get(handle)
                 if container is not None and container.status is ContainerStatus.RUNNING:

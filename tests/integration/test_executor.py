@@ -57,8 +57,11 @@ class Scripted:
     def create(self, job: JobId, attempt: int, spec: JobSpec, allocation: Allocation) -> str:
         return str(self._play("create", "h"))
 
-    def start(self, handle: str) -> float:
+    def start(self, handle: str, checkpoint: str | None = None) -> float:
         return float(self._play("start", 5.0))
+
+    def freeze(self, handle: str, name: str) -> None:
+        self._play("freeze", None)
 
     def signal(self, handle: str, signal: Signal) -> None:
         self._play(signal.value, None)

@@ -149,8 +149,10 @@ class DockerRuntime:
             self.remove(name)
         raise unavailable(f"creating {name}", "the name stays taken")
 
-    def start(self, handle: str) -> float:
+    def start(self, handle: str, checkpoint: str | None = None) -> float:
         """Start the container unless it runs or ran; return when it started (epoch seconds)."""
+        if checkpoint is not None:
+            raise JobRejectedError("this engine cannot restore a container")
         found = self._inspect(handle)
         if found is None:
             raise JobRejectedError(f"container {handle} was removed by someone before it was started")
@@ -162,6 +164,10 @@ class DockerRuntime:
         labels = found["Config"]["Labels"]
         self._follow(handle, JobId(int(labels[JOB_LABEL])), int(labels[ATTEMPT_LABEL]))
         return _epoch(found["State"]["StartedAt"]) or time.time()
+
+    def freeze(self, handle: str, name: str) -> None:
+        """Refuse: it is not supported."""
+        raise JobRejectedError(f"this engine cannot freeze a container: {handle} as {name}")
 
     def signal(self, handle: str, signal: Signal) -> None:
         """Send the signal; no error when the container is gone or does not run."""

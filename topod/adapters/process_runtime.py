@@ -105,8 +105,10 @@ class ProcessRuntime:
             raise _unavailable(f"creating {found.handle}", error) from error
         return found.handle
 
-    def start(self, handle: str) -> float:
+    def start(self, handle: str, checkpoint: str | None = None) -> float:
         """Start the job unless it runs or ran; return when it started (epoch seconds)."""
+        if checkpoint is not None:
+            raise JobRejectedError("the process runtime cannot restore a job")
         attempt = self._attempt(handle)
         if attempt.read("spec") is None:
             raise JobRejectedError(f"attempt {handle} was removed by someone before it was started")
@@ -122,6 +124,10 @@ class ProcessRuntime:
             if self._watcher is not None:
                 self._watcher.wake()
         return float(started["started_at"])
+
+    def freeze(self, handle: str, name: str) -> None:
+        """Refuse: it is not supported."""
+        raise JobRejectedError(f"the process runtime cannot freeze a job: {handle} as {name}")
 
     def signal(self, handle: str, signal: Signal) -> None:
         """Send the signal to the job's process group; SIGKILL goes to all its processes."""

@@ -36,6 +36,7 @@ def _from_plain(kind: type[Any], value: object) -> object:
 _jobs = msgspec.json.Decoder(Job, dec_hook=_from_plain)
 _Marks = dict[str, tuple[Mark, ...]]
 _marks: msgspec.json.Decoder[_Marks] = msgspec.json.Decoder(_Marks, dec_hook=_from_plain)
+_foreign: msgspec.json.Decoder[dict[str, str]] = msgspec.json.Decoder(dict[str, str])
 
 
 class SqliteStore:
@@ -70,13 +71,16 @@ class SqliteStore:
         """Return the state as it was last committed; only jobs that were not put to rest."""
         host, rows, highest = self._write(
             lambda connection: (
-                connection.execute("SELECT generation, next_job, drain, marks FROM host").fetchone(),
+                connection.execute(
+                    "SELECT generation, next_job, drain, marks, foreign_cpus FROM host"
+                ).fetchone(),
                 connection.execute("SELECT id, body FROM jobs WHERE open = 1 ORDER BY id").fetchall(),
                 connection.execute("SELECT coalesce(max(id), 0) FROM jobs").fetchone()[0],
             )
         )
-        generation, next_job, drain, marks_text = host
+        generation, next_job, drain, marks_text, foreign_text = host
         marks: _Marks = self._decode(_marks, marks_text, "the marks of GPUs")
+        foreign = self._decode(_foreign, foreign_text, "the CPUs in foreign use")
         if highest >= next_job:
             raise StoreError(
                 f"{self.path} is damaged: it holds job {highest} and would hand out {next_job} next"
@@ -87,6 +91,7 @@ class SqliteStore:
             jobs={JobId(ident): self._job(ident, body) for ident, body in rows},
             marks=marks,
             drain=drain,
+            foreign_cpus=foreign,
         )
 
     def commit(
@@ -101,8 +106,16 @@ class SqliteStore:
 
         def write(connection: sqlite3.Connection) -> tuple[EventView, ...]:
             done = connection.execute(
-                "UPDATE host SET generation = ?, next_job = ?, drain = ?, marks = ? WHERE generation = ?",
-                (state.generation, state.next_job, state.drain, _text(state.marks), base.generation),
+                "UPDATE host SET generation = ?, next_job = ?, drain = ?, marks = ?, foreign_cpus = ? "
+                "WHERE generation = ?",
+                (
+                    state.generation,
+                    state.next_job,
+                    state.drain,
+                    _text(state.marks),
+                    _text(state.foreign_cpus),
+                    base.generation,
+                ),
             )
             if done.rowcount != 1:
                 raise StoreError(

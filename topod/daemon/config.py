@@ -3,10 +3,11 @@
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from topod import __version__
+from topod.daemon.config_file import ConfigFile, read_config
 from topod.errors import UsageError
 from topod.protocol.client import default_socket
 
@@ -27,6 +28,8 @@ class Settings:
     log_format: str = "text"
     log_level: str = "info"
     devices_free_seconds: float = 30.0
+    file: ConfigFile = field(default_factory=ConfigFile)
+    """The configuration file."""
     crash_at: int | None = None
     """See `topod.daemon.faults`."""
 
@@ -42,7 +45,7 @@ def default_state_dir(environ: Mapping[str, str]) -> Path:
 def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """Return the settings; a flag wins over its variable. Exits as argparse does on `--help` and wrong flags.
 
-    Raises `UsageError` for a wrong value in a variable.
+    Raises `UsageError` for a wrong value in a variable, `DataError` for a wrong configuration file.
     """
     given = _parser(environ).parse_args(arguments)
     for name, value, allowed in (
@@ -61,6 +64,7 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
         log_format=given.log_format,
         log_level=given.log_level,
         devices_free_seconds=_number("devices-free-seconds", given.devices_free_seconds),
+        file=read_config(Path(given.config).absolute() if given.config else None),
         crash_at=None if given.crash_at is None else int(_number("crash-at", given.crash_at)),
     )
 
@@ -81,6 +85,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     option(
         "host", "emulate this host: a name of the library or a file; default: this machine", None, "NAME|FILE"
     )
+    option("config", "the configuration file; default: /etc/topod/topod.toml where it exists", None, "FILE")
     option("state-dir", "where topod keeps its state and the jobs' logs", None, "DIR")
     option("socket", "where topod listens", None, "PATH")
     option("runtime", "auto, docker or process; auto: docker where an engine answers", "auto", "NAME")

@@ -120,6 +120,8 @@ class Executor:
                 answer = await self._launch(effect, lane)
             case fx.RunHook():
                 answer = await self._hook(effect)
+            case fx.Freeze():
+                answer = await self._freeze(effect)
             case fx.Deliver():
                 await self._deliver(effect, lane)
             case fx.Collect():
@@ -168,7 +170,9 @@ class Executor:
             return len(lane) > 1 or not self._is_at(effect.job, effect.attempt, Stage.LAUNCHING)
 
         try:
-            at = await self._patiently(partial(self._runtime.start, effect.handle), effect, obsolete)
+            at = await self._patiently(
+                partial(self._runtime.start, effect.handle, effect.checkpoint), effect, obsolete
+            )
         except JobRejectedError as error:
             return failed(error=error.message, final=True)
         except (RuntimeUnavailableError, AdapterDefectError) as error:
@@ -203,6 +207,14 @@ class Executor:
         if code is None:
             return done(ok=False, text=f"no end within {effect.timeout_seconds:g} s")
         return done(ok=code == 0, text=text if code == 0 else f"exit code {code}: {text}".rstrip(": "))
+
+    async def _freeze(self, effect: fx.Freeze) -> ev.Event:
+        done = partial(ev.Frozen, job=effect.job, attempt=effect.attempt)
+        try:
+            await self._call(self._runtime.freeze, effect.handle, effect.name)
+        except (RuntimeUnavailableError, JobRejectedError, AdapterDefectError) as error:
+            return done(ok=False, text=error.message)
+        return done(ok=True)
 
     async def _deliver(self, effect: fx.Deliver, lane: _Lane) -> None:
         def obsolete() -> bool:

@@ -29,6 +29,7 @@ from topod.lifecycle.machine import step
 from topod.lifecycle.outcome import Outcome
 from topod.lifecycle.states import HostState
 from topod.model.job import JobId
+from topod.model.rules import NO_RULES, Rules
 from topod.ports import Clock
 from topod.protocol.views import EventView
 
@@ -75,8 +76,10 @@ class Mailbox:
         *,
         clock: Clock,
         health: Health,
+        rules: Rules = NO_RULES,
     ) -> None:
         self.state = state
+        self._rules = rules
         self._tables = tables
         self._store = store
         self._clock = clock
@@ -169,7 +172,7 @@ class Mailbox:
 
     def _plan_tick(self) -> None:
         now = self._clock.now()
-        deadline = next_deadline(self.state, now)
+        deadline = next_deadline(self.state, now, self._rules)
         wait = TICK_SECONDS if deadline is None else min(TICK_SECONDS, deadline - now)
         self._tick_at = max(asyncio.get_running_loop().time() + max(TICK_SECONDS_MIN, wait), self._retry_at)
 
@@ -207,7 +210,7 @@ class Mailbox:
             if known is not None:
                 return Decided(state=base, job=known)
         now = self._clock.now()
-        outcome = step(self._tables, base, letter.event, now)
+        outcome = step(self._tables, base, letter.event, now, self._rules)
         job = base.next_job if isinstance(letter.event, Submitted) else None
         events: tuple[EventView, ...] = ()
         if outcome.state is not base or outcome.changed or outcome.notices:

@@ -22,6 +22,7 @@ from topod.lifecycle import admission
 from topod.lifecycle import events as ev
 from topod.lifecycle.states import ENDED, HostState, Job, JobState, Mark, MarkKind, Stage
 from topod.model.job import JobId, JobSpec
+from topod.model.rules import NO_RULES, Rules
 from topod.model.topology import Gpu
 from topod.ports import Clock, ContainerRuntime
 from topod.protocol import replies as rp
@@ -70,7 +71,9 @@ class Service:
         clock: Clock,
         health: Health,
         identity: Identity,
+        rules: Rules = NO_RULES,
     ) -> None:
+        self._rules = rules
         self._mailbox = mailbox
         self._store = store
         self._runtime = runtime
@@ -155,7 +158,9 @@ class Service:
     def dry_run(self, request: rq.DryRun) -> rp.Planned:
         """Say what the job would get now."""
         _check_priority(request.spec.request.priority)
-        told = admission.dry_run(self._tables, self._mailbox.state, request.spec, self._clock.now())
+        told = admission.dry_run(
+            self._tables, self._mailbox.state, request.spec, self._clock.now(), self._rules
+        )
         return rp.Planned(
             feasible=told.feasible, plan=told.plan, reason=told.reason, details=list(told.details)
         )
@@ -228,6 +233,7 @@ class Service:
             now=self._clock.now(),
             runtime=self._runtime.name,
             notes=self._notes(),
+            rules=self._rules,
         )
         return rp.Host(host=view)
 

@@ -8,6 +8,7 @@ import msgspec
 from topod.discovery.document import dump_host
 from topod.lifecycle.holdings import occupancy
 from topod.lifecycle.states import HOLDING, HostState, Job, JobState, Mark, MarkKind
+from topod.model.rules import NO_RULES, Rules
 from topod.model.topology import Gpu, Topology
 from topod.protocol.views import GpuView, HostView, JobView
 
@@ -53,10 +54,16 @@ def job_view(job: Job) -> JobView:
 
 
 def host_view(
-    topology: Topology, state: HostState, *, now: float, runtime: str, notes: list[str]
+    topology: Topology,
+    state: HostState,
+    *,
+    now: float,
+    runtime: str,
+    notes: list[str],
+    rules: Rules = NO_RULES,
 ) -> HostView:
     """Return what is told of the host at the moment `now`; `document` holds who holds what as well."""
-    taken = occupancy(topology, state.jobs, state.marks, now)
+    taken = occupancy(topology, state, now, rules)
     document: dict[str, Any] = msgspec.json.decode(dump_host(topology, taken))
     holding = [job for job in state.jobs.values() if job.state in HOLDING and job.allocation is not None]
     return HostView(

@@ -19,6 +19,7 @@ from topod.adapters.process_runtime import ProcessRuntime
 from topod.adapters.sqlite_store import SqliteStore
 from topod.adapters.zmq_server import Server, check_path
 from topod.daemon.config import Settings
+from topod.daemon.config_file import rules_of
 from topod.daemon.executor import Executor, Surroundings
 from topod.daemon.health import Health
 from topod.daemon.lock import StateLock
@@ -179,7 +180,8 @@ async def _serve(
     clock, health = SystemClock(), Health()
     tables = TopologyTables(site.topology)
     health.runtime_text = await _described(runtime)
-    mailbox = Mailbox(tables, state, store, clock=clock, health=health)
+    rules = rules_of(settings.file)
+    mailbox = Mailbox(tables, state, store, clock=clock, health=health, rules=rules)
     around = Surroundings(post=mailbox.post, state=lambda: mailbox.state, health=health)
     executor = Executor(runtime, site.probe, around, devices_free_seconds=settings.devices_free_seconds)
     identity = Identity(
@@ -188,7 +190,9 @@ async def _serve(
         notes=site.notes,
         started_at=clock.now(),
     )
-    service = Service(mailbox, store, runtime, tables, clock=clock, health=health, identity=identity)
+    service = Service(
+        mailbox, store, runtime, tables, clock=clock, health=health, identity=identity, rules=rules
+    )
     server = Server(settings.socket, service.answer)
     patrol = Patrol(runtime, mailbox, clock=clock, health=health)
     async with AsyncExitStack() as stack:

@@ -10,6 +10,7 @@ from topod.lifecycle.states import HostState
 from topod.model.job import JobSpec
 from topod.model.occupancy import Occupancy
 from topod.model.plan import Plan
+from topod.model.rules import NO_RULES, Rules
 from topod.preemption.search import plan
 
 
@@ -29,9 +30,11 @@ def admit(tables: TopologyTables, spec: JobSpec) -> str | None:
     return None if isinstance(answer, Plan) else answer.reason
 
 
-def dry_run(tables: TopologyTables, state: HostState, spec: JobSpec, now: float) -> Preview:
+def dry_run(
+    tables: TopologyTables, state: HostState, spec: JobSpec, now: float, rules: Rules = NO_RULES
+) -> Preview:
     """Return what the planner would decide for the job now; the queue before it is not looked at."""
-    taken = occupancy(tables.topology, state.jobs, state.marks, now)
+    taken = occupancy(tables.topology, state, now, rules)
     answer = plan(tables, taken, spec.request)
     if not isinstance(answer, Plan):
         return Preview(feasible=False, reason=answer.reason, details=answer.details)

@@ -46,6 +46,17 @@ def change_priority(draft: Draft, event: ev.PriorityChanged) -> None:
     draft.note("job.reprioritised", job, text, by=event.by, priority=event.priority)
 
 
+def see_foreign_cpus(draft: Draft, event: ev.ForeignCpusSeen) -> None:
+    """Take note of the CPUs that something topod did not start uses; no job gets them pinned."""
+    seen = dict(event.cpus)
+    for cpus, who in sorted(seen.items()):
+        if draft.foreign_cpus.get(cpus) != who:
+            draft.note("cpus.foreign", None, f"CPUs {cpus} are used by {who}", cpus=cpus)
+    for cpus in sorted(draft.foreign_cpus.keys() - seen.keys()):
+        draft.note("cpus.cleared", None, f"CPUs {cpus} are free of foreign use", cpus=cpus)
+    draft.foreign_cpus = seen
+
+
 def mark_gpu(draft: Draft, event: ev.GpuMarked) -> None:
     """Hand out a GPU no more, for one more reason."""
     draft.mark(event.uuid, event.mark)

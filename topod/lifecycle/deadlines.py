@@ -1,9 +1,10 @@
 """When the next `Tick` is due."""
 
 from topod.lifecycle.states import HostState, Job, JobState
+from topod.model.rules import NO_RULES, Rules
 
 
-def next_deadline(state: HostState, now: float) -> float | None:
+def next_deadline(state: HostState, now: float, rules: Rules = NO_RULES) -> float | None:  # noqa: ARG001 - the wait for a hold will count
     """Return the earliest moment (epoch seconds) at which time alone changes something; None for never."""
     times: list[float] = []
     waiting = any(job.state is JobState.PENDING for job in state.jobs.values())

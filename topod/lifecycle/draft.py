@@ -11,16 +11,19 @@ from topod.lifecycle.effects import Effect, Notice
 from topod.lifecycle.outcome import Outcome
 from topod.lifecycle.states import ENDED, HOLDING, HostState, Job, Mark, MarkKind
 from topod.model.job import JobId
+from topod.model.rules import NO_RULES, Rules
 
 
 class Draft:
     """A host state being changed at the moment `now` (epoch seconds)."""
 
-    def __init__(self, tables: TopologyTables, state: HostState, now: float) -> None:
+    def __init__(self, tables: TopologyTables, state: HostState, now: float, rules: Rules = NO_RULES) -> None:
         self.tables = tables
         self.now = now
+        self.rules = rules
         self.drain = state.drain
         self.marks: Mapping[str, tuple[Mark, ...]] = state.marks
+        self.foreign_cpus: Mapping[str, str] = state.foreign_cpus
         self.next_job = state.next_job
         self.jobs = dict(state.jobs)
         self.effects: list[Effect] = []
@@ -86,10 +89,11 @@ class Draft:
         for job in changed:
             if job.state in ENDED and not job.leftovers:
                 del self.jobs[job.id]
-        host_changed = (self.drain, self.marks, self.next_job) != (
+        host_changed = (self.drain, self.marks, self.next_job, self.foreign_cpus) != (
             self._before.drain,
             self._before.marks,
             self._before.next_job,
+            self._before.foreign_cpus,
         )
         state = self._before
         if changed or host_changed or self.notices:
@@ -100,5 +104,6 @@ class Draft:
                 jobs=self.jobs,
                 marks=self.marks,
                 drain=self.drain,
+                foreign_cpus=self.foreign_cpus,
             )
         return Outcome(state=state, effects=tuple(self.effects), notices=tuple(self.notices), changed=changed)

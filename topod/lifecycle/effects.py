@@ -44,6 +44,8 @@ class Launch:
     job: JobId
     attempt: int
     handle: str
+    checkpoint: str | None = None
+    """Restore it from this checkpoint instead of starting its command."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,16 @@ class RunHook:
     handle: str
     command: tuple[str, ...]
     timeout_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freeze:
+    """Write the container to disk under `name`, which ends it. Answer: `Frozen`."""
+
+    job: JobId
+    attempt: int
+    handle: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +95,7 @@ class RemoveStray:
     handle: str
 
 
-Effect = PullImage | Create | CheckDevices | Launch | RunHook | Deliver | Collect | RemoveStray
+Effect = PullImage | Create | CheckDevices | Launch | RunHook | Freeze | Deliver | Collect | RemoveStray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,16 +5,27 @@ Events that answer an effect carry the attempt they belong to; one that comes la
 
 from dataclasses import dataclass
 
-from topod.lifecycle.states import Mark, MarkKind
+from topod.lifecycle.states import JobState, Mark, MarkKind
 from topod.model.container import Observed
-from topod.model.job import JobId, JobSpec
+from topod.model.job import Allocation, JobId, JobSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayPlan:
+    """The members of an array, and how many of them may hold an allocation at a time."""
+
+    indices: tuple[int, ...]
+    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
-    """A user submitted a job; it gets the id `state.next_job`."""
+    """A user submitted a job, or an array of them: the ids count up from `state.next_job`."""
 
     spec: JobSpec
+    array: ArrayPlan | None = None
+    settled: tuple[tuple[JobId, JobState], ...] = ()
+    """How the jobs that it depends on ended, of those that were put to rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +193,31 @@ class Swept:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignCpusSeen:
+    """All CPUs that something topod did not start uses: (CPU list, who) each; replaces the last look."""
+
+    cpus: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovesRequested:
+    """An administrator lets these running jobs be restarted at other places, to make a group whole."""
+
+    moves: tuple[tuple[JobId, Allocation], ...]
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frozen:
+    """The engine wrote a victim to disk and it has left its GPUs; not `ok`: it still runs, or ended."""
+
+    job: JobId
+    attempt: int
+    ok: bool
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
     """Time passed; deadlines are looked at."""
 
@@ -207,5 +243,8 @@ Event = (
     | Collected
     | Recovered
     | Swept
+    | ForeignCpusSeen
+    | MovesRequested
+    | Frozen
     | Tick
 )

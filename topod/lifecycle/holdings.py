@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Protocol
 
 from topod.lifecycle.states import HOLDING, Job, JobState, Mark, MarkKind, Stage, StopPhase
 from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId
 from topod.model.occupancy import Block, Holder, Occupancy
+from topod.model.rules import Rules
 from topod.model.topology import Topology
 
 
@@ -23,21 +25,46 @@ def overlaps(a: Allocation, b: Allocation) -> bool:
     return bool(set(a.gpus) & set(b.gpus)) or bool(a.cpus & b.cpus)
 
 
+class Host(Protocol):
+    """What the planner's view is made from: a `HostState` or a `Draft` of one."""
+
+    @property
+    def jobs(self) -> Mapping[JobId, Job]:
+        """The jobs that have not been put to rest."""
+        ...
+
+    @property
+    def marks(self) -> Mapping[str, tuple[Mark, ...]]:
+        """Why GPUs are not handed out, by UUID."""
+        ...
+
+    @property
+    def foreign_cpus(self) -> Mapping[str, str]:
+        """CPU lists that something topod did not start uses, with who."""
+        ...
+
+
 def occupancy(
     topology: Topology,
-    jobs: Mapping[JobId, Job],
-    marks: Mapping[str, tuple[Mark, ...]],
+    host: Host,
     now: float,
+    rules: Rules,  # noqa: ARG001 - budgets and caps will be read from it
     *,
     without: JobId | None = None,
 ) -> Occupancy:
-    """Return who holds what, as if job `without` held nothing.
+    """Return who holds what under the site's rules, as if job `without` held nothing.
 
     A stopping job counts as gone: what is being released costs nothing. While a job's container is made,
     its victims still run; what it will take from them is already its own.
     """
+    jobs = host.jobs
     holders: list[Holder] = []
-    blocks = list(_mark_blocks(topology, marks))
+    blocks = list(_mark_blocks(topology, host.marks))
+    blocks += [
+        Block(reason=f"foreign: {who}", cpus=CpuSet.parse(cpus))
+        for cpus, who in sorted(host.foreign_cpus.items())
+    ]
+    blocks += [_reserved(job) for job in jobs.values() if job.id != without and job.pinned_reserved]
     claims: dict[JobId, list[Allocation]] = {}
     for job in jobs.values():
         if job.id != without and job.state is JobState.STARTING and job.allocation is not None:
@@ -60,6 +87,13 @@ def occupancy(
             )
         holders.append(holder)
     return Occupancy(holders=tuple(holders), blocks=tuple(blocks))
+
+
+def _reserved(job: Job) -> Block:
+    assert job.pinned is not None
+    return Block(
+        reason=f"reserved for {job.label}", gpus=gpu_mask(job.pinned.gpu_indices), cpus=job.pinned.cpus
+    )
 
 
 def _holder(job: Job, allocation: Allocation, now: float) -> Holder:

@@ -13,6 +13,7 @@ from topod.lifecycle.explaining import plan_data, plan_text
 from topod.lifecycle.holdings import gpu_mask, memory_nodes, occupancy
 from topod.lifecycle.states import Job, JobState, Stage
 from topod.lifecycle.transitions import moved
+from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId
 from topod.model.occupancy import Block, Occupancy
 from topod.model.plan import Plan, Refusal
@@ -38,6 +39,14 @@ def run_queue(draft: Draft) -> None:
             _wait(draft, job, wait)
             continue
         kept = None if hold is None or _yields_to(job, hold[0]) else hold[1]
+        if job.pinned is not None:
+            answer = _decide_pinned(draft, job, job.pinned, kept)
+            if isinstance(answer, Plan):
+                place(draft, job, answer)
+                refused.clear()
+            else:
+                _wait(draft, job, answer.reason)
+            continue
         key = (job.spec.request, kept is None)
         answer = refused.get(key) or _decide(draft, job, kept)
         if isinstance(answer, Plan):
@@ -67,6 +76,19 @@ def _decide(draft: Draft, job: Job, kept: Block | None) -> Plan | Refusal:
     return around
 
 
+def _decide_pinned(draft: Draft, job: Job, pinned: Allocation, kept: Block | None) -> Plan | Refusal:
+    """Return the plan of a job that may only run where it is pinned to, or why it cannot yet."""
+    tables = draft.tables
+    only = Block(
+        reason=f"not the place {job.label} is bound to",
+        gpus=tables.all_gpus & ~gpu_mask(pinned.gpu_indices),
+        cpus=CpuSet(tables.cpus) - pinned.cpus,
+    )
+    now = occupancy(tables.topology, draft, draft.now, draft.rules, without=job.id)
+    blocks = (*now.blocks, only) if kept is None else (*now.blocks, only, kept)
+    return plan(tables, replace(now, blocks=blocks), job.spec.request)
+
+
 def _not_ready(draft: Draft, job: Job) -> str | None:
     if draft.drain is not None:
         return f"the host is drained: {draft.drain}"
@@ -83,7 +105,7 @@ def _wait(draft: Draft, job: Job, reason: str) -> None:
 
 
 def _occupancy(draft: Draft, *kept: Block) -> Occupancy:
-    now = occupancy(draft.tables.topology, draft.jobs, draft.marks, draft.now)
+    now = occupancy(draft.tables.topology, draft, draft.now, draft.rules)
     return replace(now, blocks=(*now.blocks, *kept)) if kept else now
 
 
@@ -120,6 +142,8 @@ def place(draft: Draft, job: Job, answer: Plan) -> None:
         plan=data,
         handle=None,
         restart_first=False,
+        pinned=None,
+        pinned_reserved=False,
         not_before=0.0,
     )
     draft.put(job)
@@ -146,7 +170,7 @@ def still_good(draft: Draft, job: Job) -> tuple[JobId, ...] | None:
     stopped that planning again would not name.
     """
     assert job.allocation is not None
-    now = occupancy(draft.tables.topology, draft.jobs, draft.marks, draft.now, without=job.id)
+    now = occupancy(draft.tables.topology, draft, draft.now, draft.rules, without=job.id)
     mask = gpu_mask(job.allocation.gpu_indices)
     if any(block.gpus & mask for block in now.blocks):
         return None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from topod.model.job import Allocation, JobId, JobSpec
+from topod.model.job import Allocation, Dependency, JobId, JobSpec
 
 
 class JobState(StrEnum):
@@ -54,6 +54,8 @@ class StopCause(StrEnum):
     PREEMPT = "preempt"
     CANCEL = "cancel"
     TIME_LIMIT = "time-limit"
+    MOVE = "move"
+    """To go on elsewhere on this host: see `Job.pinned`."""
 
 
 class StopPhase(StrEnum):
@@ -61,6 +63,8 @@ class StopPhase(StrEnum):
 
     HOOK = "hook"
     """Its checkpoint hook runs."""
+    FREEZE = "freeze"
+    """The engine writes it to disk."""
     TERM = "term"
     """SIGTERM was sent; the grace time runs."""
     KILL = "kill"
@@ -88,6 +92,17 @@ class Leftover:
 
     attempt: int
     handle: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayPlace:
+    """The place of a job in the array it was submitted with."""
+
+    id: JobId
+    """The first job of the array."""
+    index: int
+    limit: int | None = None
+    """At most so many of the array hold an allocation at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +143,19 @@ class Job:
     exit_code: int | None = None
     gpu_seconds: float = 0.0
     """GPU time used by the attempts that ended."""
+    ready_at: float | None = None
+    """Since when it waits for nothing but room: image local, dependencies met. None: not yet."""
+    after: tuple[Dependency, ...] = ()
+    """The jobs it still waits for."""
+    array: ArrayPlace | None = None
+    pinned: Allocation | None = None
+    """While pending: the only place where it may run next."""
+    pinned_reserved: bool = False
+    """Whether nobody else may take that place meanwhile."""
+    frozen: str | None = None
+    """The checkpoint from which its kept container (`handle`) can be restored."""
+    moves: int = 0
+    """How often it was restarted elsewhere on this host to make room."""
     placed_at: float | None = None
     """When its present plan was decided."""
     pull_failures: int = 0
@@ -141,7 +169,9 @@ class Job:
 
     @property
     def label(self) -> str:
-        """How sentences name the job: `job 17 (train)`."""
+        """How sentences name the job: `job 17 (train)`, in an array `job 12[3] (train)`."""
+        if self.array is not None:
+            return f"job {self.array.id}[{self.array.index}] ({self.spec.name})"
         return f"job {self.id} ({self.spec.name})"
 
 
@@ -180,3 +210,5 @@ class HostState:
     """By GPU UUID."""
     drain: str | None = None
     """Why the host is drained; None when it is not."""
+    foreign_cpus: Mapping[str, str] = field(default_factory=dict)
+    """CPU lists that something topod did not start uses, each with who: `pid 4711 (python, alice)`."""

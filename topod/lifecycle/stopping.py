@@ -98,6 +98,8 @@ def advance_stop(draft: Draft, job: Job) -> None:
                 mark = Mark(kind=MarkKind.QUARANTINED, reason=text, since=draft.now, job=job.id)
                 draft.mark(uuid, mark)
             draft.note("job.stuck", job, f"{text}; its GPUs are quarantined")
+        case StopPhase.FREEZE:
+            terminate(draft, job)
         case StopPhase.STUCK:
             pass
 
@@ -167,7 +169,7 @@ def exited(draft: Draft, job: Job, exit_code: int | None, *, out_of_memory: bool
             _end(draft, job, JobState.CANCELLED, stop.reason, exit_code)
         case StopCause.TIME_LIMIT:
             _end(draft, job, JobState.FAILED, stop.reason, exit_code)
-        case StopCause.PREEMPT:
+        case StopCause.PREEMPT | StopCause.MOVE:
             job = replace(job, preemptions=job.preemptions + 1, exit_code=exit_code)
             if job.spec.on_preempt is OnPreempt.CANCEL:
                 _end(draft, job, JobState.CANCELLED, stop.reason, exit_code)

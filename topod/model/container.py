@@ -3,14 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from topod.model.job import JobId
+from topod.model.job import JobId, Signal
 
-
-class Signal(StrEnum):
-    """How a container is told to stop."""
-
-    TERM = "SIGTERM"
-    KILL = "SIGKILL"
+__all__ = ["ContainerStatus", "Exit", "Observed", "Signal"]
 
 
 class ContainerStatus(StrEnum):

@@ -14,11 +14,53 @@ JobId = NewType("JobId", int)
 GIB = 1 << 30
 
 
+class Signal(StrEnum):
+    """What a job can be sent: TERM and KILL end it, the others ask it to save its work."""
+
+    TERM = "SIGTERM"
+    KILL = "SIGKILL"
+    INT = "SIGINT"
+    HUP = "SIGHUP"
+    USR1 = "SIGUSR1"
+    USR2 = "SIGUSR2"
+
+
 class OnPreempt(StrEnum):
-    """What happens to a victim after it stopped."""
+    """What happens to a victim."""
 
     REQUEUE = "requeue"
+    """Stopped, and back into the queue."""
     CANCEL = "cancel"
+    """Stopped for good."""
+    CHECKPOINT = "checkpoint"
+    """Frozen on disk by the engine and restored later; where that fails, as `requeue`."""
+
+
+class AfterCondition(StrEnum):
+    """How a job that another one waits for must have ended."""
+
+    OK = "ok"
+    """It succeeded."""
+    ANY = "any"
+    FAILED = "failed"
+    """It ended in any other way than by success."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependency:
+    """A job that must end before this one may start."""
+
+    job: JobId
+    condition: AfterCondition = AfterCondition.OK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secret:
+    """A file of the host that the job reads at `/run/secrets/<name>`; its content is never stored."""
+
+    name: str
+    source: str
+    """Absolute path on the host."""
 
 
 class RestartPolicy(StrEnum):
@@ -39,9 +81,13 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointHook:
-    """A command run inside the job before it is preempted, for at most `timeout_seconds`."""
+    """What lets a job save its work before it is preempted, for at most `timeout_seconds`.
 
-    command: tuple[str, ...]
+    Either a command run inside the job, or a signal, upon which the job saves and ends by itself.
+    """
+
+    command: tuple[str, ...] = ()
+    signal: Signal | None = None
     timeout_seconds: float = 30.0
 
 
@@ -74,6 +120,10 @@ class JobSpec:
     restart: RestartPolicy = RestartPolicy.NEVER
     max_restarts: int = 3
     checkpoint: CheckpointHook | None = None
+    wait_before_preempt_seconds: float = 0.0
+    """For so long it waits for free GPUs before anybody is stopped for it."""
+    after: tuple[Dependency, ...] = ()
+    secrets: tuple[Secret, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

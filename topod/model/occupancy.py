@@ -14,6 +14,7 @@ class Holder:
 
     job: str
     priority: int
+    """The effective one: a job that was preempted often counts for more than it asked for."""
     gpus: int = 0
     cpus: CpuSet = NO_CPUS
     evictable: bool = True
@@ -22,6 +23,8 @@ class Holder:
     """Why it is not evictable, in words: `not preemptible`, `protected for 40 s more`."""
     work: int = 0
     """GPU-milliseconds lost if it is stopped now."""
+    budgets: tuple[str, ...] = ()
+    """The disruption budgets (by name) that count it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +38,33 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Of the holders that name this budget, at most `stops` may be victims of one plan."""
+
+    name: str
+    """For people too: `service=chat-7b`."""
+    stops: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """How many GPUs the asking job may take at most, and why in words."""
+
+    gpus: int
+    reason: str
+    """For example `user alice holds 6 of 8 GPUs`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Occupancy:
     """What is taken. Everything else, what is being released included, counts as free."""
 
     holders: tuple[Holder, ...] = ()
     blocks: tuple[Block, ...] = ()
+    budgets: tuple[Budget, ...] = ()
+    room: Room | None = None
+    """What the quotas leave to the asking job; None: no limit."""
+    may_evict: bool = True
+    """False: nobody may be stopped for the asking job just now."""
+    evict_reason: str = ""
+    """Why not, in words: `waits 20 s more for free GPUs`."""

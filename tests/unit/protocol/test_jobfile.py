@@ -147,7 +147,7 @@ def test_the_whole_example_sets_every_field_of_a_job() -> None:
     unset = {
         field.name for field in fields(JobSpec) if getattr(WHOLE, field.name) == getattr(plain, field.name)
     }
-    assert unset == {"preemptible", "on_preempt"}
+    assert unset == {"preemptible", "on_preempt", "after", "secrets", "wait_before_preempt_seconds"}
 
 
 def test_without_anything_else_a_job_has_the_defaults_of_the_model() -> None:

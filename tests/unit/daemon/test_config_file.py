@@ -1,0 +1,81 @@
+"""The configuration file: what it may say, and how it is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from topod.daemon.config_file import ConfigFile, parse_config, read_config, rules_of
+from topod.errors import DataError, NotFoundError
+from topod.model.rules import NO_RULES, DisruptionBudget, Quota, Scope
+
+
+def test_an_empty_file_says_what_no_file_says() -> None:
+    assert parse_config("", "topod.toml") == ConfigFile()
+    assert rules_of(ConfigFile()) == NO_RULES
+
+
+def test_rules_are_read_as_people_write_them() -> None:
+    rules = rules_of(
+        parse_config(
+            """
+            [fairness]
+            preemption_cap = 5
+            hold_after = "30m"
+            hold_step = 60
+
+            [[quota]]
+            user = "*"
+            gpus = 4
+
+            [[quota]]
+            label = "team=vision"
+            gpus = 6
+
+            [[budget]]
+            label = "service=chat-7b"
+            min_running = 2
+
+            [[budget]]
+            label = "service"
+            min_running = 1
+            """,
+            "topod.toml",
+        )
+    )
+    assert rules.preemption_cap == 5
+    assert (rules.hold_after_seconds, rules.hold_step_seconds) == (1800.0, 60.0)
+    assert rules.quotas == (
+        Quota(scope=Scope.USER, value="*", gpus=4),
+        Quota(scope=Scope.LABEL, key="team", value="vision", gpus=6),
+    )
+    assert rules.budgets == (
+        DisruptionBudget(label="service", value="chat-7b", min_running=2),
+        DisruptionBudget(label="service", value="*", min_running=1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[fairnes]\n", "unknown key 'fairnes'; did you mean 'fairness'?"),
+        ("[fairness]\nhold_afer = 1\n", "unknown key 'hold_afer' in [fairness]; did you mean 'hold_after'?"),
+        ("[[quota]]\ngpu = 1\n", "unknown key 'gpu' in [quota]; did you mean 'gpus'?"),
+        ("[fairness]\nhold_after = 'soon'\n", "not a duration: 'soon'"),
+        ("[fairness]\npreemption_cap = 'x'\n", "Expected `int`, got `str` - at `fairness.preemption_cap`"),
+        ("[fairness]\npreemption_cap = -1\n", "fairness.preemption_cap: must be 0 or more"),
+        ("[[quota]]\ngpus = 1\n", "quota 1: give either user or label"),
+        ("[[budget]]\nlabel = 'service='\nmin_running = 1\n", "budget 1: label is written"),
+        ("fairness = [\n", "not TOML"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_its_place(text: str, complaint: str) -> None:
+    with pytest.raises(DataError) as refused:
+        parse_config(text, "topod.toml")
+    assert complaint in refused.value.message
+    assert "topod.toml" in refused.value.message
+    assert "\n" not in refused.value.message
+
+
+def test_a_named_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no such configuration file"):
+        read_config(tmp_path / "none.toml")

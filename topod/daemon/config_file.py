@@ -1,0 +1,192 @@
+"""The configuration file: TOML with sections of known keys; a wrong key or value is refused with its place.
+
+`docs/reference/configuration.md` explains every key.
+"""
+
+import re
+import tomllib
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from topod.errors import DataError, NotFoundError
+from topod.model.rules import EACH, DisruptionBudget, Quota, Rules, Scope
+from topod.protocol.units import parse_duration
+
+DEFAULT_PATH: Final = Path("/etc/topod/topod.toml")
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`(?: - at `(?P<place>[^`]*)`)?")
+
+
+class Seconds(float):
+    """A duration: a number of seconds, or text such as `10m`."""
+
+    __slots__ = ()
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the sections: every key is known, has a type and a default."""
+
+
+class FairnessSection(Section, frozen=True, kw_only=True):
+    """`[fairness]`: see `topod.model.rules.Rules`."""
+
+    preemption_cap: int = 3
+    preemption_boost: int = 100
+    preemption_ceiling: int = 999
+    hold_after: Seconds = Seconds(3600)
+    hold_step: Seconds = Seconds(600)
+    hold_below: int = 1000
+
+
+class QuotaSection(Section, frozen=True, kw_only=True):
+    """One `[[quota]]`: GPUs of one user, of each user (`user = "*"`), or of a label (`"team=vision"`)."""
+
+    gpus: int
+    user: str | None = None
+    label: str | None = None
+
+
+class BudgetSection(Section, frozen=True, kw_only=True):
+    """One `[[budget]]`: `label = "service=chat-7b"`, or `"service=*"` for each value by itself."""
+
+    label: str
+    min_running: int
+
+
+class HealthSection(Section, frozen=True, kw_only=True):
+    """`[health]`: what makes a GPU unfit, and how often it is looked at."""
+
+
+class LogsSection(Section, frozen=True, kw_only=True):
+    """`[logs]`: how much of the jobs' output is kept."""
+
+
+class SecuritySection(Section, frozen=True, kw_only=True):
+    """`[security]`: who may do what, and what a job may ask for."""
+
+
+class ConfigFile(Section, frozen=True, kw_only=True):
+    """The whole file."""
+
+    fairness: FairnessSection = FairnessSection()
+    quota: tuple[QuotaSection, ...] = ()
+    budget: tuple[BudgetSection, ...] = ()
+    health: HealthSection = HealthSection()
+    logs: LogsSection = LogsSection()
+    security: SecuritySection = SecuritySection()
+
+
+def read_config(path: Path | None) -> ConfigFile:
+    """Return the configuration of `path`; None takes the default path where it exists, else the defaults.
+
+    Raises `NotFoundError` for a named file that is not there, `DataError` for one that cannot be meant.
+    """
+    if path is None:
+        if not DEFAULT_PATH.exists():
+            return ConfigFile()
+        path = DEFAULT_PATH
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NotFoundError(f"no such configuration file: {path}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"not UTF-8 text at byte {error.start}", source=str(path)) from None
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", source=str(path)) from None
+    return parse_config(text, str(path))
+
+
+def parse_config(text: str, source: str) -> ConfigFile:
+    """Return the configuration that a text describes. Raises `DataError`."""
+    try:
+        plain = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise DataError(f"not TOML: {error}", source=source) from None
+    try:
+        config = msgspec.convert(plain, ConfigFile, dec_hook=_from_plain)
+        rules_of(config)
+    except msgspec.ValidationError as error:
+        raise DataError(_in_words(str(error)), source=source) from None
+    except ValueError as error:
+        raise DataError(str(error), source=source) from None
+    return config
+
+
+def rules_of(config: ConfigFile) -> Rules:
+    """Return the rules for the core. Raises `ValueError` for values that cannot be meant."""
+    fairness = config.fairness
+    for name in ("preemption_cap", "preemption_boost"):
+        if getattr(fairness, name) < 0:
+            raise ValueError(f"fairness.{name}: must be 0 or more")
+    return Rules(
+        quotas=tuple(_quota(number, entry) for number, entry in enumerate(config.quota, start=1)),
+        budgets=tuple(_budget(number, entry) for number, entry in enumerate(config.budget, start=1)),
+        preemption_cap=fairness.preemption_cap,
+        preemption_boost=fairness.preemption_boost,
+        preemption_ceiling=fairness.preemption_ceiling,
+        hold_after_seconds=float(fairness.hold_after),
+        hold_step_seconds=float(fairness.hold_step),
+        hold_below=fairness.hold_below,
+    )
+
+
+def _quota(number: int, entry: QuotaSection) -> Quota:
+    place = f"quota {number}"
+    if (entry.user is None) == (entry.label is None):
+        raise ValueError(f"{place}: give either user or label")
+    if entry.gpus < 0:
+        raise ValueError(f"{place}: gpus must be 0 or more")
+    if entry.user is not None:
+        return Quota(scope=Scope.USER, value=entry.user, gpus=entry.gpus)
+    key, value = _label(place, entry.label or "")
+    return Quota(scope=Scope.LABEL, key=key, value=value, gpus=entry.gpus)
+
+
+def _budget(number: int, entry: BudgetSection) -> DisruptionBudget:
+    place = f"budget {number}"
+    if entry.min_running < 0:
+        raise ValueError(f"{place}: min_running must be 0 or more")
+    key, value = _label(place, entry.label)
+    return DisruptionBudget(label=key, value=value, min_running=entry.min_running)
+
+
+def _label(place: str, text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or (equals and not value):
+        raise ValueError(f'{place}: label is written "KEY=VALUE", or "KEY=*" for each value by itself')
+    return key, value or EACH
+
+
+def _from_plain(kind: type[Any], value: object) -> object:
+    if kind is Seconds and isinstance(value, int | float | str) and not isinstance(value, bool):
+        return Seconds(parse_duration(str(value)))
+    raise NotImplementedError(f"no configuration form for {kind.__name__}")
+
+
+def _in_words(text: str) -> str:
+    """Return msgspec's complaint in the words of the file, with the nearest known key."""
+    found = _UNKNOWN.search(text)
+    if found is None:
+        return text.replace("$.", "").replace("`$`", "the file")
+    place = re.sub(r"\[.*\]", "", (found["place"] or "$").removeprefix("$").removeprefix("."))
+    known = _keys(place)
+    near = get_close_matches(found["name"], known, n=1)
+    where = f" in [{place}]" if place else ""
+    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known) or 'none'}"
+    return f"unknown key {found['name']!r}{where}{hint}"
+
+
+def _keys(place: str) -> list[str]:
+    sections: dict[str, type[msgspec.Struct]] = {
+        "": ConfigFile,
+        "fairness": FairnessSection,
+        "quota": QuotaSection,
+        "budget": BudgetSection,
+        "health": HealthSection,
+        "logs": LogsSection,
+        "security": SecuritySection,
+    }
+    kind = sections.get(place)
+    return [] if kind is None else [field.encode_name for field in msgspec.structs.fields(kind)]

@@ -1,0 +1,246 @@
+"""From queued to running: what the runtime answers on the way, and what an exit means."""
+
+from dataclasses import replace
+from typing import Final
+
+from topod.lifecycle import events as ev
+from topod.lifecycle.draft import Draft
+from topod.lifecycle.effects import CheckDevices, Collect, Launch, PullImage
+from topod.lifecycle.holdings import overlaps
+from topod.lifecycle.queue import still_good
+from topod.lifecycle.states import Job, JobState, Mark, MarkKind, Stage, StopCause, StopPhase
+from topod.lifecycle.stopping import BACK_OFF_SECONDS, back_off, begin_stop, exited, fail, terminate, unplace
+from topod.lifecycle.transitions import moved
+from topod.model.cpuset import CpuSet
+from topod.model.job import JobId
+
+START_TRIES: Final = 5
+"""How often a job is placed anew when the runtime fails to start it, before it fails."""
+
+REPLAN_SECONDS: Final = 0.2
+"""A job whose plan was overtaken is planned anew after this long: a quick world must not make a busy loop."""
+
+
+def at_attempt(draft: Draft, job: JobId, attempt: int, state: JobState, *stages: Stage) -> Job | None:
+    """Return the job if it is in `state` (and stage) with this attempt; None for a late answer."""
+    found = draft.get(job)
+    if found is None or found.attempt != attempt or found.state is not state:
+        return None
+    return found if not stages or found.stage in stages else None
+
+
+# --- images and containers --------------------------------------------------------------------------------
+
+
+def image_ready(draft: Draft, event: ev.ImageReady) -> None:
+    """Let the job be placed: its image is local."""
+    job = draft.get(event.job)
+    if job is not None and job.state is JobState.PENDING and not job.image_ready:
+        draft.put(replace(job, image_ready=True, pull_failures=0, not_before=0.0, reason="queued"))
+
+
+def image_failed(draft: Draft, event: ev.ImageFailed) -> None:
+    """Try again later, or fail: the image could not be had."""
+    job = draft.get(event.job)
+    if job is None or job.state is not JobState.PENDING or job.image_ready:
+        return
+    if event.final:
+        fail(draft, job, event.error)
+        return
+    failures = job.pull_failures + 1
+    wait = back_off(failures)
+    reason = f"{event.error}; next try in {wait:g} s"
+    draft.note("image.failed", job, f"{job.label}: {reason}")
+    draft.put(replace(job, pull_failures=failures, not_before=draft.now + wait, reason=reason))
+
+
+def created(draft: Draft, event: ev.Created) -> None:
+    """Stop the victims, if planning again would still name them: the container exists."""
+    job = at_attempt(draft, event.job, event.attempt, JobState.STARTING, Stage.CREATING)
+    if job is None:
+        current = draft.get(event.job)
+        if current is None or current.handle != event.handle:
+            draft.do(Collect(job=event.job, attempt=event.attempt, handle=event.handle))
+        return
+    job = draft.put(replace(job, handle=event.handle))
+    victims = still_good(draft, job)
+    if victims is None:
+        pause = draft.now + REPLAN_SECONDS
+        unplace(draft, job, "the host changed while its container was made", not_before=pause)
+        return
+    job = draft.put(
+        replace(
+            job,
+            victims=victims,
+            stage=Stage.CLEARING,
+            stage_since=draft.now,
+            reason="its GPUs and CPUs are being cleared",
+        )
+    )
+    for ident in victims:
+        victim = draft.get(ident)
+        if victim is not None:
+            reason = f"preempted by {job.label}, priority {job.priority}"
+            begin_stop(draft, victim, StopCause.PREEMPT, reason, by=job.id)
+
+
+def create_failed(draft: Draft, event: ev.CreateFailed) -> None:
+    """Pull again, try again later, or fail: the container could not be made."""
+    job = at_attempt(draft, event.job, event.attempt, JobState.STARTING, Stage.CREATING)
+    if job is None:
+        return
+    if event.image_missing:
+        job = unplace(draft, job, f"pulling image {job.spec.image}")
+        draft.put(replace(job, image_ready=False))
+        draft.do(PullImage(job=job.id, spec=job.spec))
+        return
+    _not_started(draft, job, event.error, final=event.final)
+
+
+def start_failed(draft: Draft, event: ev.StartFailed) -> None:
+    """Try again later, or fail: the container could not be started."""
+    job = draft.get(event.job)
+    if job is None or job.attempt != event.attempt or job.stage is not Stage.LAUNCHING:
+        return
+    if job.state is JobState.STOPPING:
+        exited(draft, job, None, out_of_memory=False)
+    elif job.state is JobState.STARTING:
+        _not_started(draft, job, event.error, final=event.final)
+
+
+def _not_started(draft: Draft, job: Job, error: str, *, final: bool) -> None:
+    failures = job.failures + 1
+    if final or failures >= START_TRIES:
+        fail(draft, job, error)
+        return
+    wait = back_off(failures)
+    job = unplace(draft, job, f"{error}; next try in {wait:g} s", not_before=draft.now + wait)
+    draft.put(replace(job, failures=failures))
+
+
+# --- on the way to running --------------------------------------------------------------------------------
+
+
+def devices_free(draft: Draft, event: ev.DevicesFree) -> None:
+    """Start the job: its GPUs are really free."""
+    job = at_attempt(draft, event.job, event.attempt, JobState.STARTING, Stage.CHECKING)
+    if job is not None:
+        _launch(draft, job)
+
+
+def devices_busy(draft: Draft, event: ev.DevicesBusy) -> None:
+    """Quarantine the GPUs that did not become free, and plan anew."""
+    job = at_attempt(draft, event.job, event.attempt, JobState.STARTING, Stage.CHECKING)
+    if job is None:
+        return
+    if event.unknown:
+        unplace(
+            draft,
+            job,
+            f"its GPUs cannot be checked: {event.unknown}",
+            not_before=draft.now + BACK_OFF_SECONDS,
+        )
+        return
+    names = []
+    for uuid, why in event.busy:
+        draft.mark(uuid, Mark(kind=MarkKind.QUARANTINED, reason=why, since=draft.now))
+        names.append(f"{draft.gpu_name(uuid)}: {why}")
+    unplace(draft, job, "its GPUs did not become free: " + "; ".join(names))
+
+
+def _launch(draft: Draft, job: Job) -> None:
+    assert job.handle is not None
+    draft.put(replace(job, stage=Stage.LAUNCHING, stage_since=draft.now, reason="being started"))
+    draft.do(Launch(job=job.id, attempt=job.attempt, handle=job.handle))
+
+
+def started(draft: Draft, event: ev.Started) -> None:
+    """Take note that the container runs."""
+    job = draft.get(event.job)
+    if job is None or job.attempt != event.attempt or job.stage is not Stage.LAUNCHING:
+        return
+    job = replace(job, stage=None, started_at=event.at, starts=job.starts + 1)
+    if job.state is JobState.STOPPING:
+        draft.put(job)
+        return
+    placed = job.placed_at if job.placed_at is not None else event.at
+    waited = event.at - job.submitted_at
+    job = draft.put(moved(job, JobState.RUNNING, reason=""))
+    draft.note(
+        "job.started",
+        job,
+        f"{job.label} runs{_where(job)}",
+        waited_seconds=round(waited, 3),
+        since_plan_seconds=round(event.at - placed, 3),
+    )
+
+
+def _where(job: Job) -> str:
+    indices = job.allocation.gpu_indices if job.allocation else ()
+    return f" on {'GPU' if len(indices) == 1 else 'GPUs'} {CpuSet.of(indices)}" if indices else ""
+
+
+def hook_done(draft: Draft, event: ev.HookDone) -> None:
+    """Tell a victim to stop whose hook has ended, unless nobody needs its place any more."""
+    job = at_attempt(draft, event.job, event.attempt, JobState.STOPPING)
+    stop = job.stop if job is not None else None
+    if job is None or stop is None or stop.phase is not StopPhase.HOOK:
+        return
+    if event.ok:
+        job = draft.put(replace(job, checkpoint_at=draft.now))
+        draft.note("hook.done", job, f"the checkpoint hook of {job.label} is done", output=event.text[-1000:])
+    else:
+        draft.note("hook.failed", job, f"the checkpoint hook of {job.label} failed: {event.text}")
+    # Nobody else may have been promised what it holds: a stopping job's GPUs count as free.
+    if stop.cause is StopCause.PREEMPT and not is_victim(draft, job) and is_clear(draft, job):
+        draft.put(moved(job, JobState.RUNNING, stop=None, reason=""))
+        draft.note("job.spared", job, f"{job.label} goes on: the job it was stopped for gave up")
+        return
+    terminate(draft, job)
+
+
+def is_victim(draft: Draft, job: Job) -> bool:
+    """Say whether the job that `job` was stopped for is still being started and still needs it gone."""
+    preemptor = draft.get(job.stop.by) if job.stop else None
+    return preemptor is not None and preemptor.state is JobState.STARTING and job.id in preemptor.victims
+
+
+def container_exited(draft: Draft, event: ev.Exited) -> None:
+    """Decide what becomes of a job whose container ended."""
+    job = draft.get(event.job)
+    if job is None or job.attempt != event.attempt:
+        return
+    if job.stage is Stage.LAUNCHING:
+        # It ended before the runtime's answer to the start was heard.
+        started(draft, ev.Started(job=job.id, attempt=job.attempt, at=draft.now))
+        job = draft.jobs[job.id]
+    if job.state in (JobState.RUNNING, JobState.STOPPING):
+        exited(draft, job, event.exit_code, out_of_memory=event.out_of_memory)
+
+
+def collected(draft: Draft, event: ev.Collected) -> None:
+    """Forget what an ended attempt had left behind."""
+    job = draft.get(event.job)
+    if job is not None:
+        kept = tuple(left for left in job.leftovers if left.attempt != event.attempt)
+        if kept != job.leftovers:
+            draft.put(replace(job, leftovers=kept))
+
+
+def is_clear(draft: Draft, job: Job) -> bool:
+    """Say whether nobody else holds what the job was promised."""
+    assert job.allocation is not None
+    return not any(
+        other.id != job.id and other.allocation is not None and overlaps(job.allocation, other.allocation)
+        for other in draft.holding()
+    )
+
+
+def check_devices(draft: Draft, job: Job) -> None:
+    """Look whether the GPUs of a job that is clear are really free; without GPUs, start it."""
+    assert job.allocation is not None
+    if not job.allocation.gpus:
+        _launch(draft, job)
+        return
+    draft.put(replace(job, stage=Stage.CHECKING, stage_since=draft.now, reason="its GPUs are being checked"))
+    draft.do(CheckDevices(job=job.id, attempt=job.attempt, gpus=job.allocation.gpus))
