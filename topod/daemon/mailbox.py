@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
-from topod.adapters.sqlite_store import SqliteStore
 from topod.daemon.faults import checkpoint
 from topod.daemon.health import Health
 from topod.daemon.logs import Key
+from topod.daemon.storage import Store
 from topod.errors import StoreError, TopodError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.deadlines import next_deadline
@@ -72,7 +72,7 @@ class Mailbox:
         self,
         tables: TopologyTables,
         state: HostState,
-        store: SqliteStore,
+        store: Store,
         *,
         clock: Clock,
         health: Health,

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Final, TypeVar, assert_never
 
 from topod import __version__
-from topod.adapters.sqlite_store import SqliteStore
 from topod.daemon import joblog
 from topod.daemon.health import Health
 from topod.daemon.logs import Key
 from topod.daemon.mailbox import InternalError, Mailbox
+from topod.daemon.storage import Store
 from topod.daemon.views import host_view, job_view
 from topod.errors import ConflictError, NotFoundError, TopodError, UsageError
 from topod.flextopo.tables import TopologyTables
@@ -64,7 +64,7 @@ class Service:
     def __init__(
         self,
         mailbox: Mailbox,
-        store: SqliteStore,
+        store: Store,
         runtime: ContainerRuntime,
         tables: TopologyTables,
         *,

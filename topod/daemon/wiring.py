@@ -18,16 +18,13 @@ from topod.adapters.nvml_probe import NvmlProbe
 from topod.adapters.process_runtime import ProcessRuntime
 from topod.adapters.sqlite_store import SqliteStore
 from topod.adapters.zmq_server import Server, check_path
+from topod.daemon.assembly import Daemon, Ports
 from topod.daemon.config import Settings
 from topod.daemon.config_file import rules_of
-from topod.daemon.executor import Executor, Surroundings
-from topod.daemon.health import Health
 from topod.daemon.lock import StateLock
 from topod.daemon.logs import Key
 from topod.daemon.machine import memory_nodes, online_cpus, usable_cpus
-from topod.daemon.mailbox import Mailbox
-from topod.daemon.patrol import Patrol
-from topod.daemon.service import Identity, Service
+from topod.daemon.service import Identity
 from topod.discovery.library import load_library_host
 from topod.errors import ConflictError, ProbeError
 from topod.flextopo.tables import TopologyTables
@@ -177,38 +174,34 @@ async def _serve(
     stopped: asyncio.Event,
 ) -> None:
     """Start every part, wait for `stopped`, and stop the parts, those that bring work first."""
-    clock, health = SystemClock(), Health()
+    clock = SystemClock()
     tables = TopologyTables(site.topology)
-    health.runtime_text = await _described(runtime)
-    rules = rules_of(settings.file)
-    mailbox = Mailbox(tables, state, store, clock=clock, health=health, rules=rules)
-    around = Surroundings(post=mailbox.post, state=lambda: mailbox.state, health=health)
-    executor = Executor(runtime, site.probe, around, devices_free_seconds=settings.devices_free_seconds)
     identity = Identity(
         state_dir=str(settings.state_dir),
         events_endpoint=f"ipc://{events_socket(settings.socket)}",
         notes=site.notes,
         started_at=clock.now(),
     )
-    service = Service(
-        mailbox, store, runtime, tables, clock=clock, health=health, identity=identity, rules=rules
+    daemon = Daemon(
+        Ports(tables=tables, runtime=runtime, probe=site.probe, store=store, clock=clock),
+        state,
+        identity,
+        rules=rules_of(settings.file),
+        devices_free_seconds=settings.devices_free_seconds,
     )
-    server = Server(settings.socket, service.answer)
-    patrol = Patrol(runtime, mailbox, clock=clock, health=health)
+    daemon.health.runtime_text = await _described(runtime)
+    server = Server(settings.socket, daemon.service.answer)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(_in_time, asyncio.to_thread(runtime.close))
-        stack.push_async_callback(mailbox.stop)
-        stack.push_async_callback(executor.stop)
-        stack.push_async_callback(patrol.stop)
+        stack.push_async_callback(daemon.stop)
         stack.push_async_callback(server.stop)
         server.bind()
-        mailbox.start(carry_out=executor.carry_out, publish=server.publish)
+        daemon.start(publish=server.publish)
         server.start()
-        patrol.start()
         extra = {
             Key.VERSION: __version__,
             Key.HOST: site.topology.name,
-            Key.RUNTIME: health.runtime_text,
+            Key.RUNTIME: daemon.health.runtime_text,
             Key.SOCKET: str(settings.socket),
             Key.STATE_DIR: str(settings.state_dir),
             Key.JOBS: len(state.jobs),

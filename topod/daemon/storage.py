@@ -1,0 +1,38 @@
+"""What the daemon needs of a state database; `SqliteStore` is one."""
+
+from typing import Protocol
+
+from topod.lifecycle.outcome import Outcome
+from topod.lifecycle.states import HostState, Job
+from topod.model.job import JobId
+from topod.protocol.views import EventView
+
+
+class Store(Protocol):
+    """The memory of one host. Every method may block on the disk and raises `StoreError`."""
+
+    def load(self) -> HostState:
+        """Return the state as it was last committed; only jobs that were not put to rest."""
+        ...
+
+    def commit(
+        self, base: HostState, outcome: Outcome, *, now: float, token: tuple[str, JobId] | None = None
+    ) -> tuple[EventView, ...]:
+        """Make one outcome durable, all or nothing, and return its notices as numbered events."""
+        ...
+
+    def submitted(self, token: str) -> JobId | None:
+        """Return the job that a submit with this token led to, if there was one."""
+        ...
+
+    def job(self, ident: int) -> Job | None:
+        """Return one job, ended or not; None when there never was one."""
+        ...
+
+    def ended_jobs(self, limit: int, user: str | None = None) -> tuple[Job, ...]:
+        """Return the last `limit` jobs that ended, of one user or of all, the oldest first."""
+        ...
+
+    def events(self, since: int, limit: int, job: int | None = None) -> tuple[EventView, ...]:
+        """Return events after number `since`, the oldest first; for a negative `since` the last that many."""
+        ...
