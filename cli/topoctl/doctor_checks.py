@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -18,6 +18,9 @@ from topod.errors import ProbeError, TopodError
 from topod.protocol.client import Client, default_socket
 from topod.protocol.replies import Welcome
 from topod.protocol.requests import Hello
+
+if TYPE_CHECKING:
+    from topod.adapters.docker_engine import EngineFacts
 
 Verdict = Literal["ok", "warn", "bad"]
 PROBE_SECONDS = 5.0
@@ -42,6 +45,7 @@ def checks(socket: Path | None, environ: Mapping[str, str]) -> Iterator[Check]:
     welcome, daemon = check_daemon(path)
     yield _python()
     yield from _gpus(emulated=welcome is not None and welcome.emulated)
+    yield from _machine_traps()
     yield _sysfs()
     yield from _engine(environ, welcome)
     yield _state(Path(welcome.state_dir) if welcome else state_dir(environ))
@@ -72,6 +76,21 @@ def _gpus(*, emulated: bool) -> Iterator[Check]:
         yield Check(name="driver", verdict="ok", text=first.removeprefix("NVRM version: "))
     yield _nvml(missing)
     yield _smi()
+
+
+def _machine_traps() -> Iterator[Check]:
+    from topoctl.doctor_traps import driver_traps, memory_traps
+
+    yield from driver_traps()
+    yield from memory_traps()
+
+
+def _engine_traps(facts: "EngineFacts") -> Iterator[Check]:
+    from topoctl.doctor_traps import engine_traps
+    from topod.adapters.gpu_nodes import gpu_nodes
+
+    bare = Path("/proc/driver/nvidia/version").exists() and not gpu_nodes()
+    yield from engine_traps(facts, bare_gpus=bare)
 
 
 def _nvml(missing: Verdict) -> Check:
@@ -151,6 +170,7 @@ def _engine(environ: Mapping[str, str], welcome: Welcome | None) -> Iterator[Che
             text = f"{facts.name} {facts.version} (API {facts.api_version}) at {url}"
             yield Check(name="engine", verdict="ok", text=text)
             yield _container_gpus(len(facts.cdi_devices))
+            yield from _engine_traps(facts)
         finally:
             engine.close()
     if welcome is not None:

@@ -61,6 +61,10 @@ class EngineFacts:
     api_version: str
     podman: bool
     cdi_devices: frozenset[str]
+    live_restore: bool = False
+    """Whether containers outlive a restart of the engine."""
+    cgroups: str = ""
+    """Version and driver: `v2, driver systemd`."""
 
 
 class Engine:
@@ -104,6 +108,8 @@ class Engine:
                 api_version=str(version.get("ApiVersion", "unknown")),
                 podman=podman,
                 cdi_devices=_cdi_devices(info),
+                live_restore=bool(info.get("LiveRestoreEnabled")) or podman,
+                cgroups=f"v{info.get('CgroupVersion', '1')}, driver {info.get('CgroupDriver', 'unknown')}",
             )
         return self._facts
 

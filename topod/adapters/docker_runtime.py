@@ -41,6 +41,7 @@ from topod.adapters.docker_spec import (
     without_default_ulimits,
 )
 from topod.adapters.docker_watch import ENDED_STATES, ExitWatcher
+from topod.adapters.gpu_nodes import control_nodes, gpu_nodes
 from topod.errors import JobRejectedError, RuntimeUnavailableError
 from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId, JobSpec
@@ -134,7 +135,13 @@ class DockerRuntime:
     def create(self, job: JobId, attempt: int, spec: JobSpec, allocation: Allocation) -> str:
         """Create the container without starting it; one of other content that never ran is replaced."""
         facts = self._engine.facts()
-        host = replace(self._host, podman=facts.podman, cdi_devices=facts.cdi_devices)
+        host = replace(
+            self._host,
+            podman=facts.podman,
+            cdi_devices=facts.cdi_devices,
+            gpu_nodes=gpu_nodes(),
+            control_nodes=control_nodes(),
+        )
         body = container_body(job, attempt, spec, allocation, host)
         name = container_name(host.state_id, job, attempt)
         for _ in range(2):

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from topod.adapters.job_environment import job_environment
@@ -42,6 +42,9 @@ class EngineHost:
     podman: bool = False
     cdi_devices: frozenset[str] = frozenset()
     """Qualified names, `nvidia.com/gpu=GPU-...`; empty where the engine has no CDI."""
+    gpu_nodes: Mapping[str, str] = field(default_factory=dict)
+    """The device file of each GPU by UUID; see `topod.adapters.gpu_nodes`."""
+    control_nodes: tuple[str, ...] = ()
     default_ulimits: bool = True
     """False once the engine turned out not to be allowed to raise them."""
     network_mode: str | None = None
@@ -111,6 +114,11 @@ def _host_config(
         ],
         "DeviceRequests": _device_requests(job, allocation, host),
     }
+    if host_config["DeviceRequests"] and host_config["DeviceRequests"][0]["Driver"] == "nvidia":
+        host_config["Devices"] = [
+            {"PathOnHost": node, "PathInContainer": node, "CgroupPermissions": "rw"}
+            for node in _device_files(allocation, host)
+        ]
     if host.network_mode is not None:
         host_config["NetworkMode"] = host.network_mode
     if spec.memory_bytes is not None:
@@ -170,6 +178,13 @@ def emulation_notes(allocation: Allocation, host: EngineHost) -> tuple[str, ...]
 
 def _ulimit(name: str, value: int) -> dict[str, Any]:
     return {"Name": name, "Soft": value, "Hard": value}
+
+
+def _device_files(allocation: Allocation, host: EngineHost) -> tuple[str, ...]:
+    """Return the files to name beside a request that the NVIDIA runtime answers; none if one is unknown."""
+    if any(uuid not in host.gpu_nodes for uuid in allocation.gpus):
+        return ()
+    return (*(host.gpu_nodes[uuid] for uuid in allocation.gpus), *host.control_nodes)
 
 
 def _device_requests(job: JobId, allocation: Allocation, host: EngineHost) -> list[dict[str, Any]]:

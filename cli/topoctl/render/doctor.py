@@ -11,7 +11,7 @@ _COLORS = {"ok": "green", "warn": "yellow", "bad": "red"}
 
 def check_text(check: Check, style: Style) -> str:
     """Return one check: its verdict, what was seen, and what mends it."""
-    head = f"{check.verdict:<5} {check.name:<11} "
+    head = f"{check.verdict:<5} {check.name:<12} "
     parts = wrap(printable(check.text), max(20, style.width - len(head)), break_on_hyphens=False) or [""]
     painted = style.paint(check.verdict, _COLORS[check.verdict]) + head[len(check.verdict) :]
     lines = [painted + parts[0], *(" " * len(head) + part for part in parts[1:])]

@@ -49,6 +49,20 @@ def test_cdi_is_used_only_where_the_engine_knows_every_gpu() -> None:
     assert request["Driver"] == "nvidia"
 
 
+def test_device_files_are_named_beside_the_nvidia_runtime_so_that_a_reload_of_systemd_keeps_the_gpus() -> (
+    None
+):
+    nodes = {"GPU-a": "/dev/nvidia3", "GPU-b": "/dev/nvidia0", "GPU-c": "/dev/nvidia1"}
+    host = replace(HOST, gpu_nodes=nodes, control_nodes=("/dev/nvidiactl", "/dev/nvidia-uvm"))
+    named = [entry["PathOnHost"] for entry in body(host=host)["HostConfig"]["Devices"]]
+    assert named == ["/dev/nvidia3", "/dev/nvidia0", "/dev/nvidiactl", "/dev/nvidia-uvm"]
+    # With CDI the engine knows them by itself; a GPU whose file is unknown is left to the runtime alone.
+    cdi = frozenset({"nvidia.com/gpu=GPU-a", "nvidia.com/gpu=GPU-b"})
+    assert "Devices" not in body(host=replace(host, cdi_devices=cdi))["HostConfig"]
+    assert body(host=replace(host, gpu_nodes={"GPU-a": "/dev/nvidia3"}))["HostConfig"]["Devices"] == []
+    assert "Devices" not in body(host=replace(host, emulated=True))["HostConfig"]
+
+
 def test_podman_would_ignore_gpus_so_the_job_is_rejected() -> None:
     podman = replace(HOST, podman=True)
     with pytest.raises(JobRejectedError, match="Podman"):

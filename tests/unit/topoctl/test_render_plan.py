@@ -119,7 +119,7 @@ def test_the_doctor_shows_verdict_finding_and_remedy() -> None:
     bad = Check(name="NVML", verdict="bad", text="NVML library not found", mend="topod --host dgx1")
     assert (
         check_text(bad, Style())
-        == "bad   NVML        NVML library not found\n                  → topod --host dgx1\n"
+        == "bad   NVML         NVML library not found\n                   → topod --host dgx1\n"
     )
     assert check_text(bad, Style(unicode=False)).isascii()
     assert summary([bad, bad, Check(name="x", verdict="ok", text="")]) == "1 ok, 2 bad\n"
