@@ -72,13 +72,13 @@ class SqliteStore:
         host, rows, highest = self._write(
             lambda connection: (
                 connection.execute(
-                    "SELECT generation, next_job, drain, marks, foreign_cpus FROM host"
+                    "SELECT generation, next_job, drain, marks, foreign_cpus, blind FROM host"
                 ).fetchone(),
                 connection.execute("SELECT id, body FROM jobs WHERE open = 1 ORDER BY id").fetchall(),
                 connection.execute("SELECT coalesce(max(id), 0) FROM jobs").fetchone()[0],
             )
         )
-        generation, next_job, drain, marks_text, foreign_text = host
+        generation, next_job, drain, marks_text, foreign_text, blind = host
         marks: _Marks = self._decode(_marks, marks_text, "the marks of GPUs")
         foreign = self._decode(_foreign, foreign_text, "the CPUs in foreign use")
         if highest >= next_job:
@@ -92,6 +92,7 @@ class SqliteStore:
             marks=marks,
             drain=drain,
             foreign_cpus=foreign,
+            blind=blind,
         )
 
     def commit(
@@ -106,14 +107,15 @@ class SqliteStore:
 
         def write(connection: sqlite3.Connection) -> tuple[EventView, ...]:
             done = connection.execute(
-                "UPDATE host SET generation = ?, next_job = ?, drain = ?, marks = ?, foreign_cpus = ? "
-                "WHERE generation = ?",
+                "UPDATE host SET generation = ?, next_job = ?, drain = ?, marks = ?, foreign_cpus = ?, "
+                "blind = ? WHERE generation = ?",
                 (
                     state.generation,
                     state.next_job,
                     state.drain,
                     _text(state.marks),
                     _text(state.foreign_cpus),
+                    state.blind,
                     base.generation,
                 ),
             )

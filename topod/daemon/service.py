@@ -5,7 +5,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar, assert_never
 
@@ -15,7 +15,7 @@ from topod.daemon.health import Health
 from topod.daemon.logs import Key
 from topod.daemon.mailbox import InternalError, Mailbox
 from topod.daemon.storage import Store
-from topod.daemon.views import host_view, job_view
+from topod.daemon.views import host_view, job_view, resumed_text
 from topod.errors import ConflictError, NotFoundError, TopodError, UsageError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import admission
@@ -108,7 +108,7 @@ class Service:
             case rq.ListJobs():
                 reply = await self.list_jobs(request)
             case rq.GetJob():
-                reply = _jobs(await self._find(request.job))
+                reply = _jobs(await self._find(request.job), marks=self._mailbox.state.marks)
             case rq.WaitJob():
                 reply = await self.wait_job(request)
             case rq.Cancel():
@@ -173,7 +173,8 @@ class Service:
             return _jobs(*found)
         jobs = sorted(self._mailbox.state.jobs.values(), key=lambda job: job.id)
         wanted = (job for job in jobs if request.user is None or job.spec.user == request.user)
-        return _jobs(*(job for job in wanted if job.state not in ENDED))
+        unended = (job for job in wanted if job.state not in ENDED)
+        return _jobs(*unended, marks=self._mailbox.state.marks)
 
     async def wait_job(self, request: rq.WaitJob) -> rp.Jobs:
         """Answer when the job is in one of the states, has ended, or time is up."""
@@ -222,8 +223,8 @@ class Service:
             await self._mailbox.ask(ev.HostResumed())
             return rp.Done(text="the host takes jobs again")
         gpu = self._gpu(request.gpu)
-        await self._mailbox.ask(ev.GpuCleared(uuid=gpu.uuid))
-        return rp.Done(text=f"GPU{gpu.index} is handed out again")
+        done = await self._mailbox.ask(ev.GpuResumed(uuid=gpu.uuid))
+        return rp.Done(text=resumed_text(f"GPU{gpu.index}", done.state.marks.get(gpu.uuid, ())))
 
     def host(self) -> rp.Host:
         """Describe the host now."""
@@ -327,8 +328,8 @@ class Service:
             self._waiting -= 1
 
 
-def _jobs(*jobs: Job) -> rp.Jobs:
-    return rp.Jobs(jobs=[job_view(job) for job in jobs])
+def _jobs(*jobs: Job, marks: Mapping[str, tuple[Mark, ...]] | None = None) -> rp.Jobs:
+    return rp.Jobs(jobs=[job_view(job, marks) for job in jobs])
 
 
 def _refuse_ended(job: Job) -> None:

@@ -1,6 +1,6 @@
 """From the state of the core to what is told on the wire. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -15,8 +15,8 @@ from topod.protocol.views import GpuView, HostView, JobView
 _WORST_FIRST = (MarkKind.UNHEALTHY, MarkKind.QUARANTINED, MarkKind.FOREIGN, MarkKind.DRAINED)
 
 
-def job_view(job: Job) -> JobView:
-    """Return what is told of a job."""
+def job_view(job: Job, marks: Mapping[str, tuple[Mark, ...]] | None = None) -> JobView:
+    """Return what is told of a job; given the `marks` of the GPUs, also what is wrong with those it is on."""
     request = job.spec.request
     held = job.allocation
     return JobView(
@@ -25,7 +25,7 @@ def job_view(job: Job) -> JobView:
         user=job.spec.user,
         state=job.state.value,
         stage=job.stage.value if job.stage else None,
-        reason=job.reason,
+        reason=job.reason or (_trouble(job, marks) if marks else ""),
         priority=job.priority,
         preemptible=job.spec.preemptible,
         gpus=request.gpus,
@@ -53,6 +53,19 @@ def job_view(job: Job) -> JobView:
     )
 
 
+def _trouble(job: Job, marks: Mapping[str, tuple[Mark, ...]]) -> str:
+    held = job.allocation
+    if held is None or job.state is not JobState.RUNNING:
+        return ""
+    told = (
+        f"GPU{index} is {_mark_text(mark)}"
+        for index, uuid in zip(held.gpu_indices, held.gpus, strict=True)
+        for mark in marks.get(uuid, ())
+        if mark.kind is not MarkKind.DRAINED and mark.blocks
+    )
+    return "; ".join(told)
+
+
 def host_view(
     topology: Topology,
     state: HostState,
@@ -78,6 +91,21 @@ def host_view(
     )
 
 
+def resumed_text(name: str, marks: tuple[Mark, ...]) -> str:
+    """Say what became of a GPU that was resumed: what still holds it back, or what is used all the same."""
+    held = "; ".join(_mark_text(mark) for mark in marks if mark.blocks)
+    if held:
+        return f"{name} is still kept back, which a resume cannot change: {held}"
+    accepted = "; ".join(mark.reason for mark in marks)
+    return f"{name} is handed out again" + (f", in spite of this: {accepted}" if accepted else "")
+
+
+def _mark_text(mark: Mark) -> str:
+    if mark.accepted:
+        return f"used all the same: {mark.reason}"
+    return f"{mark.kind.value}: {mark.reason}" if mark.reason else mark.kind.value
+
+
 def gpu_view(gpu: Gpu, holding: Iterable[Job], marks: tuple[Mark, ...]) -> GpuView:
     """Return what is told of a GPU: who is on it, who comes next, why it is not handed out.
 
@@ -87,7 +115,8 @@ def gpu_view(gpu: Gpu, holding: Iterable[Job], marks: tuple[Mark, ...]) -> GpuVi
     jobs = [job for job in holding if job.allocation is not None and gpu.uuid in job.allocation.gpus]
     present = next((job for job in jobs if job.state is not JobState.STARTING), None)
     coming = next((job for job in jobs if job.state is JobState.STARTING), None)
-    worst = min(marks, key=lambda mark: _WORST_FIRST.index(mark.kind), default=None)
+    blocking = [mark for mark in marks if mark.blocks]
+    worst = min(blocking, key=lambda mark: _WORST_FIRST.index(mark.kind), default=None)
     told = present or coming
     if worst is not None and (told is None or worst.kind in (MarkKind.UNHEALTHY, MarkKind.QUARANTINED)):
         state = worst.kind.value
@@ -104,5 +133,6 @@ def gpu_view(gpu: Gpu, holding: Iterable[Job], marks: tuple[Mark, ...]) -> GpuVi
         job=told.id if told else None,
         next_job=coming.id if coming is not None and present is not None else None,
         priority=told.priority if told else None,
-        reason="; ".join(f"{mark.kind.value}: {mark.reason}".removesuffix(": ") for mark in marks),
+        reason="; ".join(_mark_text(mark) for mark in marks),
+        marks=[mark.kind.value for mark in blocking],
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.explaining import plan_data
-from topod.lifecycle.holdings import occupancy
+from topod.lifecycle.holdings import occupancy, unknown_health
 from topod.lifecycle.states import HostState
 from topod.model.job import JobSpec
 from topod.model.occupancy import Occupancy
@@ -40,4 +40,6 @@ def dry_run(
         return Preview(feasible=False, reason=answer.reason, details=answer.details)
     data = plan_data(tables, taken, spec.request, answer)
     reason = "" if state.drain is None else f"the host is drained: {state.drain}"
-    return replace(Preview(feasible=state.drain is None), plan=data, reason=reason)
+    if not reason and state.blind is not None and spec.request.gpus:
+        reason = unknown_health(state.blind)
+    return replace(Preview(feasible=not reason), plan=data, reason=reason)

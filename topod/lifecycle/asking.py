@@ -1,4 +1,4 @@
-"""What users ask of the core: submit, cancel, change a priority, drain, resume."""
+"""What users ask of the core: submit, cancel, change a priority."""
 
 from dataclasses import replace
 
@@ -44,28 +44,3 @@ def change_priority(draft: Draft, event: ev.PriorityChanged) -> None:
     text = f"{job.label}: priority {job.priority} -> {event.priority}"
     draft.put(replace(job, spec=replace(job.spec, request=request)))
     draft.note("job.reprioritised", job, text, by=event.by, priority=event.priority)
-
-
-def see_foreign_cpus(draft: Draft, event: ev.ForeignCpusSeen) -> None:
-    """Take note of the CPUs that something topod did not start uses; no job gets them pinned."""
-    seen = dict(event.cpus)
-    for cpus, who in sorted(seen.items()):
-        if draft.foreign_cpus.get(cpus) != who:
-            draft.note("cpus.foreign", None, f"CPUs {cpus} are used by {who}", cpus=cpus)
-    for cpus in sorted(draft.foreign_cpus.keys() - seen.keys()):
-        draft.note("cpus.cleared", None, f"CPUs {cpus} are free of foreign use", cpus=cpus)
-    draft.foreign_cpus = seen
-
-
-def mark_gpu(draft: Draft, event: ev.GpuMarked) -> None:
-    """Hand out a GPU no more, for one more reason."""
-    draft.mark(event.uuid, event.mark)
-    text = f"{draft.gpu_name(event.uuid)} is {event.mark.kind.value}: {event.mark.reason}"
-    draft.note("gpu.marked", None, text, uuid=event.uuid, mark=event.mark.kind.value)
-
-
-def clear_gpu(draft: Draft, event: ev.GpuCleared) -> None:
-    """Forget one reason, or all, not to hand out a GPU."""
-    if draft.unmark(event.uuid, event.kind):
-        text = f"{draft.gpu_name(event.uuid)} is handed out again"
-        draft.note("gpu.cleared", None, text, uuid=event.uuid)

@@ -24,6 +24,7 @@ class Draft:
         self.drain = state.drain
         self.marks: Mapping[str, tuple[Mark, ...]] = state.marks
         self.foreign_cpus: Mapping[str, str] = state.foreign_cpus
+        self.blind = state.blind
         self.next_job = state.next_job
         self.jobs = dict(state.jobs)
         self.effects: list[Effect] = []
@@ -89,11 +90,12 @@ class Draft:
         for job in changed:
             if job.state in ENDED and not job.leftovers:
                 del self.jobs[job.id]
-        host_changed = (self.drain, self.marks, self.next_job, self.foreign_cpus) != (
+        host_changed = (self.drain, self.marks, self.next_job, self.foreign_cpus, self.blind) != (
             self._before.drain,
             self._before.marks,
             self._before.next_job,
             self._before.foreign_cpus,
+            self._before.blind,
         )
         state = self._before
         if changed or host_changed or self.notices:
@@ -105,5 +107,6 @@ class Draft:
                 marks=self.marks,
                 drain=self.drain,
                 foreign_cpus=self.foreign_cpus,
+                blind=self.blind,
             )
         return Outcome(state=state, effects=tuple(self.effects), notices=tuple(self.notices), changed=changed)

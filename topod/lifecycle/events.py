@@ -59,10 +59,26 @@ class HostResumed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuMarked:
-    """A GPU is no longer handed out."""
+    """A GPU is no longer handed out. With `requeue` a running job on it goes back into the queue."""
 
     uuid: str
     mark: Mark
+    requeue: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuResumed:
+    """An administrator wants a GPU handed out again, whatever it was kept back for."""
+
+    uuid: str
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpusSeen:
+    """Whether the GPUs could be looked at; `problem` says why not, empty when they could."""
+
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +246,8 @@ Event = (
     | HostResumed
     | GpuMarked
     | GpuCleared
+    | GpuResumed
+    | GpusSeen
     | ImageReady
     | ImageFailed
     | Created

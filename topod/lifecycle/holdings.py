@@ -125,11 +125,17 @@ def work_lost(job: Job, now: float) -> int:
     return max(0, round((now - since) * 1000)) * len(job.allocation.gpus)
 
 
+def unknown_health(why: str) -> str:
+    """Say why no job with GPUs starts while nobody knows how they are."""
+    return f"no GPU is handed out while their health is unknown: {why}"
+
+
 def _mark_blocks(topology: Topology, marks: Mapping[str, tuple[Mark, ...]]) -> Iterable[Block]:
     index = {gpu.uuid: gpu.index for gpu in topology.gpus}
     for uuid, reasons in sorted(marks.items()):
-        if uuid in index and reasons:
-            worst = min(reasons, key=lambda mark: list(MarkKind).index(mark.kind))
+        kept_back = [mark for mark in reasons if mark.blocks]
+        if uuid in index and kept_back:
+            worst = min(kept_back, key=lambda mark: list(MarkKind).index(mark.kind))
             text = f"{worst.kind.value}: {worst.reason}" if worst.reason else worst.kind.value
             yield Block(reason=text, gpus=1 << index[uuid])
 

@@ -10,14 +10,8 @@ from typing import assert_never
 
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
-from topod.lifecycle.asking import (
-    cancel,
-    change_priority,
-    clear_gpu,
-    mark_gpu,
-    see_foreign_cpus,
-    submitted,
-)
+from topod.lifecycle.asking import cancel, change_priority, submitted
+from topod.lifecycle.devices import clear_gpu, mark_gpu, resume_gpu, see_foreign_cpus, see_gpus
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import PullImage
 from topod.lifecycle.freezing import frozen
@@ -75,6 +69,10 @@ def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR09
             mark_gpu(draft, event)
         case ev.GpuCleared():
             clear_gpu(draft, event)
+        case ev.GpuResumed():
+            resume_gpu(draft, event)
+        case ev.GpusSeen():
+            see_gpus(draft, event)
         case ev.ImageReady():
             image_ready(draft, event)
         case ev.ImageFailed():

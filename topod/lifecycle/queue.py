@@ -10,7 +10,7 @@ from typing import Final
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import Create
 from topod.lifecycle.explaining import plan_data, plan_text
-from topod.lifecycle.holdings import gpu_mask, memory_nodes, occupancy
+from topod.lifecycle.holdings import gpu_mask, memory_nodes, occupancy, unknown_health
 from topod.lifecycle.states import Job, JobState, Stage
 from topod.lifecycle.transitions import moved
 from topod.model.cpuset import CpuSet
@@ -96,6 +96,8 @@ def _not_ready(draft: Draft, job: Job) -> str | None:
         return job.reason if job.pull_failures else f"pulling image {job.spec.image}"
     if job.not_before > draft.now:
         return job.reason
+    if draft.blind is not None and job.spec.request.gpus:
+        return unknown_health(draft.blind)
     return None
 
 
@@ -172,6 +174,8 @@ def still_good(draft: Draft, job: Job) -> tuple[JobId, ...] | None:
     assert job.allocation is not None
     now = occupancy(draft.tables.topology, draft, draft.now, draft.rules, without=job.id)
     mask = gpu_mask(job.allocation.gpu_indices)
+    if mask and draft.blind is not None:
+        return None
     if any(block.gpus & mask for block in now.blocks):
         return None
     if not job.victims:

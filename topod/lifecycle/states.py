@@ -54,6 +54,8 @@ class StopCause(StrEnum):
     PREEMPT = "preempt"
     CANCEL = "cancel"
     TIME_LIMIT = "time-limit"
+    UNHEALTHY = "unhealthy"
+    """Its GPU is unhealthy, and the site wants it to run elsewhere."""
     MOVE = "move"
     """To go on elsewhere on this host: see `Job.pinned`."""
 
@@ -193,6 +195,15 @@ class Mark:
     since: float
     job: JobId | None = None
     """The job whose remains it is quarantined for."""
+    causes: tuple[str, ...] = ()
+    """What the watch of the GPUs saw, as codes (`lost`, `xid-79`, `pid-4711`); else empty."""
+    accepted: bool = False
+    """An administrator uses the GPU all the same: the mark is shown and holds nothing back."""
+
+    @property
+    def blocks(self) -> bool:
+        """Whether the GPU is kept back for it."""
+        return not self.accepted
 
 
 FIRST_JOB = JobId(1)
@@ -212,3 +223,5 @@ class HostState:
     """Why the host is drained; None when it is not."""
     foreign_cpus: Mapping[str, str] = field(default_factory=dict)
     """CPU lists that something topod did not start uses, each with who: `pid 4711 (python, alice)`."""
+    blind: str | None = None
+    """Why the health of the GPUs is unknown; no job with GPUs starts meanwhile. None when it is known."""

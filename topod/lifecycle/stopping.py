@@ -169,6 +169,19 @@ def exited(draft: Draft, job: Job, exit_code: int | None, *, out_of_memory: bool
             _end(draft, job, JobState.CANCELLED, stop.reason, exit_code)
         case StopCause.TIME_LIMIT:
             _end(draft, job, JobState.FAILED, stop.reason, exit_code)
+        case StopCause.UNHEALTHY:
+            draft.note("job.requeued", job, f"{job.label} is back in the queue: {stop.reason}")
+            draft.put(
+                moved(
+                    _left_behind(draft, job),
+                    JobState.PENDING,
+                    reason=f"requeued; {stop.reason}",
+                    allocation=None,
+                    stage=None,
+                    stop=None,
+                    exit_code=exit_code,
+                )
+            )
         case StopCause.PREEMPT | StopCause.MOVE:
             job = replace(job, preemptions=job.preemptions + 1, exit_code=exit_code)
             if job.spec.on_preempt is OnPreempt.CANCEL:

@@ -84,3 +84,6 @@ class GpuView(msgspec.Struct, frozen=True, kw_only=True):
     """The job it is reserved for while another still holds it."""
     priority: int | None = None
     reason: str = ""
+    """Every mark in words: `unhealthy: ...; drained: ...`; also those that an administrator set aside."""
+    marks: list[str] = []
+    """What keeps it back, whoever is on it: unhealthy, quarantined, foreign, drained."""
