@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,3 +41,12 @@ def test_reading_the_command_line_loads_nothing_heavy() -> None:
 
 def test_a_client_of_the_daemon_loads_nothing_heavy() -> None:
     assert not loaded_after("import topod.protocol.client") & set(HEAVY)
+
+
+def test_a_running_container_is_never_changed() -> None:
+    """`docker update` on a running container takes its GPUs away (NVIDIA/nvidia-docker#515)."""
+    adapters = sorted((Path(__file__).resolve().parents[1] / "topod" / "adapters").glob("docker_*.py"))
+    assert adapters
+    for module in adapters:
+        for forbidden in ("update_container", "/update", ".update("):
+            assert forbidden not in module.read_text(), f"{module.name} holds {forbidden}"
