@@ -37,7 +37,13 @@ class Topod:
     """
 
     def __init__(
-        self, folder: Path, *, host: str = "dgx1", runtime: str = "process", engine: str = ""
+        self,
+        folder: Path,
+        *,
+        host: str = "dgx1",
+        runtime: str = "process",
+        engine: str = "",
+        log_level: str = "debug",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -47,6 +53,7 @@ class Topod:
         self.host = host
         self.runtime = runtime
         self.engine = engine
+        self.log_level = log_level
         self.process: subprocess.Popen[bytes] | None = None
         self._plain = True
 
@@ -64,7 +71,7 @@ class Topod:
             "--runtime": self.runtime,
             "--state-dir": str(self.state_dir),
             "--socket": str(self.socket),
-            "--log-level": "debug",
+            "--log-level": self.log_level,
             **({"--engine": self.engine} if self.engine else {}),
         }
         words = [word for option in options.items() for word in option]
