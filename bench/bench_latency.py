@@ -92,7 +92,9 @@ def p95(values: Sequence[float]) -> float:
 
 
 def row(name: str, values: Sequence[float]) -> str:
-    return f"{name:34} {min(values):8.1f} {statistics.median(values):8.1f} {p95(values):8.1f} {max(values):8.1f}"
+    return (
+        f"{name:34} {min(values):8.1f} {statistics.median(values):8.1f} {p95(values):8.1f} {max(values):8.1f}"
+    )
 
 
 def verdict(name: str, value: float, limit: float) -> str:

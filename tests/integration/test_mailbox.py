@@ -11,11 +11,13 @@ import pytest
 
 from topod.adapters.sqlite_store import SqliteStore
 from topod.daemon.health import Health
-from topod.daemon.mailbox import InternalError, Mailbox
+from topod.daemon.mailbox import Decided, InternalError, Mailbox
 from topod.discovery.library import load_library_host
 from topod.errors import StoreError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
+from topod.lifecycle.asking import submitted
+from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import Create, Effect
 from topod.lifecycle.states import JobState
 from topod.model.job import JobId, JobSpec
@@ -49,6 +51,10 @@ class Scene:
         async with asyncio.timeout(20):
             while not condition():  # noqa: ASYNC110 - looks at values that no event stands for
                 await asyncio.sleep(0.01)
+
+
+def of_jobs(name: str) -> JobSpec:
+    return JobSpec(name=name, command=("true",), request=ResourceRequest(gpus=1))
 
 
 class FixedClock:
@@ -156,9 +162,74 @@ def test_a_defect_in_the_core_costs_one_answer_and_not_the_daemon(
     async def play() -> None:
         async with scene(tmp_path) as it:
             with monkeypatch.context() as patch:
-                patch.setattr("topod.daemon.mailbox.step", lambda *_: 1 / 0)
+                patch.setattr("topod.daemon.mailbox.step_all", lambda *_: 1 / 0)
                 with pytest.raises(InternalError, match="ZeroDivisionError"):
                     await it.mailbox.ask(ev.Submitted(spec=JOB))
             assert (await it.mailbox.ask(ev.Submitted(spec=JOB))).job == 1
+
+    asyncio.run(play())
+
+
+def test_what_comes_while_a_commit_is_made_shares_the_next_one(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with scene(tmp_path) as it:
+            before = it.mailbox.state.generation
+            names = [f"j{number}" for number in range(100)]
+            asked = [it.mailbox.ask(ev.Submitted(spec=of_jobs(name)), token=name) for name in names]
+            decided = await asyncio.gather(*asked)
+            # Each asker is told its own job, and one transaction served them all.
+            jobs = it.mailbox.state.jobs
+            assert [jobs[done.jobs[0]].spec.name for done in decided] == names
+            assert it.mailbox.state.generation == before + 1
+            assert it.store.submitted(names) == {
+                name: done.job for name, done in zip(names, decided, strict=True)
+            }
+            assert it.told.count("job.submitted") == 100
+            assert it.told.count("job.placed") == 1
+
+    asyncio.run(play())
+
+
+def test_a_defect_at_one_event_costs_its_neighbours_in_the_bunch_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(draft: Draft, event: ev.Submitted) -> None:
+        submitted(draft, event)
+        if event.spec.name == "bad":
+            raise ZeroDivisionError
+
+    async def play() -> None:
+        async with scene(tmp_path) as it:
+            monkeypatch.setattr("topod.lifecycle.machine.submitted", failing)
+            names = ["a", "bad", "b"]
+            asked = [it.mailbox.ask(ev.Submitted(spec=of_jobs(name)), token=name) for name in names]
+            told = await asyncio.gather(*asked, return_exceptions=True)
+            assert isinstance(told[1], InternalError)
+            kept = [done for done in told if isinstance(done, Decided)]
+            assert [it.mailbox.state.jobs[done.jobs[0]].spec.name for done in kept] == ["a", "b"]
+            assert set(it.store.submitted(names)) == {"a", "b"}
+            assert len(it.mailbox.state.jobs) == 2
+
+    asyncio.run(play())
+
+
+def test_reports_and_requests_that_fail_together_keep_their_order_until_the_disk_works(
+    tmp_path: Path,
+) -> None:
+    async def play() -> None:
+        async with scene(tmp_path) as it:
+            await it.mailbox.ask(ev.Submitted(spec=JOB))
+            it.store.full = True
+            job = JobId(1)
+            await it.mailbox.post(ev.Created(job=job, attempt=1, handle="c"))
+            refused = asyncio.create_task(it.mailbox.ask(ev.Submitted(spec=JOB)))
+            await it.mailbox.post(ev.DevicesFree(job=job, attempt=1))
+            await it.mailbox.post(ev.Started(job=job, attempt=1, at=1000.0))
+            with pytest.raises(StoreError):
+                await refused
+            assert it.mailbox.state.jobs[job].state is JobState.STARTING
+            it.store.full = False
+            await it.until(lambda: it.mailbox.state.jobs[job].state is JobState.RUNNING)
+            assert set(it.mailbox.state.jobs) == {job}
 
     asyncio.run(play())

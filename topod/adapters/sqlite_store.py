@@ -1,14 +1,15 @@
 """What the daemon remembers, in one SQLite file: jobs, the host, the host's story.
 
-Rule: one event of the state machine is one transaction, durable when `commit` returns. Writers and readers
+Rule: one outcome of the state machine is one transaction, durable when `commit` returns. Writers and readers
 (`job`, `ended_jobs`, `events`) use a connection each, so that a long look at the history delays no decision.
 """
 
 import sqlite3
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -96,11 +97,16 @@ class SqliteStore:
         )
 
     def commit(
-        self, base: HostState, outcome: Outcome, *, now: float, token: tuple[str, JobId] | None = None
+        self,
+        base: HostState,
+        outcome: Outcome,
+        *,
+        now: float,
+        tokens: Mapping[str, JobId] = MappingProxyType({}),
     ) -> tuple[EventView, ...]:
         """Make one outcome durable, all or nothing, and return its notices as numbered events.
 
-        `base` is the state the outcome was made from; `token` notes which job a submit led to.
+        `base` is the state the outcome was made from; `tokens` note which (first) job a submit led to.
         """
         state = outcome.state
         jobs = [_job_row(job, is_open=job.id in state.jobs) for job in outcome.changed]
@@ -130,18 +136,16 @@ class SqliteStore:
                 "ended_at = excluded.ended_at, body = excluded.body",
                 jobs,
             )
-            if token is not None:
-                connection.execute("INSERT INTO submissions (token, job) VALUES (?, ?)", token)
+            connection.executemany("INSERT INTO submissions (token, job) VALUES (?, ?)", tokens.items())
             return tuple(_insert_event(connection, notice, now) for notice in outcome.notices)
 
         return self._write(write, transaction=True)
 
-    def submitted(self, token: str) -> JobId | None:
-        """Return the job that a submit with this token led to, if there was one."""
-        row = self._write(
-            lambda c: c.execute("SELECT job FROM submissions WHERE token = ?", (token,)).fetchone()
-        )
-        return None if row is None else JobId(row[0])
+    def submitted(self, tokens: Iterable[str]) -> dict[str, JobId]:
+        """Return the (first) job that a submit with each of these tokens led to, where there was one."""
+        one = "SELECT token, job FROM submissions WHERE token = ?"
+        rows = self._write(lambda c: [row for token in tokens for row in c.execute(one, (token,))])
+        return {token: JobId(job) for token, job in rows}
 
     def job(self, ident: int) -> Job | None:
         """Return one job, ended or not; None when there never was one."""

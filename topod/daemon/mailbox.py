@@ -1,7 +1,8 @@
 """The one task that owns the state of the host.
 
-Rule: persist before act. An event is stepped, its outcome made durable, and only then the state advances, the
-story is published, the asker answered and the effects carried out. An outcome that cannot be stored has not
+Rule: persist before act. Events are stepped, their outcome made durable, and only then the state advances,
+the story is published, the askers answered and the effects carried out. What has gathered while the last
+commit was made is stepped together and shares one transaction. An outcome that cannot be stored has not
 happened: a request is refused, and what the world reported is kept and tried again.
 """
 
@@ -10,7 +11,7 @@ import contextlib
 import logging
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -24,8 +25,8 @@ from topod.errors import StoreError, TopodError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.deadlines import next_deadline
 from topod.lifecycle.effects import Effect
-from topod.lifecycle.events import Event, Recovered, Submitted, Tick
-from topod.lifecycle.machine import step
+from topod.lifecycle.events import Event, Recovered, Tick
+from topod.lifecycle.machine import step_all
 from topod.lifecycle.outcome import Outcome
 from topod.lifecycle.states import HostState
 from topod.model.job import JobId
@@ -34,6 +35,8 @@ from topod.ports import Clock
 from topod.protocol.views import EventView
 
 MAX_QUEUED: Final = 4096
+MAX_TOGETHER: Final = 256
+"""Events that share one step and one transaction at most."""
 TICK_SECONDS: Final = 5.0
 """At least so often time is looked at, whatever the deadlines say."""
 TICK_SECONDS_MIN: Final = 0.05
@@ -52,10 +55,18 @@ class InternalError(TopodError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """What a request led to: the state after it, durable, and for a submit the job's id."""
+    """What a request led to: the state after it, durable, and for a submit the jobs it made.
+
+    A submit whose token was used before tells the first job of that time only.
+    """
 
     state: HostState
-    job: JobId | None = None
+    jobs: tuple[JobId, ...] = ()
+
+    @property
+    def job(self) -> JobId | None:
+        """The first of the jobs."""
+        return self.jobs[0] if self.jobs else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +76,17 @@ class _Letter:
     reply: "asyncio.Future[Decided] | None" = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """What some letters led to, durable: the outcome, its story, and the jobs of each letter."""
+
+    outcome: Outcome
+    events: tuple[EventView, ...]
+    jobs: tuple[tuple[JobId, ...], ...]
+
+
 class Mailbox:
-    """Steps one event at a time. Used from the event loop only."""
+    """Steps what is in it, a bunch at a time. Used from the event loop only."""
 
     def __init__(
         self,
@@ -87,6 +107,7 @@ class Mailbox:
         self._carry_out: Callable[[tuple[Effect, ...]], None] = _ignore
         self._publish: Callable[[EventView], None] = _ignore
         self._queue: asyncio.Queue[_Letter] = asyncio.Queue(MAX_QUEUED)
+        self._opened: deque[_Letter] = deque()
         self._kept: deque[_Letter] = deque()
         self._retry_at = 0.0
         self._pause = RETRY_SECONDS[0]
@@ -146,29 +167,36 @@ class Mailbox:
 
     async def _run(self) -> None:
         while True:
-            letter, again = await self._next()
+            letters, again = await self._next()
             async with self._busy:
-                if self._kept and letter.reply is None and not again:
-                    self._kept.append(letter)
-                else:
-                    await self._handle(letter)
+                if self._kept and not again:
+                    # What the world reports waits behind what is kept; requests are refused by themselves.
+                    self._kept.extend(letter for letter in letters if letter.reply is None)
+                    letters = [letter for letter in letters if letter.reply is not None]
+                if letters:
+                    await self._handle(letters)
             self._plan_tick()
 
-    async def _next(self) -> tuple[_Letter, bool]:
+    async def _next(self) -> tuple[list[_Letter], bool]:
         """Return what to look at next, and whether that is a second try."""
         loop = asyncio.get_running_loop()
         while True:
             now = loop.time()
             if self._kept and now >= self._retry_at:
-                return self._kept.popleft(), True
+                return _take(self._kept), True
             # Before the runtime was looked at, a deadline may be one of a signal that was never sent.
             ticking = self._recovered and not self._kept
             if ticking and now >= self._tick_at:
-                return _Letter(event=Tick()), False
-            due = self._retry_at if self._kept else self._tick_at if ticking else None
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(due):
-                    return await self._queue.get(), False
+                return [_Letter(event=Tick())], False
+            if not self._opened:
+                due = self._retry_at if self._kept else self._tick_at if ticking else None
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(due):
+                        self._opened.append(await self._queue.get())
+            while len(self._opened) < MAX_TOGETHER and not self._queue.empty():
+                self._opened.append(self._queue.get_nowait())
+            if self._opened:
+                return _take(self._opened), False
 
     def _plan_tick(self) -> None:
         now = self._clock.now()
@@ -176,59 +204,82 @@ class Mailbox:
         wait = TICK_SECONDS if deadline is None else min(TICK_SECONDS, deadline - now)
         self._tick_at = max(asyncio.get_running_loop().time() + max(TICK_SECONDS_MIN, wait), self._retry_at)
 
-    async def _handle(self, letter: _Letter) -> None:
+    async def _handle(self, letters: Sequence[_Letter]) -> None:
         try:
-            decided = await self._process(letter)
+            made = await self._make(letters)
         except StoreError as error:
-            self._not_stored(letter, error)
-        except TopodError as error:
-            _fail(letter, error)
-        except Exception as error:
-            problem = uuid.uuid4().hex[:8]
-            extra = {Key.EVENT: type(letter.event).__name__, Key.PROBLEM: problem}
-            log.exception("event.failed", extra=extra)
-            text = f"topod failed at this request by a defect of its own; its log has it as {problem}"
-            _fail(letter, InternalError(f"{text} ({type(error).__name__})"))
+            self._not_stored(letters, error)
+        except Exception as error:  # noqa: BLE001 - `_failed` tells the log
+            if len(letters) == 1:
+                _failed(letters[0], error)
+            else:
+                await self._one_by_one(letters)
         else:
-            if letter.reply is not None and not letter.reply.done():
-                letter.reply.set_result(decided)
+            self._act(letters, made)
 
-    def _not_stored(self, letter: _Letter, error: StoreError) -> None:
+    async def _one_by_one(self, letters: Sequence[_Letter]) -> None:
+        """Handle letters that failed together: nothing has happened, and a defect costs one answer only."""
+        for at, letter in enumerate(letters):
+            try:
+                made = await self._make([letter])
+            except StoreError as error:
+                self._not_stored(letters[at:], error)
+                return
+            except Exception as error:  # noqa: BLE001 - `_failed` tells the log
+                _failed(letter, error)
+            else:
+                self._act([letter], made)
+
+    def _not_stored(self, letters: Sequence[_Letter], error: StoreError) -> None:
         self._health.trouble("store", f"{error.message}; nothing new is accepted until it works again")
-        if letter.reply is not None:
+        for letter in letters:
             _fail(letter, error)
-            return
-        if not isinstance(letter.event, Tick):
-            self._kept.appendleft(letter)
-        self._retry_at = asyncio.get_running_loop().time() + self._pause
-        self._pause = min(RETRY_SECONDS[1], self._pause * 2)
+        reports = [letter for letter in letters if letter.reply is None]
+        if reports:
+            self._kept.extendleft(
+                letter for letter in reversed(reports) if not isinstance(letter.event, Tick)
+            )
+            self._retry_at = asyncio.get_running_loop().time() + self._pause
+            self._pause = min(RETRY_SECONDS[1], self._pause * 2)
 
-    async def _process(self, letter: _Letter) -> Decided:
-        base = self.state
-        if letter.token:
-            known = await self._stored(partial(self._store.submitted, letter.token))
-            if known is not None:
-                return Decided(state=base, job=known)
-        now = self._clock.now()
-        outcome = step(self._tables, base, letter.event, now, self._rules)
-        job = base.next_job if isinstance(letter.event, Submitted) else None
+    async def _make(self, letters: Sequence[_Letter]) -> _Made:
+        """Step the letters and make the outcome durable. If that fails, it raises and nothing has changed."""
+        base, now = self.state, self._clock.now()
+        tokens = [letter.token for letter in letters if letter.token]
+        known = await self._stored(partial(self._store.submitted, tokens)) if tokens else {}
+        fresh = [letter for letter in letters if letter.token not in known]
+        outcome, made = step_all(self._tables, base, [letter.event for letter in fresh], now, self._rules)
         events: tuple[EventView, ...] = ()
         if outcome.state is not base or outcome.changed or outcome.notices:
-            token = (letter.token, job) if letter.token and job is not None else None
+            of_tokens = {
+                letter.token: ids[0] for letter, ids in zip(fresh, made, strict=True) if letter.token
+            }
             checkpoint("before commit")
-            commit = partial(self._store.commit, base, outcome, now=now, token=token)
+            commit = partial(self._store.commit, base, outcome, now=now, tokens=of_tokens)
             events = await self._stored(commit)
             checkpoint("after commit")
             self._health.well("store")
             self._pause = RETRY_SECONDS[0]
             self._retry_at = 0.0
-        self._advance(outcome, events)
-        if isinstance(letter.event, Recovered):
-            self._recovered = True
-        # Before that, effects are not carried out: recovery gives every outstanding one.
-        if self._recovered:
-            self._carry_out(outcome.effects)
-        return Decided(state=outcome.state, job=job)
+        rest = iter(made)
+        jobs = tuple((known[one.token],) if one.token in known else next(rest) for one in letters)
+        return _Made(outcome=outcome, events=events, jobs=jobs)
+
+    def _act(self, letters: Sequence[_Letter], made: _Made) -> None:
+        """Advance to what is durable now: tell it, answer, and have its effects carried out."""
+        try:
+            self._advance(made.outcome, made.events)
+            if isinstance(letters[0].event, Recovered):
+                self._recovered = True
+            # Before that, effects are not carried out: recovery gives every outstanding one.
+            if self._recovered:
+                self._carry_out(made.outcome.effects)
+        except Exception as error:  # noqa: BLE001 - `_failed` tells the log
+            for letter in letters:
+                _failed(letter, error)
+        for letter, jobs in zip(letters, made.jobs, strict=True):
+            if letter.reply is not None and not letter.reply.done():
+                letter.reply.set_result(Decided(state=made.outcome.state, jobs=jobs))
 
     def _advance(self, outcome: Outcome, events: tuple[EventView, ...]) -> None:
         if outcome.state is not self.state:
@@ -246,6 +297,34 @@ class Mailbox:
 
 def _ignore(_: object) -> None:
     """Stand in until the mailbox is started."""
+
+
+def _take(letters: deque[_Letter]) -> list[_Letter]:
+    """Remove and return the first letters that can share a step.
+
+    `Recovered` has one of its own, since what comes before it has no effects. A token that comes again waits
+    for the next: by then its job is found in the store.
+    """
+    taken = [letters.popleft()]
+    tokens = {taken[0].token}
+    while letters and len(taken) < MAX_TOGETHER and not isinstance(taken[0].event, Recovered):
+        if isinstance(letters[0].event, Recovered) or (letters[0].token and letters[0].token in tokens):
+            break
+        tokens.add(letters[0].token)
+        taken.append(letters.popleft())
+    return taken
+
+
+def _failed(letter: _Letter, error: Exception) -> None:
+    """Answer a letter that could not be handled; a defect of topod is told in its log."""
+    if isinstance(error, TopodError):
+        _fail(letter, error)
+        return
+    problem = uuid.uuid4().hex[:8]
+    extra = {Key.EVENT: type(letter.event).__name__, Key.PROBLEM: problem}
+    log.error("event.failed", extra=extra, exc_info=error)
+    text = f"topod failed at this request by a defect of its own; its log has it as {problem}"
+    _fail(letter, InternalError(f"{text} ({type(error).__name__})"))
 
 
 def _fail(letter: _Letter, error: TopodError) -> None:

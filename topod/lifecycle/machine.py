@@ -5,6 +5,7 @@ run the same code. After each event the host is settled: victims whose preemptor
 the queue, starting jobs whose GPUs are clear go on, and the queue is run.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
 
@@ -38,6 +39,7 @@ from topod.lifecycle.starting import (
 )
 from topod.lifecycle.states import HostState, JobState, Stage, StopCause, StopPhase
 from topod.lifecycle.stopping import advance_stop, begin_stop, requeue, unplace
+from topod.model.job import JobId
 from topod.model.rules import NO_RULES, Rules
 
 
@@ -45,10 +47,30 @@ def step(
     tables: TopologyTables, state: HostState, event: ev.Event, now: float, rules: Rules = NO_RULES
 ) -> Outcome:
     """Return what `event` leads to at the moment `now`. The same arguments always give the same outcome."""
+    outcome, _ = step_all(tables, state, (event,), now, rules)
+    return outcome
+
+
+def step_all(
+    tables: TopologyTables,
+    state: HostState,
+    events: Sequence[ev.Event],
+    now: float,
+    rules: Rules = NO_RULES,
+) -> tuple[Outcome, tuple[tuple[JobId, ...], ...]]:
+    """Return what `events` lead to, coming one after the other at the same moment; and the jobs each made.
+
+    The queue is run once, after the last: so a burst of submits is decided by priority, not by arrival.
+    """
     draft = Draft(tables, state, now, rules)
-    _apply(draft, event)
-    _settle(draft)
-    return draft.finish()
+    made = []
+    for event in events:
+        first = draft.next_job
+        _apply(draft, event)
+        _settle(draft)
+        made.append(tuple(JobId(ident) for ident in range(first, draft.next_job)))
+    run_queue(draft)
+    return draft.finish(), tuple(made)
 
 
 def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one case an event
@@ -135,7 +157,7 @@ def _tick(draft: Draft) -> None:
 
 
 def _settle(draft: Draft) -> None:
-    """Bring the host to rest: every rule that can move a job without a further event has been applied."""
+    """Bring the jobs to rest that are not queued: every rule that can move one without a further event."""
     for job in draft.all():
         if job.state is JobState.PREEMPTED and not is_victim(draft, job):
             preemptor = draft.get(job.stop.by) if job.stop else None
@@ -145,7 +167,6 @@ def _settle(draft: Draft) -> None:
     for job in draft.all():
         if job.state is JobState.STARTING and job.stage is Stage.CLEARING and is_clear(draft, job):
             check_devices(draft, job)
-    run_queue(draft)
 
 
 def _replan_stuck(draft: Draft) -> None:
