@@ -1,5 +1,7 @@
 """What the daemon needs of a state database; `SqliteStore` is one."""
 
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 from topod.lifecycle.outcome import Outcome
@@ -16,13 +18,18 @@ class Store(Protocol):
         ...
 
     def commit(
-        self, base: HostState, outcome: Outcome, *, now: float, token: tuple[str, JobId] | None = None
+        self,
+        base: HostState,
+        outcome: Outcome,
+        *,
+        now: float,
+        tokens: Mapping[str, JobId] = MappingProxyType({}),
     ) -> tuple[EventView, ...]:
         """Make one outcome durable, all or nothing, and return its notices as numbered events."""
         ...
 
-    def submitted(self, token: str) -> JobId | None:
-        """Return the job that a submit with this token led to, if there was one."""
+    def submitted(self, tokens: Iterable[str]) -> dict[str, JobId]:
+        """Return the (first) job that a submit with each of these tokens led to, where there was one."""
         ...
 
     def job(self, ident: int) -> Job | None:
