@@ -23,6 +23,11 @@ class Loader:
 
     def topology(self, entry: HostEntry) -> Topology:
         """Return the hardware that `entry` describes."""
+        nodes = {node.id for node in entry.numa_nodes}
+        for at, gpu in enumerate(entry.gpus):
+            # A host known from a matrix alone has no list of nodes, only what its GPUs say.
+            if nodes and gpu.numa_node is not None and gpu.numa_node not in nodes:
+                raise self._wrong(f"$.gpus[{at}].numa_node", f"no NUMA node {gpu.numa_node} is listed")
         try:
             return Topology(
                 name=entry.name,

@@ -84,6 +84,10 @@ def test_the_state_of_each_gpu_is_shown() -> None:
         (_small(links=[["X", "NV2"], ["NV4", "X"]]), "link GPU0-GPU1 differs from GPU1-GPU0 - at `$`"),
         (_small(links=[["X"]]), "the link matrix is not 2 by 2 - at `$`"),
         (_small(nics=["NIC0"], nic_devices=[]), "at `$.nic_devices`"),
+        (
+            _small(gpus=[{"index": 0, "numa_node": 7}, {"index": 1}], numa_nodes=[{"id": 0, "cpus": "0"}]),
+            "no NUMA node 7 is listed - at `$.gpus[0].numa_node`",
+        ),
         (_small(numa_nodes=[{"id": 0, "cpus": "0"}, {"id": 1, "cpus": "0"}]), "NUMA node 1 shares CPUs 0"),
         (
             _small(occupancy={"jobs": [{"id": "a", "priority": 1, "gpus": [2]}]}),
