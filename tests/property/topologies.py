@@ -19,7 +19,7 @@ links = st.one_of(
 
 
 @st.composite
-def gpus(draw: st.DrawFn, index: int) -> Gpu:
+def gpus(draw: st.DrawFn, index: int, nodes: int) -> Gpu:
     cpus = draw(st.none() | cpu_sets)
     text = draw(
         st.sampled_from([None, "0-3", "0,2,4,6,8,10", "0-0,8-8", "N/A", "" if cpus is None else str(cpus)])
@@ -30,7 +30,7 @@ def gpus(draw: st.DrawFn, index: int) -> Gpu:
         name=draw(words),
         pci_address=draw(st.none() | words),
         memory_bytes=draw(st.none() | numbers),
-        numa_node=draw(st.none() | st.integers(0, 15)),
+        numa_node=draw(st.none() | st.integers(0, nodes - 1)),
         cpus=cpus,
         cpus_text=text,
     )
@@ -46,10 +46,11 @@ def disjoint(draw: st.DrawFn) -> list[tuple[int, CpuSet]]:
 @st.composite
 def topologies(draw: st.DrawFn) -> Topology:
     count, nics = draw(st.integers(0, 5)), draw(st.integers(0, 3))
+    nodes = disjoint(draw)
     upper = {(i, j): draw(links) for i in range(count) for j in range(i)}
     return Topology(
         name=draw(words),
-        gpus=tuple(draw(gpus(index)) for index in range(count)),
+        gpus=tuple(draw(gpus(index, len(nodes))) for index in range(count)),
         links=tuple(
             tuple(None if i == j else upper[max(i, j), min(i, j)] for j in range(count)) for i in range(count)
         ),
@@ -69,7 +70,7 @@ def topologies(draw: st.DrawFn) -> Topology:
         sockets=tuple(Socket(id=n, cpus=cpus) for n, cpus in disjoint(draw)),
         numa_nodes=tuple(
             NumaNode(id=n, cpus=cpus, memory_bytes=draw(st.none() | numbers), distances=((0, 10), (1, 21)))
-            for n, cpus in disjoint(draw)
+            for n, cpus in nodes
         ),
         core_groups=tuple(CoreGroup(id=n, cpus=cpus) for n, cpus in disjoint(draw)),
         cores=tuple(Core(id=n, cpus=cpus) for n, cpus in disjoint(draw)),
