@@ -38,7 +38,7 @@ CODES_INTRO = """\
 | --- | --- |
 """
 CODES_END = """
-`wait` and `submit --wait` end with the job's own exit code where it ran to its end: 137 after SIGKILL,
+`run`, `wait` and `submit --wait` end with the job's own exit code where it ran to its end: 137 after SIGKILL,
 143 after SIGTERM, as in Docker. With several jobs, that of the first one named that did not succeed. A job's
 own code can be any number from 0 to 255; `-o json` tells them apart.
 """

@@ -6,12 +6,13 @@ itself within its documented bound. Calls are idempotent: after a crash the daem
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from topod.model.container import ContainerStatus, Exit, Observed, Signal
 from topod.model.job import Allocation, JobId, JobSpec
 
 __all__ = [
+    "LOG_BYTES",
     "Clock",
     "ContainerRuntime",
     "ContainerStatus",
@@ -21,6 +22,10 @@ __all__ = [
     "Observed",
     "Signal",
 ]
+
+
+LOG_BYTES: Final = 100 << 20
+"""Of what one attempt prints, the last so many bytes are kept unless the site says otherwise."""
 
 
 class ImageMissingError(Exception):
@@ -88,7 +93,8 @@ class ContainerRuntime(Protocol):
         """Return the file that holds what the attempt printed (stdout and stderr, in order).
 
         The runtime keeps it growing while the container runs (also after the daemon restarted) and
-        complete before `remove` returns. It stays after `remove`.
+        complete before `remove` returns. It stays after `remove`. Of a long log the beginning is dropped and
+        leaves a hole (lseek(2), SEEK_DATA), so that positions in it never change.
         """
         ...
 

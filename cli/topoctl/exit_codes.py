@@ -17,6 +17,10 @@ STORE: Final = 74
 PREEMPTED: Final = 75
 """`wait`: the job was stopped for another one and does not run again."""
 PROTOCOL: Final = 76
+NOT_STARTED: Final = 125
+"""`run`: the job could not be started, or nobody saw how it ended."""
+CANNOT_RUN: Final = 126
+COMMAND_NOT_FOUND: Final = 127
 INTERRUPTED: Final = 130
 """Ctrl-C."""
 PIPE: Final = 141
@@ -35,8 +39,11 @@ MEANINGS: Final = {
     BAD_DATA: "a file is damaged: a matrix, a host document, a job file",
     UNAVAILABLE: "topod, the container engine or the driver does not answer",
     STORE: "topod cannot read or write its state; or the output cannot be written (a full disk)",
-    PREEMPTED: "`wait`: the job was stopped for another one and does not run again",
+    PREEMPTED: "`wait`, `run`: the job was stopped for another one and does not run again",
     PROTOCOL: "topod sent something that this topoctl cannot read",
+    NOT_STARTED: "`run`: topod or the container engine could not start the job, or lost it",
+    CANNOT_RUN: "`run`: the command was found and cannot be run",
+    COMMAND_NOT_FOUND: "`run`: there is no such command in the job's container, or on the host",
     INTERRUPTED: "interrupted with Ctrl-C",
     PIPE: "the reader of the output went away, as with `head`",
 }

@@ -28,6 +28,7 @@ class Entry:
 
 COMMANDS: dict[str, Entry] = {
     "submit": Entry(module="submit", function="submit", rest_is_command=True),
+    "run": Entry(module="run", function="run", rest_is_command=True),
     "plan": Entry(module="plan", function="plan", rest_is_command=True),
     "ps": Entry(module="ps", function="ps"),
     "show": Entry(module="show", function="show"),

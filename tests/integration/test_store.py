@@ -303,3 +303,20 @@ def commit_for_ever(store: SqliteStore, state: HostState, committed: list[HostSt
     for ident in range(2, 250):
         state = commit(store, state, full_job(ident))
         committed.append(state)
+
+
+def test_old_jobs_and_events_are_forgotten_and_their_ids_are_not_used_again(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "state.db")
+    ended = replace(full_job(1, JobState.SUCCEEDED), ended_at=5.0)
+    late = replace(full_job(2, JobState.FAILED), ended_at=500.0)
+    open_ = full_job(3)
+    state = commit(store, HostState(), ended, late, open_, notices=(Notice(name="a", job=None, text="b"),))
+    rest = replace(state, generation=state.generation + 1, jobs={JobId(3): open_})
+    store.commit(state, Outcome(state=rest, changed=(ended, late)), now=10.0)
+    assert store.forget(100.0, 50) == 2
+    assert store.forget(100.0, 50) == 0
+    assert store.job(1) is None
+    assert store.job(2) == late
+    assert store.events(0, 10) == ()
+    assert store.load() == rest
+    store.close()

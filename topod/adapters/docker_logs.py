@@ -19,7 +19,9 @@ import docker
 import docker.errors
 
 from topod.adapters.docker_engine import Engine, engine_errors
+from topod.adapters.process_shim import trim
 from topod.errors import RuntimeUnavailableError
+from topod.ports import LOG_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +32,10 @@ RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 class LogCopy:
     """One log file and its position. Used by one thread at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, most: int = LOG_BYTES) -> None:
+        """Open the log, of which about the last `most` bytes are kept."""
+        self._most = most
+        self._trim_at = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self._position = position_path(path)
         self._recent: dict[str, int] = {}
@@ -64,6 +69,9 @@ class LogCopy:
         while view:
             view = view[os.write(self._log, view) :]
         self._offset += len(text)
+        if self._offset >= self._trim_at:
+            trim(self._log, self._most)
+            self._trim_at = self._offset + self._most // 16
         self._recent[time] = self._recent.get(time, 0) + 1
         if len(self._recent) > REMEMBERED_TIMES:
             del self._recent[min(self._recent)]
@@ -98,10 +106,11 @@ def position_path(path: Path) -> Path:
 class _Follower:
     """The thread that copies one container's output until the container has ended and all is copied."""
 
-    def __init__(self, engine: Engine, container: str, path: Path) -> None:
+    def __init__(self, engine: Engine, container: str, path: Path, most: int) -> None:
         self._engine = engine
         self._container = container
         self._path = path
+        self._most = most
         self._stop = threading.Event()
         self._stream: docker.types.CancellableStream[bytes] | None = None
         self.complete = False
@@ -113,7 +122,7 @@ class _Follower:
         self._close_stream()
 
     def _run(self) -> None:
-        copy = LogCopy(self._path)
+        copy = LogCopy(self._path, self._most)
         drained, failures = False, 0
         try:
             while not self._stop.is_set():
@@ -177,8 +186,10 @@ class _Follower:
 class LogKeeper:
     """All followers of one runtime."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, most: int = LOG_BYTES) -> None:
+        """`most`: how many bytes of one log are kept, about."""
         self._engine = engine
+        self._most = most
         self._followers: dict[str, _Follower] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -189,7 +200,7 @@ class LogKeeper:
             known = self._followers.get(container)
             if self._closed or (known and (known.complete or known.thread.is_alive())):
                 return
-            self._followers[container] = _Follower(self._engine, container, path)
+            self._followers[container] = _Follower(self._engine, container, path, self._most)
 
     def finish(self, container: str, path: Path, timeout_seconds: float) -> bool:
         """Wait until everything an ended container printed is copied; return whether it is."""

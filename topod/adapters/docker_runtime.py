@@ -45,7 +45,7 @@ from topod.adapters.gpu_nodes import control_nodes, gpu_nodes
 from topod.errors import JobRejectedError, RuntimeUnavailableError
 from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId, JobSpec
-from topod.ports import ContainerStatus, Exit, ImageMissingError, Observed, Signal
+from topod.ports import LOG_BYTES, ContainerStatus, Exit, ImageMissingError, Observed, Signal
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ class DockerRuntime:
         pull_timeout: float = 3600.0,
         call_timeout: float = 15.0,
         slow_timeout: float = 120.0,
+        log_bytes: int = LOG_BYTES,
     ) -> None:
         """Keep the settings; connects on first use, so topod also starts while the engine is down."""
         self._engine = Engine(
@@ -92,7 +93,7 @@ class DockerRuntime:
         self._pull_timeout = pull_timeout
         self._slow_timeout = slow_timeout
         self._log_dir = log_dir
-        self._logs = LogKeeper(self._engine)
+        self._logs = LogKeeper(self._engine, log_bytes)
         self._watcher: ExitWatcher | None = None
         self._lock = threading.Lock()
 

@@ -29,7 +29,7 @@ from topod.adapters.process_watch import ExitWatcher
 from topod.errors import JobRejectedError, RuntimeUnavailableError
 from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId, JobSpec
-from topod.ports import ContainerStatus, Exit, Observed, Signal
+from topod.ports import LOG_BYTES, ContainerStatus, Exit, Observed, Signal
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,10 @@ class ProcessRuntime:
         log_dir: Path,
         machine_cpus: CpuSet,
         emulated: bool = False,
+        log_bytes: int = LOG_BYTES,
     ) -> None:
+        """Keep the settings; of what an attempt prints about the last `log_bytes` are kept."""
+        self._log_bytes = log_bytes
         self._root = root.absolute()
         self._state_id = state_id
         self._log_dir = log_dir.absolute()
@@ -295,6 +298,7 @@ class ProcessRuntime:
             "groups": groups,
             "grace_seconds": spec.grace_seconds,
             "log": str(self.log_path(job, attempt)),
+            "log_bytes": self._log_bytes,
         }
         return dict(json.loads(json.dumps(document)))  # as it will be read back, to compare
 

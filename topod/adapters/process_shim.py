@@ -16,6 +16,7 @@ import ctypes
 import json
 import os
 import resource
+import select
 import signal
 import sys
 import time
@@ -31,6 +32,10 @@ LOOK_SECONDS = 0.02
 NOT_FOUND = 127
 CANNOT_RUN = 126
 NEVER_RAN = 125
+PUNCH_HOLE = 0x02 | 0x01  # linux/falloc.h; 0x01: the size stays
+TRIM_BLOCK = 1 << 16
+TRIM_SECONDS = (0.05, 0.5)
+"""How often the size of the log is looked at: at a job that prints much, and at any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,21 @@ def claim(directory: Path) -> bool:
     return True
 
 
+def trim(log: int, most: int) -> bool:
+    """Give the beginning of a log back to the disk where it takes more than `most` bytes; say if it did.
+
+    At least three quarters of `most` are kept. What is gone becomes a hole, so no position in the file moves
+    and whoever appends to it notices nothing. File systems that cannot do that keep everything.
+    """
+    state = os.fstat(log)
+    cut = (state.st_size - most + most // 4) // TRIM_BLOCK * TRIM_BLOCK
+    if state.st_blocks * 512 <= most or cut <= 0:
+        return False
+    fallocate = ctypes.CDLL(None, use_errno=True).fallocate64
+    fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    return bool(fallocate(log, PUNCH_HOLE, 0, cut) == 0)
+
+
 def main(directory: Path) -> None:
     """Run the job of this directory, unless it was run before."""
     if os.fork():
@@ -134,6 +154,7 @@ def main(directory: Path) -> None:
     os.write(go_write, b"g")
     os.close(go_write)
     _say(f"started {started_at!r}")
+    _until_ended(job, Path(spec["log"]), spec.get("log_bytes"))
     # The zombie is kept until the end: as long as it is there, its number names no other process group.
     info = os.waitid(os.P_PID, job, os.WEXITED | os.WNOWAIT)
     assert info is not None, "waitid without WNOHANG waits"
@@ -188,6 +209,25 @@ def _limit(spec: dict[str, Any]) -> None:
         os.setgid(spec["gid"])
     if spec["uid"] is not None:
         os.setuid(spec["uid"])
+
+
+def _until_ended(job: int, path: Path, most: int | None) -> None:
+    """Wait for the end of the job, and bound its log meanwhile. A spec of an older topod has no bound."""
+    if most is None:
+        return
+    ended = select.poll()
+    descriptor, log, over = os.pidfd_open(job), -1, False
+    ended.register(descriptor, select.POLLIN)
+    soon, later = TRIM_SECONDS
+    pause = soon
+    while not over:
+        over = bool(ended.poll(pause * 1000))
+        with contextlib.suppress(OSError):  # not there yet, or a full disk: looked at again
+            log = os.open(path, os.O_WRONLY | os.O_CLOEXEC) if log < 0 else log
+            pause = soon if trim(log, most) else min(later, pause * 2)
+    os.close(descriptor)
+    if log >= 0:
+        os.close(log)
 
 
 def _let_group_finish(job: int, grace_seconds: float) -> None:

@@ -183,6 +183,28 @@ class SqliteStore:
             for seq, at, name, of, text, data in rows
         )
 
+    def forget(self, before: float, limit: int) -> int:
+        """Delete up to `limit` jobs that were put to rest, and as many events, from before that moment.
+
+        Returns how many rows went. Ids are not handed out again.
+        """
+
+        def delete(connection: sqlite3.Connection) -> int:
+            jobs = connection.execute(
+                "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE ended_at < ? AND open = 0 "
+                "ORDER BY ended_at LIMIT ?)",
+                (before, limit),
+            ).rowcount
+            events = connection.execute(
+                "DELETE FROM events WHERE at < ? AND seq IN (SELECT seq FROM events ORDER BY seq LIMIT ?)",
+                (before, limit),
+            ).rowcount
+            if jobs:
+                connection.execute("DELETE FROM submissions WHERE job NOT IN (SELECT id FROM jobs)")
+            return jobs + events
+
+        return self._write(delete, transaction=True)
+
     def facts(self) -> dict[str, str]:
         """Return what this state folder belongs to: by name, for example `runtime` and `host`."""
         return dict(self._write(lambda c: c.execute("SELECT name, value FROM facts").fetchall()))

@@ -13,14 +13,22 @@ import msgspec
 
 from topod.errors import DataError, NotFoundError
 from topod.model.rules import EACH, DisruptionBudget, Quota, Rules, Scope
-from topod.protocol.units import parse_duration
+from topod.ports import LOG_BYTES
+from topod.protocol.units import parse_duration, parse_size
 
 DEFAULT_PATH: Final = Path("/etc/topod/topod.toml")
+LEAST_LOG_BYTES: Final = 1 << 20
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`(?: - at `(?P<place>[^`]*)`)?")
 
 
 class Seconds(float):
     """A duration: a number of seconds, or text such as `10m`."""
+
+    __slots__ = ()
+
+
+class Size(int):
+    """A size: a number of bytes, or text such as `10G`."""
 
     __slots__ = ()
 
@@ -62,6 +70,20 @@ class HealthSection(Section, frozen=True, kw_only=True):
 class LogsSection(Section, frozen=True, kw_only=True):
     """`[logs]`: how much of the jobs' output is kept."""
 
+    max_bytes: Size = Size(LOG_BYTES)
+    """Of one attempt: about the last so many."""
+    keep_days: int = 90
+    """Of attempts that are over; 0: for ever."""
+    keep_bytes: Size = Size(10 << 30)
+    """Of all attempts that are over, the oldest go first; 0: no bound."""
+
+
+class HistorySection(Section, frozen=True, kw_only=True):
+    """`[history]`: how long the database remembers jobs that ended, and events."""
+
+    keep_days: int = 400
+    """0: for ever."""
+
 
 class SecuritySection(Section, frozen=True, kw_only=True):
     """`[security]`: who may do what, and what a job may ask for."""
@@ -75,6 +97,7 @@ class ConfigFile(Section, frozen=True, kw_only=True):
     budget: tuple[BudgetSection, ...] = ()
     health: HealthSection = HealthSection()
     logs: LogsSection = LogsSection()
+    history: HistorySection = HistorySection()
     security: SecuritySection = SecuritySection()
 
 
@@ -107,6 +130,7 @@ def parse_config(text: str, source: str) -> ConfigFile:
     try:
         config = msgspec.convert(plain, ConfigFile, dec_hook=_from_plain)
         rules_of(config)
+        _check_kept(config)
     except msgspec.ValidationError as error:
         raise DataError(_in_words(str(error)), source=source) from None
     except ValueError as error:
@@ -130,6 +154,18 @@ def rules_of(config: ConfigFile) -> Rules:
         hold_step_seconds=float(fairness.hold_step),
         hold_below=fairness.hold_below,
     )
+
+
+def _check_kept(config: ConfigFile) -> None:
+    if config.logs.max_bytes < LEAST_LOG_BYTES:
+        raise ValueError(f"logs.max_bytes: must be at least 1M, not {config.logs.max_bytes} bytes")
+    for place, value in (
+        ("logs.keep_days", config.logs.keep_days),
+        ("logs.keep_bytes", config.logs.keep_bytes),
+        ("history.keep_days", config.history.keep_days),
+    ):
+        if value < 0:
+            raise ValueError(f"{place}: must be 0 or more")
 
 
 def _quota(number: int, entry: QuotaSection) -> Quota:
@@ -162,6 +198,8 @@ def _label(place: str, text: str) -> tuple[str, str]:
 def _from_plain(kind: type[Any], value: object) -> object:
     if kind is Seconds and isinstance(value, int | float | str) and not isinstance(value, bool):
         return Seconds(parse_duration(str(value)))
+    if kind is Size and isinstance(value, int | str) and not isinstance(value, bool):
+        return Size(parse_size(str(value)))
     raise NotImplementedError(f"no configuration form for {kind.__name__}")
 
 
@@ -186,6 +224,7 @@ def _keys(place: str) -> list[str]:
         "budget": BudgetSection,
         "health": HealthSection,
         "logs": LogsSection,
+        "history": HistorySection,
         "security": SecuritySection,
     }
     kind = sections.get(place)

@@ -1,5 +1,8 @@
 """Reading pieces of what a job printed."""
 
+import errno
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from topod.errors import StoreError
@@ -7,19 +10,47 @@ from topod.errors import StoreError
 MAX_BYTES = 1 << 20
 
 
-def read_piece(path: Path, offset: int, limit: int) -> tuple[bytes, int]:
-    """Return up to `limit` bytes of a file from `offset` (negative: from the end), and where they end.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """Bytes of a log that end at `next_offset`; before them `skipped` bytes are no longer kept."""
 
-    A file that is not there yet is empty. Raises `StoreError` when it cannot be read.
+    data: bytes = b""
+    next_offset: int = 0
+    skipped: int = 0
+    exists: bool = True
+
+
+def read_piece(path: Path, offset: int, limit: int) -> Piece:
+    """Return up to `limit` bytes of a log from `offset` on (negative: from the end).
+
+    A file that is not there yet is empty. The beginning of a long log is a hole, which is skipped.
+    Raises `StoreError` when it cannot be read.
     """
     try:
         with path.open("rb") as file:
-            size = file.seek(0, 2)
-            begin = min(max(0, size + offset) if offset < 0 else offset, size)
-            file.seek(begin)
-            data = file.read(max(0, min(limit, MAX_BYTES)))
+            size = file.seek(0, os.SEEK_END)
+            asked = min(max(0, size + offset) if offset < 0 else offset, size)
+            while True:
+                begin = _after_hole(file.fileno(), asked, size)
+                file.seek(begin)
+                data = file.read(max(0, min(limit, MAX_BYTES)))
+                # What was cut off while it was read came as zeros.
+                if _after_hole(file.fileno(), begin, size) == begin:
+                    break
     except FileNotFoundError:
-        return b"", max(0, offset)
+        return Piece(next_offset=max(0, offset), exists=False)
     except OSError as error:
         raise StoreError(f"cannot read the log {path}: {error.strerror}") from error
-    return data, begin + len(data)
+    skipped = 0 if offset < 0 else begin - asked
+    return Piece(data=data, next_offset=begin + len(data), skipped=skipped)
+
+
+def _after_hole(descriptor: int, offset: int, size: int) -> int:
+    try:
+        return min(size, os.lseek(descriptor, offset, os.SEEK_DATA))
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # nothing but a hole, or the end
+            return size
+        if error.errno == errno.EINVAL:  # this file system knows no holes
+            return offset
+        raise

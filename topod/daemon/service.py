@@ -249,10 +249,15 @@ class Service:
         while True:
             # Asked before reading: what was printed until the end is then in the piece, or in the next one.
             complete = self._log_complete(await self._find(request.job), attempt)
-            data, offset = await asyncio.to_thread(joblog.read_piece, path, request.offset, request.limit)
-            if data or complete or time.monotonic() >= end:
+            piece = await asyncio.to_thread(joblog.read_piece, path, request.offset, request.limit)
+            if piece.data or complete or time.monotonic() >= end:
                 return rp.LogChunk(
-                    attempt=attempt, data=data, next_offset=offset, ended=complete and not data
+                    attempt=attempt,
+                    data=piece.data,
+                    next_offset=piece.next_offset,
+                    ended=complete and not piece.data,
+                    skipped=piece.skipped,
+                    gone=complete and not piece.exists and bool(job.starts),
                 )
             await asyncio.sleep(LOG_POLL_SECONDS)
 

@@ -21,6 +21,7 @@ from topod.adapters.zmq_server import Server, check_path
 from topod.daemon.assembly import Daemon, Ports
 from topod.daemon.config import Settings
 from topod.daemon.config_file import rules_of
+from topod.daemon.housekeeping import Housekeeper
 from topod.daemon.lock import StateLock
 from topod.daemon.logs import Key
 from topod.daemon.machine import memory_nodes, online_cpus, usable_cpus
@@ -33,6 +34,8 @@ from topod.model.topology import Topology
 from topod.ports import ContainerRuntime, GpuProbe
 from topod.protocol.client import events_socket
 
+LOGS: Final = "logs"
+"""Folder of the jobs' output in the state folder."""
 DESCRIBE_SECONDS: Final = 2.0
 CLOSE_SECONDS: Final = 1.0
 """How long the runtime may take to close; what is not done by then is left as after a crash."""
@@ -116,7 +119,7 @@ def choose_runtime(settings: Settings, store: SqliteStore, state: HostState, sit
                     hint="start topod as before, or name another state folder with --state-dir",
                 )
     store.note_facts({"runtime": name, "host": here})
-    logs = settings.state_dir / "logs"
+    logs = settings.state_dir / LOGS
     if name == "process":
         return ProcessRuntime(
             root=settings.state_dir / "process",
@@ -124,8 +127,10 @@ def choose_runtime(settings: Settings, store: SqliteStore, state: HostState, sit
             log_dir=logs,
             machine_cpus=usable_cpus(),
             emulated=topology.emulated,
+            log_bytes=settings.file.logs.max_bytes,
         )
-    return _docker(engine, store.instance, logs, emulated=topology.emulated)
+    most = settings.file.logs.max_bytes
+    return _docker(engine, store.instance, logs, emulated=topology.emulated, log_bytes=most)
 
 
 def _find_engine() -> str | None:
@@ -134,7 +139,9 @@ def _find_engine() -> str | None:
     return find_engine()
 
 
-def _docker(engine: str | None, instance: str, logs: Path, *, emulated: bool) -> ContainerRuntime:
+def _docker(
+    engine: str | None, instance: str, logs: Path, *, emulated: bool, log_bytes: int
+) -> ContainerRuntime:
     from topod.adapters.docker_runtime import DockerRuntime  # noqa: PLC0415 - as in _find_engine
 
     return DockerRuntime(
@@ -144,6 +151,7 @@ def _docker(engine: str | None, instance: str, logs: Path, *, emulated: bool) ->
         machine_nodes=memory_nodes(),
         base_url=engine or _find_engine(),
         emulated=emulated,
+        log_bytes=log_bytes,
     )
 
 
@@ -191,13 +199,17 @@ async def _serve(
     )
     daemon.health.runtime_text = await _described(runtime)
     server = Server(settings.socket, daemon.service.answer)
+    folder = settings.state_dir / LOGS
+    housekeeper = Housekeeper(store, folder, settings.file, state=lambda: daemon.mailbox.state, clock=clock)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(_in_time, asyncio.to_thread(runtime.close))
         stack.push_async_callback(daemon.stop)
+        stack.push_async_callback(housekeeper.stop)
         stack.push_async_callback(server.stop)
         server.bind()
         daemon.start(publish=server.publish)
         server.start()
+        housekeeper.start()
         extra = {
             Key.VERSION: __version__,
             Key.HOST: site.topology.name,

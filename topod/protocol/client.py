@@ -81,14 +81,19 @@ class Client:
         except UnicodeEncodeError as error:
             raise UsageError(f"topod reads UTF-8 text only: {error.object!r}") from None
         wire = self._connect()
-        wire.send(data)
-        if not wire.poll(int(timeout * 1000)):
-            wire.close(linger=0)
-            self._socket = None
+        try:
+            wire.send(data)
+            answered = wire.poll(int(timeout * 1000))
+            reply = wire.recv() if answered else b""
+        except BaseException:  # Ctrl-C: the next question must not wait for this one's answer
+            self._drop(wire)
+            raise
+        if not answered:
+            self._drop(wire)
             raise DaemonUnavailableError(
                 f"topod did not answer within {timeout:g} s on {self.path}", hint=_HINT
             )
-        envelope = decode_reply(wire.recv())
+        envelope = decode_reply(reply)
         if envelope.id != ident:
             raise ProtocolError(f"a reply to another request came on {self.path}")
         if isinstance(envelope.body, Failure):
@@ -111,6 +116,10 @@ class Client:
                 yield decode_event(data)
             else:
                 yield None
+
+    def _drop(self, wire: "zmq.Socket[bytes]") -> None:
+        wire.close(linger=0)
+        self._socket = None
 
     def _connect(self) -> "zmq.Socket[bytes]":
         if self._socket is None:

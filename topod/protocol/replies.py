@@ -53,12 +53,19 @@ class Host(Reply, frozen=True, kw_only=True, tag="host"):
 
 
 class LogChunk(Reply, frozen=True, kw_only=True, tag="log-chunk"):
-    """A piece of output. `ended`: nothing more will come after it."""
+    """A piece of output. `ended`: nothing more will come after it.
+
+    Of a long output only the end is kept; an offset counts from its first byte all the same.
+    """
 
     attempt: int
     data: bytes
     next_offset: int
     ended: bool
+    skipped: int = 0
+    """So many bytes from the offset asked for on are no longer kept; `data` begins after them."""
+    gone: bool = False
+    """The attempt's output is no longer kept at all."""
 
 
 class Events(Reply, frozen=True, kw_only=True, tag="events"):

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from topoctl.attached import tell_skipped
 from topoctl.render.jobs import ENDED
 from topoctl.session import JobArgument, ask, ask_patiently, connect, job_ids, note, one_job
 from topod.protocol.client import Client
@@ -20,6 +21,8 @@ topoctl logs --attempt 1 12
 """
 CHUNK = 256 * 1024
 FOLLOW_SECONDS = 4.0
+LAST_BYTES = 64 * 1024 * 1024
+"""Lines further from the end than that are not looked for by `-n`."""
 
 
 def logs(
@@ -77,6 +80,7 @@ def _print(client: Client, job: int, attempt: int | None, tail: int | None, *, f
             )
             get = ask_patiently if follow else ask
             chunk = get(client, request, LogChunk, FOLLOW_SECONDS + 4)
+        tell_skipped(job, chunk)
         sys.stdout.buffer.write(chunk.data)
         sys.stdout.buffer.flush()
         offset, attempt = chunk.next_offset, chunk.attempt
@@ -89,11 +93,22 @@ def _last_lines(client: Client, job: int, attempt: int | None, lines: int) -> Lo
     size = 64 * 1024
     while True:
         chunk = ask(client, ReadLog(job=job, attempt=attempt, offset=-size, limit=size), LogChunk)
-        found = chunk.data.splitlines(keepends=True)
-        if len(found) > lines or len(chunk.data) < size or size >= 32 * 1024 * 1024:
+        data = chunk.data
+        while chunk.data and len(data) < size:  # one answer holds 1 MiB at most
+            request = ReadLog(
+                job=job, attempt=chunk.attempt, offset=chunk.next_offset, limit=size - len(data)
+            )
+            chunk = ask(client, request, LogChunk)
+            data += chunk.data
+        found = data.splitlines(keepends=True)
+        if len(found) > lines or len(data) < size or size >= LAST_BYTES:
             kept = b"".join(found[len(found) - lines :] if lines else [])
             return LogChunk(
-                attempt=chunk.attempt, data=kept, next_offset=chunk.next_offset, ended=chunk.ended
+                attempt=chunk.attempt,
+                data=kept,
+                next_offset=chunk.next_offset,
+                ended=chunk.ended and not kept,
+                gone=chunk.gone,
             )
         size *= 4
 

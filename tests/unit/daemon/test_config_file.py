@@ -79,3 +79,22 @@ def test_what_cannot_be_meant_is_refused_with_its_place(text: str, complaint: st
 def test_a_named_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no such configuration file"):
         read_config(tmp_path / "none.toml")
+
+
+def test_sizes_of_kept_output_are_read_as_people_write_them() -> None:
+    logs = parse_config('[logs]\nmax_bytes = "5M"\nkeep_bytes = 0\nkeep_days = 0\n', "topod.toml").logs
+    assert (logs.max_bytes, logs.keep_bytes, logs.keep_days) == (5 << 20, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[logs]\nmax_bytes = 1000\n", "logs.max_bytes: must be at least 1M"),
+        ("[logs]\nkeep_days = -1\n", "logs.keep_days: must be 0 or more"),
+        ('[logs]\nkeep_bytes = "much"\n', "not a size: 'much'"),
+        ("[history]\nkeep_day = 1\n", "did you mean 'keep_days'"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(text: str, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        parse_config(text, "topod.toml")
