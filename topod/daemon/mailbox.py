@@ -250,7 +250,7 @@ class Mailbox:
         fresh = [letter for letter in letters if letter.token not in known]
         outcome, made = step_all(self._tables, base, [letter.event for letter in fresh], now, self._rules)
         events: tuple[EventView, ...] = ()
-        if outcome.state is not base or outcome.changed or outcome.notices:
+        if outcome.state.generation != base.generation:
             of_tokens = {
                 letter.token: ids[0] for letter, ids in zip(fresh, made, strict=True) if letter.token
             }

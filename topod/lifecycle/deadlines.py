@@ -1,5 +1,6 @@
 """When the next `Tick` is due."""
 
+from topod.lifecycle.jobtable import active
 from topod.lifecycle.states import HostState, Job, JobState
 from topod.model.rules import NO_RULES, Rules
 
@@ -7,8 +8,9 @@ from topod.model.rules import NO_RULES, Rules
 def next_deadline(state: HostState, now: float, rules: Rules = NO_RULES) -> float | None:  # noqa: ARG001 - the wait for a hold will count
     """Return the earliest moment (epoch seconds) at which time alone changes something; None for never."""
     times: list[float] = []
-    waiting = any(job.state is JobState.PENDING for job in state.jobs.values())
-    for job in state.jobs.values():
+    moving = active(state.jobs)
+    waiting = len(moving) < len(state.jobs) or any(job.state is JobState.PENDING for job in moving)
+    for job in moving:
         if job.state is JobState.STOPPING and job.stop is not None and job.stop.deadline is not None:
             times.append(job.stop.deadline)
         if job.state is JobState.PENDING and (job.not_before > now or _pull_due(job)):

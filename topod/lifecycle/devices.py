@@ -29,7 +29,7 @@ def mark_gpu(draft: Draft, event: ev.GpuMarked) -> None:
     )
     if not event.requeue:
         return
-    for job in draft.all():
+    for job in draft.active():
         held = job.allocation.gpus if job.allocation else ()
         movable = job.spec.preemptible and job.spec.on_preempt is not OnPreempt.CANCEL
         if job.state is JobState.RUNNING and event.uuid in held and movable:

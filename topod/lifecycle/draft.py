@@ -8,9 +8,11 @@ from dataclasses import replace
 
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.effects import Effect, Notice
+from topod.lifecycle.jobtable import JobTable
 from topod.lifecycle.outcome import Outcome
-from topod.lifecycle.states import ENDED, HOLDING, HostState, Job, Mark, MarkKind
+from topod.lifecycle.states import ENDED, HOLDING, HostState, Job, Mark, MarkKind, with_reason
 from topod.model.job import JobId
+from topod.model.occupancy import Occupancy
 from topod.model.rules import NO_RULES, Rules
 
 
@@ -26,11 +28,14 @@ class Draft:
         self.foreign_cpus: Mapping[str, str] = state.foreign_cpus
         self.blind = state.blind
         self.next_job = state.next_job
-        self.jobs = dict(state.jobs)
+        self.jobs = JobTable(state.jobs, rules)
         self.effects: list[Effect] = []
         self.notices: list[Notice] = []
         self._before = state
-        self._touched: dict[JobId, Job] = {}
+        self.taken: Occupancy | None = None
+        """Who holds what, while the queue is run; None: to be looked at again."""
+        self._touched: set[JobId] = set()
+        self._retold = False
 
     def get(self, job: JobId | None) -> Job | None:
         """Return a job that has not been put to rest, or None."""
@@ -39,16 +44,26 @@ class Draft:
     def put(self, job: Job) -> Job:
         """Store a changed job."""
         self.jobs[job.id] = job
-        self._touched[job.id] = job
+        self._touched.add(job.id)
+        self.taken = None
         return job
+
+    def retell(self, job: Job, reason: str) -> None:
+        """Say anew what a pending job waits for. That is not stored: it follows from all the rest."""
+        self.jobs.retell(with_reason(job, reason))
+        self._retold = True
 
     def all(self) -> Iterator[Job]:
         """Yield every job, lowest id first, as it was when the loop began."""
-        yield from sorted(self.jobs.values(), key=lambda job: job.id)
+        yield from [self.jobs[ident] for ident in sorted(self.jobs)]
+
+    def active(self) -> Iterator[Job]:
+        """Yield what `JobTable.active` names, lowest id first, as it was when the loop began."""
+        yield from self.jobs.active()
 
     def holding(self) -> Iterator[Job]:
         """Yield the jobs that hold an allocation."""
-        return (job for job in self.all() if job.state in HOLDING)
+        return (job for job in self.active() if job.state in HOLDING)
 
     def do(self, effect: Effect) -> None:
         """Add something that the daemon must do once this step is durable."""
@@ -84,9 +99,8 @@ class Draft:
 
     def finish(self) -> Outcome:
         """Return the outcome; jobs that ended and left nothing behind are put to rest."""
-        changed = tuple(
-            job for _, job in sorted(self._touched.items()) if self._before.jobs.get(job.id) != job
-        )
+        touched = [self.jobs[ident] for ident in sorted(self._touched)]
+        changed = tuple(job for job in touched if self._before.jobs.get(job.id) != job)
         for job in changed:
             if job.state in ENDED and not job.leftovers:
                 del self.jobs[job.id]
@@ -109,4 +123,6 @@ class Draft:
                 foreign_cpus=self.foreign_cpus,
                 blind=self.blind,
             )
+        elif self._retold:
+            state = replace(self._before, jobs=self.jobs)
         return Outcome(state=state, effects=tuple(self.effects), notices=tuple(self.notices), changed=changed)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
+from topod.lifecycle.jobtable import active
 from topod.lifecycle.states import HOLDING, Job, JobState, Mark, MarkKind, Stage, StopPhase
 from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId
@@ -57,20 +58,20 @@ def occupancy(
     A stopping job counts as gone: what is being released costs nothing. While a job's container is made,
     its victims still run; what it will take from them is already its own.
     """
-    jobs = host.jobs
+    jobs = active(host.jobs)
     holders: list[Holder] = []
     blocks = list(_mark_blocks(topology, host.marks))
     blocks += [
         Block(reason=f"foreign: {who}", cpus=CpuSet.parse(cpus))
         for cpus, who in sorted(host.foreign_cpus.items())
     ]
-    blocks += [_reserved(job) for job in jobs.values() if job.id != without and job.pinned_reserved]
+    blocks += [_reserved(job) for job in jobs if job.id != without and job.pinned_reserved]
     claims: dict[JobId, list[Allocation]] = {}
-    for job in jobs.values():
+    for job in jobs:
         if job.id != without and job.state is JobState.STARTING and job.allocation is not None:
             for victim in job.victims:
                 claims.setdefault(victim, []).append(job.allocation)
-    for job in sorted(jobs.values(), key=lambda job: job.id):
+    for job in jobs:
         if job.id == without or job.state not in HOLDING or job.allocation is None:
             continue
         if job.state is JobState.STOPPING:

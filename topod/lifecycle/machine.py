@@ -139,7 +139,7 @@ def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR09
 
 
 def _tick(draft: Draft) -> None:
-    for job in draft.all():
+    for job in draft.active():
         match job.state:
             case JobState.STOPPING:
                 if job.stop is not None and job.stop.deadline is not None and job.stop.deadline <= draft.now:
@@ -158,13 +158,13 @@ def _tick(draft: Draft) -> None:
 
 def _settle(draft: Draft) -> None:
     """Bring the jobs to rest that are not queued: every rule that can move one without a further event."""
-    for job in draft.all():
+    for job in draft.active():
         if job.state is JobState.PREEMPTED and not is_victim(draft, job):
             preemptor = draft.get(job.stop.by) if job.stop else None
             runs = preemptor is not None and preemptor.state is JobState.RUNNING
             requeue(draft, job, first=not runs)
     _replan_stuck(draft)
-    for job in draft.all():
+    for job in draft.active():
         if job.state is JobState.STARTING and job.stage is Stage.CLEARING and is_clear(draft, job):
             check_devices(draft, job)
 
@@ -172,7 +172,7 @@ def _settle(draft: Draft) -> None:
 def _replan_stuck(draft: Draft) -> None:
     """Give up plans that wait for a job which does not die."""
     stuck = [job for job in draft.holding() if job.stop is not None and job.stop.phase is StopPhase.STUCK]
-    for job in draft.all():
+    for job in draft.active():
         if job.state is not JobState.STARTING or job.stage is not Stage.CLEARING:
             continue
         for other in stuck:

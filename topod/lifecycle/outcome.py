@@ -1,4 +1,4 @@
-"""What one event leads to."""
+"""What events lead to."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,9 @@ class Outcome:
     """The new state, and what to do once it is durable.
 
     `changed` lists every job that differs from before, also those that were put to rest and are no longer
-    in `state.jobs`: exactly what a store must write.
+    in `state.jobs`: exactly what a store must write. What a pending job waits for follows from the rest and
+    is said anew by every step: a job that differs in that only is not listed. Without anything to write the
+    generation stays the same.
     """
 
     state: HostState

@@ -23,17 +23,12 @@ from topod.preemption.search import plan
 LOWEST: Final = -(1 << 62)
 
 
-def queue_key(job: Job) -> tuple[int, bool, float, int]:
-    """Order the queue: priority, victims whose preemptor gave up, submit time, id."""
-    return (-job.priority, not job.restart_first, job.submitted_at, job.id)
-
-
 def run_queue(draft: Draft) -> None:
     """Place every pending job that can start now, and give every other one its reason."""
-    pending = sorted((job for job in draft.all() if job.state is JobState.PENDING), key=queue_key)
     refused: dict[tuple[ResourceRequest, bool], Refusal] = {}
     hold: tuple[Job, Block] | None = None
-    for job in pending:
+    draft.taken = None
+    for job in draft.jobs.waiting():
         wait = _not_ready(draft, job)
         if wait is not None:
             _wait(draft, job, wait)
@@ -103,11 +98,13 @@ def _not_ready(draft: Draft, job: Job) -> str | None:
 
 def _wait(draft: Draft, job: Job, reason: str) -> None:
     if job.reason != reason:
-        draft.put(replace(job, reason=reason))
+        draft.retell(job, reason)
 
 
 def _occupancy(draft: Draft, *kept: Block) -> Occupancy:
-    now = occupancy(draft.tables.topology, draft, draft.now, draft.rules)
+    now = draft.taken
+    if now is None:
+        now = draft.taken = occupancy(draft.tables.topology, draft, draft.now, draft.rules)
     return replace(now, blocks=(*now.blocks, *kept)) if kept else now
 
 

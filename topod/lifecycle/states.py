@@ -5,8 +5,10 @@ cancelled | lost`; `TRANSITIONS` in `topod.lifecycle.transitions` is the whole t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from operator import attrgetter
+from typing import Final
 
 from topod.model.job import Allocation, Dependency, JobId, JobSpec
 
@@ -175,6 +177,20 @@ class Job:
         if self.array is not None:
             return f"job {self.array.id}[{self.array.index}] ({self.spec.name})"
         return f"job {self.id} ({self.spec.name})"
+
+
+_NAMES: Final = tuple(field.name for field in fields(Job))
+_values: Final = attrgetter(*_NAMES)
+_set: Final = object.__setattr__
+
+
+def with_reason(job: Job, reason: str) -> Job:
+    """Return the job with another reason: what `replace` does, quickly enough for thousands in one step."""
+    copy = object.__new__(Job)
+    for name, value in zip(_NAMES, _values(job), strict=True):
+        _set(copy, name, value)
+    _set(copy, "reason", reason)
+    return copy
 
 
 class MarkKind(StrEnum):

@@ -1,0 +1,97 @@
+"""The jobs of a host with what each step asks for among thousands of them: who waits in which order, who not.
+
+Kept up to date at every change, so that an event that touches one job does not look at all the others.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from topod.lifecycle.states import Job, JobState
+from topod.model.job import JobId
+from topod.model.rules import Rules
+
+
+class Turn(NamedTuple):
+    """The place of a pending job in the queue; the lowest goes first."""
+
+    urgency: int
+    """The negative priority."""
+    not_first: bool
+    """False for a victim whose preemptor gave up: it goes before its equals."""
+    submitted_at: float
+    job: JobId
+
+
+def turn(job: Job, rules: Rules) -> Turn:
+    """Return the job's place: priority, victims whose preemptor gave up, submit time, id."""
+    del rules
+    return Turn(-job.priority, not job.restart_first, job.submitted_at, job.id)
+
+
+class JobTable(dict[JobId, Job]):
+    """Jobs by id. Changed by `table[id] = job`, `del table[id]` and `retell` only."""
+
+    def __init__(self, jobs: Mapping[JobId, Job], rules: Rules) -> None:
+        """Copy `jobs`; quickly, where they are a table made under the same rules."""
+        super().__init__(jobs)
+        self._rules: Final = rules
+        self._active: dict[JobId, Job]
+        self._queue: list[Turn]
+        if isinstance(jobs, JobTable) and jobs._rules == rules:
+            self._active, self._queue = jobs._active.copy(), jobs._queue.copy()
+        else:
+            self._active = {job.id: job for job in self.values() if not _only_waits(job)}
+            self._queue = sorted(turn(job, rules) for job in self.values() if job.state is JobState.PENDING)
+
+    def __setitem__(self, ident: JobId, job: Job) -> None:
+        old = self.get(ident)
+        if old is not None:
+            self._forget(old)
+        super().__setitem__(ident, job)
+        if not _only_waits(job):
+            self._active[ident] = job
+        if job.state is JobState.PENDING:
+            insort(self._queue, turn(job, self._rules))
+
+    def __delitem__(self, ident: JobId) -> None:
+        self._forget(self[ident])
+        super().__delitem__(ident)
+
+    def retell(self, job: Job) -> None:
+        """Replace a job by one that differs in its reason only."""
+        super().__setitem__(job.id, job)
+        if job.id in self._active:
+            self._active[job.id] = job
+
+    def active(self) -> list[Job]:
+        """Return the jobs that do more than wait in the queue, lowest id first.
+
+        They hold, reserve or leave behind something, or wait for a moment to come.
+        """
+        return [self._active[ident] for ident in sorted(self._active)]
+
+    def waiting(self) -> list[Job]:
+        """Return the pending jobs in the order of the queue."""
+        return [self[place.job] for place in self._queue]
+
+    def _forget(self, old: Job) -> None:
+        self._active.pop(old.id, None)
+        if old.state is JobState.PENDING:
+            del self._queue[bisect_left(self._queue, turn(old, self._rules))]
+
+
+def _only_waits(job: Job) -> bool:
+    return (
+        job.state is JobState.PENDING
+        and not job.pinned_reserved
+        and not job.leftovers
+        and job.not_before == 0.0
+    )
+
+
+def active(jobs: Mapping[JobId, Job]) -> list[Job]:
+    """Return what `JobTable.active` does, of any mapping."""
+    if isinstance(jobs, JobTable):
+        return jobs.active()
+    return [job for _, job in sorted(jobs.items()) if not _only_waits(job)]
