@@ -60,6 +60,13 @@ class ConflictError(TopodError):
     exit_status = 5
 
 
+class NotAllowedError(TopodError):
+    """The user lacks the role for this, or may not open the socket. Exit status 77 (EX_NOPERM)."""
+
+    code = "not-allowed"
+    exit_status = 77
+
+
 class DaemonUnavailableError(TopodError):
     """No topod answered on its socket. Exit status 69 (EX_UNAVAILABLE)."""
 

@@ -15,7 +15,7 @@ import msgspec
 
 from topod import __version__
 from topod.errors import ProbeError, TopodError
-from topod.protocol.client import Client, default_socket
+from topod.protocol.client import Client, find_socket
 from topod.protocol.replies import Welcome
 from topod.protocol.requests import Hello
 
@@ -41,7 +41,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 def checks(socket: Path | None, environ: Mapping[str, str]) -> Iterator[Check]:
     """Yield the checks in the order in which a start would meet them."""
-    path = socket or default_socket()
+    path = socket or find_socket()
     welcome, daemon = check_daemon(path)
     yield _python()
     yield from _gpus(emulated=welcome is not None and welcome.emulated)
@@ -269,6 +269,8 @@ def check_daemon(path: Path) -> tuple[Welcome | None, Check]:
         return None, Check(name="daemon", verdict="bad", text=f"{path} is not topod's", mend="topod")
     kind = " (emulated)" if welcome.emulated else ""
     text = f"topod {welcome.version} answers on {path}: host {welcome.host}{kind}, {welcome.runtime_text}"
+    if welcome.user:
+        text += f"; you are {welcome.user} ({', '.join(welcome.roles) or 'no role'})"
     if welcome.version != __version__:
         mend = "restart topod: its jobs go on"
         return welcome, Check(

@@ -17,6 +17,8 @@ STORE: Final = 74
 PREEMPTED: Final = 75
 """`wait`: the job was stopped for another one and does not run again."""
 PROTOCOL: Final = 76
+NOT_ALLOWED: Final = 77
+"""The user lacks the role, or the policy of the host forbids what the job asks for."""
 NOT_STARTED: Final = 125
 """`run`: the job could not be started, or nobody saw how it ended."""
 CANNOT_RUN: Final = 126
@@ -41,6 +43,7 @@ MEANINGS: Final = {
     STORE: "topod cannot read or write its state; or the output cannot be written (a full disk)",
     PREEMPTED: "`wait`, `run`: the job was stopped for another one and does not run again",
     PROTOCOL: "topod sent something that this topoctl cannot read",
+    NOT_ALLOWED: "not allowed: the user lacks the role, or the host's policy forbids what the job asks for",
     NOT_STARTED: "`run`: topod or the container engine could not start the job, or lost it",
     CANNOT_RUN: "`run`: the command was found and cannot be run",
     COMMAND_NOT_FOUND: "`run`: there is no such command in the job's container, or on the host",

@@ -11,6 +11,7 @@ import pytest
 import zmq
 import zmq.asyncio
 
+from topod.adapters.peers import Peer
 from topod.adapters.zmq_server import MAX_AT_ONCE, Server
 from topod.errors import ConflictError, NotFoundError, UsageError
 from topod.protocol.codec import MAX_MESSAGE_BYTES, RequestEnvelope, decode_event, decode_reply, encode
@@ -18,10 +19,10 @@ from topod.protocol.replies import AnyReply, Done, Failure
 from topod.protocol.requests import AnyRequest, GetJob, Hello, WaitJob
 from topod.protocol.views import EventView
 
-Answer = Callable[[AnyRequest], Awaitable[AnyReply]]
+Answer = Callable[[AnyRequest, Peer | None], Awaitable[AnyReply]]
 
 
-async def echo(request: AnyRequest) -> AnyReply:
+async def echo(request: AnyRequest, peer: Peer | None) -> AnyReply:
     if isinstance(request, GetJob):
         raise NotFoundError(f"no job {request.job}", hint="look")
     return Done(text=type(request).__name__)
@@ -148,7 +149,7 @@ def test_bytes_that_are_not_even_zeromq_do_no_harm(path: Path) -> None:
 def test_answers_carry_the_id_of_their_question_whatever_the_order(path: Path) -> None:
     gate = asyncio.Event()
 
-    async def answer(question: AnyRequest) -> AnyReply:
+    async def answer(question: AnyRequest, peer: Peer | None) -> AnyReply:
         if isinstance(question, WaitJob):
             await gate.wait()
         else:
@@ -170,13 +171,13 @@ def test_more_requests_than_may_run_at_once_are_all_answered(path: Path) -> None
     running = 0
     most = 0
 
-    async def answer(question: AnyRequest) -> AnyReply:
+    async def answer(question: AnyRequest, peer: Peer | None) -> AnyReply:
         nonlocal running, most
         running += 1
         most = max(most, running)
         await asyncio.sleep(0)
         running -= 1
-        return await echo(question)
+        return await echo(question, peer)
 
     async def scene() -> None:
         count = MAX_AT_ONCE + 500
@@ -240,7 +241,7 @@ def test_a_file_in_the_way_is_left_alone(path: Path) -> None:
 def test_an_answer_beyond_every_limit_becomes_a_failure(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("topod.adapters.zmq_server.MAX_REPLY_BYTES", 1000)
 
-    async def answer(_: AnyRequest) -> AnyReply:
+    async def answer(question: AnyRequest, peer: Peer | None) -> AnyReply:
         return Done(text="x" * 2000)
 
     async def scene() -> None:
@@ -253,10 +254,10 @@ def test_an_answer_beyond_every_limit_becomes_a_failure(path: Path, monkeypatch:
 
 
 def test_a_defect_while_answering_does_not_stop_the_server(path: Path) -> None:
-    async def answer(question: AnyRequest) -> AnyReply:
+    async def answer(question: AnyRequest, peer: Peer | None) -> AnyReply:
         if isinstance(question, GetJob):
             raise msgspec.MsgspecError("a defect")
-        return await echo(question)
+        return await echo(question, peer)
 
     async def scene() -> None:
         async with serving(path, answer), wire(zmq.DEALER, path) as peer:

@@ -1,9 +1,10 @@
 """Opening the state database: its settings, its versions, its errors in plain words."""
 
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 
@@ -15,6 +16,8 @@ BUSY_SECONDS = 10.0
 def open_connection(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """Return a connection that commits only on request; a writer's commits survive a power cut."""
     with plainly(path, "open"):
+        if not read_only:
+            _keep_private(path)
         connection = sqlite3.connect(
             path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -75,6 +78,18 @@ _HINTS = (
     ("malformed", DAMAGED),
     ("locked", "another program holds the database open"),
 )
+
+
+def _keep_private(path: Path) -> None:
+    """Make the file its owner's alone; SQLite gives the files beside it the same mode."""
+    # What cannot be done here, a full or read-only disk, SQLite tells in its own words. Opened only where it
+    # is new: to close a file that SQLite has open elsewhere in this process would drop SQLite's locks.
+    with suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        with suppress(OSError):
+            if file.stat().st_mode & 0o077:
+                file.chmod(0o600)
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Final
 import zmq
 import zmq.asyncio
 
+from topod.adapters.peers import Peer, check_peers, parse_peer, peer_of
 from topod.errors import ConflictError, TopodError, UsageError
 from topod.protocol.client import events_socket
 from topod.protocol.codec import (
@@ -39,6 +40,9 @@ MAX_PATH_BYTES: Final = 100
 MAX_AT_ONCE: Final = 1024
 GROUP: Final = "topod"
 """Its members may talk to a topod of root, where the group exists."""
+MODE: Final = 0o660
+ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
+"""Where libzmq asks whether a peer may connect, see https://rfc.zeromq.org/spec/27."""
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +50,24 @@ log = logging.getLogger(__name__)
 class Server:
     """Answers requests on `path` and publishes events beside it. Used from the event loop only."""
 
-    def __init__(self, path: Path, answer: Callable[[AnyRequest], Awaitable[AnyReply]]) -> None:
-        """`answer` may raise any `TopodError`; it becomes a `Failure`."""
+    def __init__(
+        self,
+        path: Path,
+        answer: Callable[[AnyRequest, Peer | None], Awaitable[AnyReply]],
+        *,
+        group: str = GROUP,
+        mode: int = MODE,
+        may_watch: Callable[[Peer | None], Awaitable[bool]] | None = None,
+    ) -> None:
+        """`answer` may raise any `TopodError`; it becomes a `Failure`.
+
+        `group` and `mode` are those of the sockets' files. `may_watch` says who gets events; None: whoever
+        can open the socket.
+        """
         self.path: Final = path
+        self._group = group
+        self._mode = mode
+        self._may_watch = may_watch
         self.events_path: Final = events_socket(path)
         self._answer = answer
         self._context = zmq.Context()
@@ -56,22 +75,30 @@ class Server:
         self._publisher = zmq.Socket(self._context, zmq.PUB)
         self._slots = asyncio.Semaphore(MAX_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._task: asyncio.Task[None] | None = None
+        self._serving: list[asyncio.Task[None]] = []
+        self._zap: zmq.asyncio.Socket | None = None
         self._bound: list[Path] = []
 
     def bind(self) -> None:
-        """Listen, for this user and group only.
+        """Listen, for this user and the group only.
 
         Raises `UsageError` for a path that cannot be a socket, `ConflictError` when somebody listens there.
         """
         check_path(self.path)
-        _make_folder(self.path.parent)
+        gid = _gid(self._group)
+        _make_folder(self.path.parent, gid, self._mode)
+        check_peers(self._context)
+        if self._may_watch is not None:
+            self._zap = zmq.asyncio.Socket(self._context, zmq.REP)
+            self._zap.bind(ZAP_ENDPOINT)
+            self._publisher.set(zmq.ZAP_DOMAIN, b"events")
         for wire, path in ((self._router, self.path), (self._publisher, self.events_path)):
             _clear(path)
             wire.set(zmq.LINGER, 200)
             # Twice the limit, so that a message a little too long still gets its reply.
             wire.set(zmq.MAXMSGSIZE, 2 * MAX_MESSAGE_BYTES)
-            previous = os.umask(0o117)
+            # Nobody gets in before the file has its group and its mode.
+            previous = os.umask(0o177)
             try:
                 wire.bind(f"ipc://{path}")
             except zmq.ZMQError as error:
@@ -79,11 +106,13 @@ class Server:
             finally:
                 os.umask(previous)
             self._bound.append(path)
-            _share(path, 0o660)
+            _share(path, gid, self._mode)
 
     def start(self) -> None:
         """Begin to answer."""
-        self._task = asyncio.create_task(self._serve(), name="server")
+        self._serving.append(asyncio.create_task(self._serve(), name="server"))
+        if self._zap is not None and self._may_watch is not None:
+            self._serving.append(asyncio.create_task(_admit(self._zap, self._may_watch), name="watchers"))
 
     def publish(self, event: EventView) -> None:
         """Tell every watcher; one that is too slow misses events and can ask for them by number."""
@@ -92,12 +121,12 @@ class Server:
 
     async def stop(self) -> None:
         """Take no more requests and close the sockets; requests in progress get no reply."""
-        tasks = [*self._tasks, *([self._task] if self._task else [])]
+        tasks = [*self._tasks, *self._serving]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._router.close()
-        self._publisher.close()
+        for wire in (self._router, self._publisher, *([self._zap] if self._zap else [])):
+            wire.close()
         self._context.term()
         for path in self._bound:
             path.unlink(missing_ok=True)
@@ -106,7 +135,7 @@ class Server:
         while True:
             await self._slots.acquire()
             try:
-                frames = await self._router.recv_multipart()
+                frames = await self._router.recv_multipart(copy=False)
             except zmq.ZMQError as error:
                 self._slots.release()
                 log.warning("request.unreadable", extra={"error": str(error)})
@@ -122,18 +151,18 @@ class Server:
         if not task.cancelled() and task.exception() is not None:
             log.error("request.failed", exc_info=task.exception())
 
-    async def _handle(self, frames: list[bytes]) -> None:
+    async def _handle(self, frames: list[zmq.Frame]) -> None:
         # A REQ socket puts an empty frame between its address and the message; others may not.
-        *address, data = frames
+        *address, data = (frame.bytes for frame in frames)
         if not address or len(address) > 2 or any(address[1:]):
             return
-        await self._router.send_multipart([*address, await self._reply(data)])
+        await self._router.send_multipart([*address, await self._reply(data, peer_of(frames[-1]))])
 
-    async def _reply(self, data: bytes) -> bytes:
+    async def _reply(self, data: bytes, peer: Peer | None) -> bytes:
         # Bytes without an envelope are answered too: whoever sent them may be waiting.
         _, ident = request_head(data)
         try:
-            reply = await self._answer(decode_request(data).body)
+            reply = await self._answer(decode_request(data).body, peer)
         except TopodError as refused:
             reply = failure(refused)
         wire = encode(ReplyEnvelope(v=PROTOCOL_VERSION, id=ident, body=reply))
@@ -141,6 +170,15 @@ class Server:
             error = ProtocolError(f"the answer has {len(wire)} bytes; the limit is {MAX_REPLY_BYTES}")
             wire = encode(ReplyEnvelope(v=PROTOCOL_VERSION, id=ident, body=failure(error)))
         return wire
+
+
+async def _admit(zap: zmq.asyncio.Socket, may_watch: Callable[[Peer | None], Awaitable[bool]]) -> None:
+    """Answer libzmq's questions who may connect to the event stream."""
+    while True:
+        version, ident, _, address, *_ = await zap.recv_multipart()
+        peer = parse_peer(address.decode(errors="replace"))
+        code, text = (b"200", b"OK") if await may_watch(peer) else (b"400", b"not allowed")
+        await zap.send_multipart([version, ident, code, text, b"", b""])
 
 
 def failure(error: TopodError) -> Failure:
@@ -158,21 +196,42 @@ def check_path(path: Path) -> None:
         )
 
 
-def _make_folder(folder: Path) -> None:
-    if folder.is_dir():
-        return
+def _gid(group: str) -> int | None:
+    """Return the group that shares the sockets; None: nobody does. Only root can give a file away."""
+    if os.geteuid() != 0 and group == GROUP:
+        return None
     try:
-        folder.mkdir(mode=0o750, parents=True)
-    except OSError as error:
-        raise UsageError(f"cannot create the socket's folder {folder}: {error.strerror}") from error
-    _share(folder, 0o750)
+        return int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+    except KeyError:
+        if group == GROUP:
+            return None
+        raise UsageError(f"there is no group {group}", hint=f"groupadd --system {group}") from None
 
 
-def _share(path: Path, mode: int) -> None:
+def _make_folder(folder: Path, gid: int | None, mode: int) -> None:
+    if not folder.is_dir():
+        try:
+            folder.mkdir(mode=0o700, parents=True)
+        except OSError as error:
+            raise UsageError(f"cannot create the socket's folder {folder}: {error.strerror}") from error
+        _share(folder, gid, 0o755 if mode & 0o007 else 0o750)
+    found = folder.stat().st_mode
+    if found & 0o002 and not found & stat.S_ISVTX:
+        raise UsageError(
+            f"everybody may replace files in the socket's folder {folder}", hint=f"chmod o-w {folder}"
+        )
+
+
+def _share(path: Path, gid: int | None, mode: int) -> None:
+    """Give a file its group, then its mode: never the mode while the group is another one."""
+    if gid is None:
+        mode &= ~0o070
+    else:
+        try:
+            os.chown(path, -1, gid, follow_symlinks=False)
+        except OSError as error:
+            raise UsageError(f"cannot give {path} to group {gid}: {error.strerror}") from error
     path.chmod(mode)
-    if os.geteuid() == 0:
-        with contextlib.suppress(KeyError):
-            os.chown(path, -1, grp.getgrnam(GROUP).gr_gid)
 
 
 def _clear(path: Path) -> None:

@@ -86,7 +86,14 @@ class HistorySection(Section, frozen=True, kw_only=True):
 
 
 class SecuritySection(Section, frozen=True, kw_only=True):
-    """`[security]`: who may do what, and what a job may ask for."""
+    """`[security]`: who may do what, and what a job may ask for. Groups by name; `*`: whoever gets in."""
+
+    socket_group: str = "topod"
+    socket_mode: str = "0660"
+    view: tuple[str, ...] = ("*",)
+    submit: tuple[str, ...] = ("*",)
+    administer: tuple[str, ...] = ("topod-admin",)
+    max_priority: dict[str, int] = {}
 
 
 class ConfigFile(Section, frozen=True, kw_only=True):
@@ -131,6 +138,7 @@ def parse_config(text: str, source: str) -> ConfigFile:
         config = msgspec.convert(plain, ConfigFile, dec_hook=_from_plain)
         rules_of(config)
         _check_kept(config)
+        _check_security(config.security)
     except msgspec.ValidationError as error:
         raise DataError(_in_words(str(error)), source=source) from None
     except ValueError as error:
@@ -166,6 +174,13 @@ def _check_kept(config: ConfigFile) -> None:
     ):
         if value < 0:
             raise ValueError(f"{place}: must be 0 or more")
+
+
+def _check_security(section: SecuritySection) -> None:
+    if not re.fullmatch(r"0?[0-7]{3}", section.socket_mode):
+        raise ValueError(f'security.socket_mode: written "0660", not {section.socket_mode!r}')
+    if section.max_priority and EACH not in section.max_priority:
+        raise ValueError('security.max_priority: say what everybody else may give too: "*" = 500')
 
 
 def _quota(number: int, entry: QuotaSection) -> Quota:

@@ -21,7 +21,10 @@ class StateLock:
         """
         self._path = folder / "topod.lock"
         try:
-            folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # What jobs print and their variables lie in it: theirs and nobody else's, whoever made it.
+            if folder.stat().st_mode & 0o077:
+                folder.chmod(0o700)
             self._file = self._path.open("a+")
         except OSError as error:
             hint = "name another folder with --state-dir, or make this one writable"

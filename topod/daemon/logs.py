@@ -26,6 +26,7 @@ class Key:
     PROBLEM: Final = "problem"
     SIGNAL: Final = "signal"
     JOBS: Final = "jobs"
+    PEER: Final = "peer"
     RETRY_SECONDS: Final = "retry_seconds"
 
 

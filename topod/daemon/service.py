@@ -268,6 +268,11 @@ class Service:
         found = await asyncio.to_thread(self._store.events, since, limit, request.job)
         return rp.Events(events=list(found))
 
+    async def owner(self, ident: int) -> tuple[str, str]:
+        """Return the label and the user of a job, ended or not. Raises `NotFoundError`."""
+        job = await self._find(ident)
+        return job.label, job.spec.user
+
     # --- helpers ------------------------------------------------------------------------------------------
 
     def _notes(self) -> list[str]:

@@ -18,9 +18,11 @@ from topod.adapters.nvml_probe import NvmlProbe
 from topod.adapters.process_runtime import ProcessRuntime
 from topod.adapters.sqlite_store import SqliteStore
 from topod.adapters.zmq_server import Server, check_path
+from topod.daemon.access import Access
 from topod.daemon.assembly import Daemon, Ports
 from topod.daemon.config import Settings
 from topod.daemon.config_file import rules_of
+from topod.daemon.gate import Gate
 from topod.daemon.housekeeping import Housekeeper
 from topod.daemon.lock import StateLock
 from topod.daemon.logs import Key
@@ -198,13 +200,15 @@ async def _serve(
         devices_free_seconds=settings.devices_free_seconds,
     )
     daemon.health.runtime_text = await _described(runtime)
-    server = Server(settings.socket, daemon.service.answer)
+    access = Access(settings.file.security)
+    server = _server(settings, access, daemon)
     folder = settings.state_dir / LOGS
     housekeeper = Housekeeper(store, folder, settings.file, state=lambda: daemon.mailbox.state, clock=clock)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(_in_time, asyncio.to_thread(runtime.close))
         stack.push_async_callback(daemon.stop)
         stack.push_async_callback(housekeeper.stop)
+        stack.callback(access.close)
         stack.push_async_callback(server.stop)
         server.bind()
         daemon.start(publish=server.publish)
@@ -221,6 +225,19 @@ async def _serve(
         log.info("daemon.started", extra=extra)
         await stopped.wait()
         log.info("daemon.stopping")
+
+
+def _server(settings: Settings, access: Access, daemon: Daemon) -> Server:
+    """Return the sockets with the gate behind them."""
+    rules = settings.file.security
+    gate = Gate(access, answer=daemon.service.answer, owner=daemon.service.owner)
+    return Server(
+        settings.socket,
+        gate.answer,
+        group=rules.socket_group,
+        mode=int(rules.socket_mode, 8),
+        may_watch=None if access.open_to_view else access.may_view,
+    )
 
 
 async def _described(runtime: ContainerRuntime) -> str:

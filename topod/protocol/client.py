@@ -9,7 +9,7 @@ from typing import Self
 
 import zmq
 
-from topod.errors import DaemonUnavailableError, TopodError, UsageError
+from topod.errors import DaemonUnavailableError, NotAllowedError, TopodError, UsageError
 from topod.protocol.codec import (
     MAX_MESSAGE_BYTES,
     PROTOCOL_VERSION,
@@ -23,6 +23,9 @@ from topod.protocol.replies import AnyReply, Failure
 from topod.protocol.requests import AnyRequest
 from topod.protocol.views import EventView
 
+SYSTEM_SOCKET = Path("/run/topod/topod.sock")
+"""Where a topod of root listens."""
+
 
 def default_socket() -> Path:
     """Return where topod listens unless told otherwise: `TOPOD_SOCKET`, else by user.
@@ -32,9 +35,17 @@ def default_socket() -> Path:
     if os.environ.get("TOPOD_SOCKET"):
         return Path(os.environ["TOPOD_SOCKET"])
     if os.geteuid() == 0:
-        return Path("/run/topod/topod.sock")
+        return SYSTEM_SOCKET
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     return (Path(runtime) / "topod" if runtime else Path.home() / ".topod") / "topod.sock"
+
+
+def find_socket() -> Path:
+    """Return where to look for a topod: `TOPOD_SOCKET`, else this user's own, else that of the host."""
+    own = default_socket()
+    if os.environ.get("TOPOD_SOCKET") or own.exists() or not SYSTEM_SOCKET.parent.is_dir():
+        return own
+    return SYSTEM_SOCKET
 
 
 def events_socket(socket: Path) -> Path:
@@ -55,7 +66,7 @@ class Client:
     """A connection to one topod. Not thread-safe."""
 
     def __init__(self, socket: Path | None = None) -> None:
-        self.path = socket or default_socket()
+        self.path = socket or find_socket()
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] | None = None
 
@@ -72,8 +83,8 @@ class Client:
     def ask(self, request: AnyRequest, timeout: float = 10.0) -> AnyReply:
         """Send one request and return its reply within `timeout` seconds.
 
-        Raises `DaemonUnavailableError` when nobody answers, `RemoteError` when topod refuses, `UsageError`
-        for text that no message can hold.
+        Raises `DaemonUnavailableError` when nobody answers, `NotAllowedError` where the socket may not be
+        opened, `RemoteError` when topod refuses, `UsageError` for text that no message can hold.
         """
         ident = uuid.uuid4().hex
         try:
@@ -134,11 +145,11 @@ class Client:
         try:
             present = self.path.is_socket()
         except PermissionError:
-            raise DaemonUnavailableError(f"no permission to reach topod at {self.path}", hint=_HINT) from None
+            raise _not_let_in(self.path) from None
         if not present:
             raise DaemonUnavailableError(f"no topod listens at {self.path}", hint=_HINT)
         if not os.access(self.path, os.R_OK | os.W_OK):
-            raise DaemonUnavailableError(f"no permission to reach topod at {self.path}", hint=_HINT)
+            raise _not_let_in(self.path)
         # ZeroMQ would wait for somebody to come; a file that a killed topod left behind is told at once.
         with socket.socket(socket.AF_UNIX) as probe:
             probe.setblocking(False)
@@ -152,6 +163,21 @@ class Client:
             except OSError as error:
                 text = f"topod cannot be reached at {self.path}: {error.strerror or error}"
                 raise DaemonUnavailableError(text, hint=_HINT) from None
+
+
+def _not_let_in(path: Path) -> NotAllowedError:
+    """Return the error for a socket that this user may not open; names the group that may."""
+    import grp  # noqa: PLC0415 - only to say what is wrong
+
+    hint = "ask an administrator of the host"
+    for place in (path, path.parent):
+        try:
+            found = place.stat()
+            hint = f"members of group {grp.getgrgid(found.st_gid).gr_name} may; see `id`"
+            break
+        except (OSError, KeyError):
+            continue
+    return NotAllowedError(f"no permission to reach topod at {path}", hint=hint)
 
 
 _HINT = "start one with `topod`, or name its socket with --socket or TOPOD_SOCKET"

@@ -27,6 +27,10 @@ class Welcome(Reply, frozen=True, kw_only=True, tag="welcome"):
     started_at: float
     notes: list[str] = []
     """What does not work just now, and what is only recorded on an emulated host."""
+    user: str = ""
+    """Who asks, by the kernel."""
+    roles: list[str] = []
+    """What the asker may do: `view`, `submit`, `administer`."""
 
 
 class Jobs(Reply, frozen=True, kw_only=True, tag="jobs"):

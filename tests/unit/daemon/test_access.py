@@ -1,0 +1,93 @@
+"""Roles from groups, and what each request needs."""
+
+import asyncio
+from typing import get_args
+
+import pytest
+
+from topod.adapters.peers import Peer, UnixUser, parse_peer, unix_user
+from topod.daemon.access import Access, Caller, Role
+from topod.daemon.config_file import SecuritySection, parse_config
+from topod.daemon.gate import NEEDS, Need
+from topod.errors import DataError, NotAllowedError
+from topod.protocol.requests import AnyRequest
+
+
+def caller(*groups: str, rules: SecuritySection | None = None, uid: int = 4242) -> Caller:
+    access = Access(
+        rules or SecuritySection(), lookup=lambda uid, _: UnixUser(name=f"u{uid}", groups=frozenset(groups))
+    )
+    try:
+        return asyncio.run(access.caller(Peer(uid=uid, gid=1, pid=1)))
+    finally:
+        access.close()
+
+
+def test_every_request_says_what_it_needs() -> None:
+    # A new request is an administrator's until it is listed in `topod.daemon.gate.NEEDS`.
+    assert set(get_args(AnyRequest)) == set(NEEDS)
+
+
+def test_what_works_on_a_job_names_it() -> None:
+    for request, need in NEEDS.items():
+        if need is Need.OWN:
+            assert {"job", "jobs"} & set(request.__struct_fields__), request
+
+
+def test_unless_told_otherwise_whoever_gets_in_may_submit_and_a_group_administers() -> None:
+    assert caller("staff").roles == {Role.VIEW, Role.SUBMIT}
+    assert caller("staff", "topod-admin").is_admin
+    assert caller(uid=0).is_admin
+
+
+def test_who_may_submit_may_look() -> None:
+    rules = SecuritySection(view=("ops",), submit=("ml",))
+    assert caller("ml", rules=rules).roles == {Role.VIEW, Role.SUBMIT}
+    assert caller("ops", rules=rules).roles == {Role.VIEW}
+    assert caller("other", rules=rules).roles == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("groups", "most"),
+    [(("x",), 500), (("serving",), 1000), (("serving", "x"), 1000), (("topod-admin",), None)],
+)
+def test_the_highest_limit_of_the_groups_counts(groups: tuple[str, ...], most: int | None) -> None:
+    rules = SecuritySection(max_priority={"*": 500, "serving": 1000})
+    assert caller(*groups, rules=rules).max_priority == most
+
+
+def test_a_user_whose_groups_cannot_be_found_out_is_nobody() -> None:
+    def fails(_: int, __: int) -> UnixUser:
+        raise OSError("the directory is away")
+
+    access = Access(SecuritySection(), lookup=fails)
+    with pytest.raises(NotAllowedError, match="groups of user 7 cannot be found out: the directory is away"):
+        asyncio.run(access.caller(Peer(uid=7, gid=7, pid=1)))
+    with pytest.raises(NotAllowedError, match="does not say who asks"):
+        asyncio.run(access.caller(None))
+    access.close()
+
+
+def test_peers_are_read_as_libzmq_writes_them() -> None:
+    assert parse_peer("localhost:1000:100:4711") == Peer(uid=1000, gid=100, pid=4711)
+    for text in ("", "127.0.0.1", "localhost:-1:0:1", "localhost:0:0:1:2", "localhost::0:1"):
+        assert parse_peer(text) is None
+
+
+def test_the_user_database_names_users_and_their_groups() -> None:
+    assert unix_user(0, 0).name == "root"
+    assert "root" in unix_user(0, 0).groups
+    assert unix_user(3_999_999, 3_999_998) == UnixUser(name="3999999", groups=frozenset({"3999998"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[security]\nsocket_mode = "rw"', "security.socket_mode: written \"0660\", not 'rw'"),
+        ("[security.max_priority]\nml = 5", 'say what everybody else may give too: "[*]" = 500'),
+        ('[security]\nsubmit = "ml"', "security.submit"),
+    ],
+)
+def test_a_wrong_section_is_refused(text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        parse_config(text, "t.toml")

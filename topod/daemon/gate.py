@@ -1,0 +1,182 @@
+"""Stands before the service: who asks, whether they may, in whose name, and what they are told.
+
+Rule: the name of a user comes from the kernel, never from the message; what is not listed needs an
+administrator.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from enum import Enum, auto
+from typing import Final
+
+import msgspec
+
+from topod.adapters.peers import Peer
+from topod.daemon.access import ANYBODY, Access, Caller, Role
+from topod.daemon.logs import Key
+from topod.errors import NotAllowedError, TopodError
+from topod.protocol import replies as rp
+from topod.protocol import requests as rq
+from topod.protocol.views import JobView
+
+log = logging.getLogger(__name__)
+
+HIDDEN: Final = "(hidden)"
+"""Stands for the value of a variable that is another user's."""
+
+
+class Need(Enum):
+    """What a request needs."""
+
+    NOTHING = auto()
+    VIEW = auto()
+    SUBMIT = auto()
+    OWN = auto()
+    """The job is the caller's own, who may submit; or the caller administers."""
+    ADMINISTER = auto()
+
+
+NEEDS: Final[Mapping[type[rq.Request], Need]] = {
+    rq.Hello: Need.NOTHING,
+    rq.ListJobs: Need.VIEW,
+    rq.GetJob: Need.VIEW,
+    rq.WaitJob: Need.VIEW,
+    rq.DryRun: Need.VIEW,
+    rq.GetHost: Need.VIEW,
+    rq.ReadEvents: Need.VIEW,
+    rq.Submit: Need.SUBMIT,
+    rq.Cancel: Need.OWN,
+    rq.SetPriority: Need.OWN,
+    rq.ReadLog: Need.OWN,
+    rq.Drain: Need.ADMINISTER,
+    rq.Resume: Need.ADMINISTER,
+}
+"""A request that works on jobs names them in `job` or `jobs`."""
+
+_ROLES: Final = {Need.VIEW: Role.VIEW, Need.SUBMIT: Role.SUBMIT, Need.OWN: Role.SUBMIT}
+
+
+class Gate:
+    """Answers the requests of peers. Used from the event loop only."""
+
+    def __init__(
+        self,
+        access: Access,
+        *,
+        answer: Callable[[rq.AnyRequest], Awaitable[rp.AnyReply]],
+        owner: Callable[[int], Awaitable[tuple[str, str]]],
+    ) -> None:
+        """`answer` does what is asked; `owner` returns a job's label and user, or raises `NotFoundError`."""
+        self._access = access
+        self._answer = answer
+        self._owner = owner
+
+    async def answer(self, request: rq.AnyRequest, peer: Peer | None) -> rp.AnyReply:
+        """Return the reply to a request of a peer. Raises `TopodError` and nothing else."""
+        try:
+            caller = await self._access.caller(peer)
+            await self._check(request, caller)
+            named = _in_the_name_of(request, caller)
+        except TopodError as refused:
+            _note(request, peer, refused)
+            raise
+        return _told(await self._answer(named), caller)
+
+    async def _check(self, request: rq.AnyRequest, caller: Caller) -> None:
+        need = NEEDS.get(type(request), Need.ADMINISTER)
+        if need is Need.NOTHING or caller.is_admin:
+            return
+        role = _ROLES.get(need, Role.ADMINISTER)
+        if role not in caller.roles:
+            raise self._lacks(caller, role, _WORDS.get(type(request), "do this"))
+        if need is Need.OWN:
+            for ident in _jobs_of(request):
+                label, user = await self._owner(ident)
+                if not caller.owns(user):
+                    what = f"do this to {label}, which is {user or 'nobody'}'s"
+                    raise self._lacks(caller, Role.ADMINISTER, what)
+        if caller.max_priority is not None:
+            _check_priority(request, caller.user, caller.max_priority)
+
+    def _lacks(self, caller: Caller, role: Role, what: str) -> NotAllowedError:
+        groups = [group for group in self._access.groups_of(role) if group != ANYBODY]
+        who = f"members of group {' or '.join(groups)}" if groups else "nobody but root"
+        return NotAllowedError(f"{caller.user} may not {what}: {who} may ({role} role)")
+
+
+_WORDS: Final[Mapping[type[rq.Request], str]] = {
+    rq.Submit: "submit jobs",
+    rq.Drain: "drain",
+    rq.Resume: "resume",
+    rq.ListJobs: "see jobs",
+    rq.GetJob: "see jobs",
+    rq.WaitJob: "see jobs",
+    rq.GetHost: "see the host",
+    rq.ReadEvents: "see events",
+    rq.ReadLog: "read logs",
+    rq.Cancel: "cancel jobs",
+    rq.SetPriority: "change priorities",
+    rq.DryRun: "ask for plans",
+}
+
+
+def _jobs_of(request: rq.AnyRequest) -> list[int]:
+    many: list[int] | None = getattr(request, "jobs", None)
+    one: int | None = getattr(request, "job", None)
+    return many if many is not None else [] if one is None else [one]
+
+
+def _check_priority(request: rq.AnyRequest, user: str, most: int) -> None:
+    match request:
+        case rq.Submit() | rq.DryRun():
+            asked = request.spec.request.priority
+        case rq.SetPriority():
+            asked = request.priority
+        case _:
+            return
+    if asked > most:
+        raise NotAllowedError(
+            f"{user} may not ask for priority {asked}: {most} is the most ([security.max_priority])",
+            hint=f"--priority {most}, or ask an administrator",
+        )
+
+
+def _in_the_name_of(request: rq.AnyRequest, caller: Caller) -> rq.AnyRequest:
+    """Return the request with the caller's name in it; root may name somebody else."""
+    match request:
+        case rq.Submit() | rq.DryRun():
+            if caller.is_host and request.spec.user:
+                return request
+            return msgspec.structs.replace(request, spec=replace(request.spec, user=caller.user))
+        case _:
+            pass
+    if "by" in request.__struct_fields__:
+        return msgspec.structs.replace(request, by=caller.user)
+    return request
+
+
+def _told(reply: rp.AnyReply, caller: Caller) -> rp.AnyReply:
+    """Return the reply with nothing in it that is not the caller's business."""
+    match reply:
+        case rp.Welcome():
+            return msgspec.structs.replace(
+                reply, user=caller.user, roles=sorted(role.value for role in caller.roles)
+            )
+        case rp.Jobs() if not caller.is_admin:
+            return rp.Jobs(jobs=[_without_secrets(job, caller) for job in reply.jobs])
+        case _:
+            return reply
+
+
+def _without_secrets(job: JobView, caller: Caller) -> JobView:
+    if caller.owns(job.user) or not job.spec.env:
+        return job
+    hidden = dict.fromkeys(job.spec.env, HIDDEN)
+    return msgspec.structs.replace(job, spec=replace(job.spec, env=hidden))
+
+
+def _note(request: rq.AnyRequest, peer: Peer | None, refused: TopodError) -> None:
+    who = "nobody known" if peer is None else f"uid {peer.uid} gid {peer.gid} pid {peer.pid}"
+    extra = {Key.EVENT: type(request).__name__, Key.PEER: who, Key.ERROR: refused.message}
+    log.warning("request.refused", extra=extra)
