@@ -269,7 +269,7 @@ def full_occupancy(rng: random.Random, topology: Topology) -> Occupancy:
 def with_rules(rng: random.Random, occupancy: Occupancy) -> Occupancy:
     """Return the state with what a site's rules add: disruption budgets, sometimes a quota or no victims at all."""
     names = ["a", "b", "c"][: rng.choice([1, 1, 2, 3])]
-    many = rng.random()
+    many = 0.4 + 0.6 * rng.random()
     counted = {name: [h.job for h in occupancy.holders if rng.random() < many] for name in names}
     return replace(
         occupancy,
@@ -278,10 +278,10 @@ def with_rules(rng: random.Random, occupancy: Occupancy) -> Occupancy:
             for h in occupancy.holders
         ),
         budgets=tuple(
-            Budget(name=name, stops=rng.choice([-1, 0, 1, 1, 1, 2, 2, 3]), reason=f"{name} must keep some")
+            Budget(name=name, stops=rng.choice([0, 1, 1, 1, 1, 2, 2, 3]), reason=f"{name} must keep some")
             for name in names
         ),
-        room=Room(gpus=rng.randint(0, 4), reason="user ann is at her quota") if rng.random() < 0.1 else None,
-        may_evict=rng.random() > 0.1,
+        room=Room(gpus=rng.randint(0, 4), reason="user ann is at her quota") if rng.random() < 0.08 else None,
+        may_evict=rng.random() > 0.08,
         evict_reason="waits 28 s more",
     )

@@ -74,7 +74,7 @@ def refuse_by_budgets(occupancy: Occupancy, without: Plan, request: ResourceRequ
     for budget in broken(occupancy, without.victims):
         of = [h.job for h in occupancy.holders if budget.name in h.budgets and h.job in stopped]
         reason = budget.reason or f"budget {budget.name}"
-        parts.append(f"{reason}, so {budget.stops} of jobs {', '.join(of)} may be stopped")
+        parts.append(f"{reason}, so only {budget.stops} of jobs {', '.join(of)} may be stopped")
     cheapest = f"stops {'jobs' if len(stopped) > 1 else 'job'} {', '.join(without.victims)}"
     return Refusal(
         reason=f"{_wanted(request)}: every plan stops too many of a service: {'; '.join(parts)}",
