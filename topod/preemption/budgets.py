@@ -14,11 +14,18 @@ Costs compare by all their keys, then by the order of the victims: ties end as t
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
+from operator import ge
+from typing import Final
 
+from topod.flextopo.tables import TopologyTables
 from topod.model.occupancy import Budget, Occupancy
 from topod.model.plan import Plan
 from topod.model.request import ResourceRequest
 from topod.preemption.costs import cost_key
+from topod.preemption.victims import State, read_state
+
+SEARCHES: Final = 200
+"""After so many searches it is given up. Only where many jobs without GPUs are counted are there several."""
 
 Search = Callable[[Occupancy], Plan | None]
 """The plan of least cost for an occupancy, further victims chosen as if it had no budgets."""
@@ -68,83 +75,168 @@ def breaks(occupancy: Occupancy, victims: Iterable[str]) -> str:
     return "; ".join(budget.reason or f"budget {budget.name}" for budget in broken(occupancy, victims))
 
 
+class Order:
+    """Who must be a victim before whom, in any plan of least cost. All by place in the occupancy.
+
+    `a` comes before `b` when neither holds GPUs, `a` frees as many CPUs everywhere, counts in no further
+    budget and is cheaper (of equals: comes first). A plan that stops `b` and not `a` is not the best, for it
+    could stop `a` instead. Without this, many small replicas would be tried in all combinations.
+    """
+
+    __slots__ = ("after", "before")
+
+    def __init__(self, tables: TopologyTables, state: State) -> None:
+        atoms = [tables.cpus]
+        for area in (*(domain.cpus for domain in tables.domains), *(socket for _, socket in tables.kinds)):
+            atoms = [part for atom in atoms for part in (atom & area, atom & ~area) if part]
+        small = [
+            (
+                candidate.index,
+                tuple([(candidate.cpus & atom).bit_count() for atom in atoms]),
+                frozenset(candidate.holder.budgets),
+                (candidate.holder.priority, candidate.holder.work, candidate.index),
+            )
+            for candidate in state.candidates
+            if not candidate.holder.gpus
+        ]
+        self.before: dict[int, int] = {}
+        self.after: dict[int, int] = {}
+        for a, a_gives, a_budgets, a_rank in small:
+            for b, b_gives, b_budgets, b_rank in small:
+                if a_rank < b_rank and a_budgets <= b_budgets and all(map(ge, a_gives, b_gives)):
+                    self.before[b] = self.before.get(b, 0) | 1 << a
+                    self.after[a] = self.after.get(a, 0) | 1 << b
+
+    def with_before(self, place: int) -> int:
+        """Return (as a mask) `place` and who is a victim if it is."""
+        return 1 << place | self.before.get(place, 0)
+
+    def with_after(self, place: int) -> int:
+        """Return (as a mask) `place` and who is no victim if it is none."""
+        return 1 << place | self.after.get(place, 0)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class _Node:
     """A search already made: ordered by the cost of its plan, then by the order of its victims."""
 
     key: tuple[object, ...]
-    out: frozenset[int] = field(compare=False)
-    """Holders (by place) ruled out as victims."""
-    taken: frozenset[int] = field(compare=False)
+    out: int = field(compare=False)
+    """Holders (a mask by place) ruled out as victims."""
+    taken: int = field(compare=False)
     """Holders that the plans looked for all stop: what is left of their budgets follows from it."""
     plan: Plan = field(compare=False)
 
 
-def keep_budgets(occupancy: Occupancy, request: ResourceRequest, search: Search) -> Plan | None:
-    """Return the plan of least cost that keeps every budget; None where there is none."""
-    places = {holder.job: place for place, holder in enumerate(occupancy.holders)}
-    members = {
-        budget.name: frozenset(i for i, h in enumerate(occupancy.holders) if budget.name in h.budgets)
-        for budget in occupancy.budgets
-    }
-    heap: list[_Node] = []
-    answers: dict[frozenset[int], Plan | None] = {}
-    seen: set[tuple[frozenset[int], frozenset[int]]] = set()
+class TooManyError(Exception):
+    """The search was given up: the budgets can be kept in too many ways."""
 
-    def look(out: frozenset[int], taken: frozenset[int]) -> None:
+
+class _Keeper:
+    """One search for a plan that keeps all budgets. Sets of holders are masks by place."""
+
+    def __init__(self, tables: TopologyTables, occupancy: Occupancy, request: ResourceRequest) -> None:
+        state = read_state(tables, occupancy, request.priority)
+        self._occupancy = occupancy
+        self._order = Order(tables, state)
+        self._stops = [
+            (sum(1 << i for i, h in enumerate(occupancy.holders) if budget.name in h.budgets), budget.stops)
+            for budget in occupancy.budgets
+        ]
+        self._members = dict(zip((budget.name for budget in occupancy.budgets), self._stops, strict=True))
+        self._lacking = (request.cpus if isinstance(request.cpus, int) else 0) - state.pool.bit_count()
+        gives = [(candidate.cpus.bit_count(), 1 << candidate.index) for candidate in state.candidates]
+        self._gives = sorted(gives, reverse=True)
+
+    def hopeless(self, out: int) -> bool:
+        """Say whether the CPUs are short even if each budget spares those who give the most."""
+        lacking = self._lacking
+        if lacking <= 0:
+            return False
+        left = [stops for _, stops in self._stops]
+        for gives, bit in self._gives:
+            if out & bit:
+                continue
+            # Who counts in several budgets is counted in the first only: that promises no less.
+            at = next((at for at, (members, _) in enumerate(self._stops) if members & bit), None)
+            if at is not None:
+                if not left[at]:
+                    continue
+                left[at] -= 1
+            lacking -= gives
+            if lacking <= 0:
+                return False
+        return True
+
+    def branches(self, node: _Node, over: Budget, stopped: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Yield (ruled out, taken) of searches that look at every plan of the node that keeps `over`.
+
+        Left out are only plans that cannot be the best: see `Order`.
+        """
+        members, stops = self._members[over.name]
+        out, taken = node.out, node.taken
+        for place in stopped:
+            if not members >> place & 1 or taken >> place & 1:
+                continue
+            without = out | self._order.with_after(place)
+            if not without & taken:
+                yield without, taken
+            taken |= self._order.with_before(place)
+            for mine, most in self._stops:
+                if (mine & taken).bit_count() > most:
+                    return  # it cannot be a victim
+                if (mine & taken).bit_count() == most:
+                    out |= mine & ~taken
+            if out & taken:
+                return
+            if (members & taken).bit_count() == stops:
+                yield out, taken
+                return
+
+
+def keep_budgets(
+    tables: TopologyTables, occupancy: Occupancy, request: ResourceRequest, search: Search
+) -> Plan | None:
+    """Return the plan of least cost that keeps every budget; None where there is none.
+
+    Raises `TooManyError` after `SEARCHES` searches.
+    """
+    keeper = _Keeper(tables, occupancy, request)
+    places = {holder.job: place for place, holder in enumerate(occupancy.holders)}
+    heap: list[_Node] = []
+    answers: dict[int, Plan | None] = {}
+    seen: set[tuple[int, int]] = set()
+
+    def look(out: int, taken: int) -> None:
         if (out, taken) in seen:
             return
         seen.add((out, taken))
         if out not in answers:
-            answers[out] = search(_without(occupancy, out))
+            if len(answers) >= SEARCHES:
+                raise TooManyError
+            answers[out] = None if keeper.hopeless(out) else search(_without(occupancy, out))
         if (found := answers[out]) is not None:
-            order = tuple(places[name] for name in found.victims)
-            heappush(heap, _Node((cost_key(found.cost, request), order), out, taken, found))
+            victims = tuple(places[name] for name in found.victims)
+            heappush(heap, _Node((cost_key(found.cost, request), victims), out, taken, found))
 
-    look(frozenset(), frozenset())
+    look(0, 0)
     while heap:
         node = heappop(heap)
         over = broken(occupancy, node.plan.victims)
         if not over:
             return node.plan
-        stopped = [places[name] for name in node.plan.victims]
-        for out, taken in _branches(occupancy.budgets, members, over[0], stopped, node):
+        for out, taken in keeper.branches(node, over[0], [places[name] for name in node.plan.victims]):
             look(out, taken)
     return None
 
 
-def _branches(
-    budgets: Sequence[Budget],
-    members: dict[str, frozenset[int]],
-    over: Budget,
-    stopped: Sequence[int],
-    node: _Node,
-) -> Iterator[tuple[frozenset[int], frozenset[int]]]:
-    """Yield (ruled out, taken) of searches that together look at every plan of the node that keeps `over`."""
-    out, taken = node.out, node.taken
-    for place in stopped:
-        if place not in members[over.name] or place in taken:
-            continue
-        yield out | {place}, taken
-        if place in out:  # a budget is full without it: it cannot be taken
-            return
-        taken |= {place}
-        for budget in budgets:
-            mine = members[budget.name]
-            if len(mine & taken) >= budget.stops:
-                out |= mine - taken
-        if len(members[over.name] & taken) >= over.stops:
-            yield out, taken
-            return
-
-
-def _without(occupancy: Occupancy, out: frozenset[int]) -> Occupancy:
+def _without(occupancy: Occupancy, out: int) -> Occupancy:
     if not out:
         return occupancy
     return replace(
         occupancy,
         holders=tuple(
-            replace(holder, evictable=False) if place in out else holder
+            replace(holder, evictable=False) if out >> place & 1 else holder
             for place, holder in enumerate(occupancy.holders)
         ),
     )

@@ -18,7 +18,7 @@ from topod.model.plan import Cost, Plan, Refusal
 from topod.model.request import Affinity, Policy, ResourceRequest
 from topod.placement.cpus import choose_cpus
 from topod.placement.demand import NO_NEED, CpuNeed, cpu_levels
-from topod.preemption.budgets import keep_budgets, protect_all, spare_nobody
+from topod.preemption.budgets import TooManyError, keep_budgets, protect_all, spare_nobody
 from topod.preemption.extra import Shortage
 from topod.preemption.refusal import impossible, refuse, refuse_by_budgets, refuse_by_quota
 from topod.preemption.sets import GpuSets
@@ -56,12 +56,15 @@ def plan(tables: TopologyTables, occupancy: Occupancy, request: ResourceRequest)
 def plan_without(
     tables: TopologyTables, occupancy: Occupancy, request: ResourceRequest, gpus: tuple[int, ...]
 ) -> Plan | None:
-    """Return the plan of least cost that takes any other GPU set than `gpus`; None where there is none."""
+    """Return the plan of least cost that takes any other GPU set than `gpus`; None where none is found."""
     if occupancy.room is not None and request.gpus > occupancy.room.gpus:
         return None
     if not occupancy.may_evict:
         occupancy = protect_all(occupancy)
-    return _least(tables, spare_nobody(occupancy), request, rejected=sum(1 << i for i in gpus))
+    try:
+        return _least(tables, spare_nobody(occupancy), request, rejected=sum(1 << i for i in gpus))
+    except TooManyError:
+        return None
 
 
 def _without_victims(
@@ -80,7 +83,12 @@ def _without_victims(
 
 
 def _within_budgets(tables: TopologyTables, occupancy: Occupancy, request: ResourceRequest) -> Plan | Refusal:
-    found = _least(tables, occupancy, request)
+    try:
+        found = _least(tables, occupancy, request)
+    except TooManyError:
+        return Refusal(
+            reason="the disruption budgets can be kept in too many ways to find the best within bounds"
+        )
     if found is not None:
         return found
     without = plan(tables, replace(occupancy, budgets=()), request)
@@ -99,7 +107,9 @@ def _least(
         choice = _search(tables, state, request, rejected)
         return None if choice is None else _plan(tables, state, request, choice)
 
-    return keep_budgets(occupancy, request, search) if occupancy.budgets else search(occupancy)
+    if not occupancy.budgets:
+        return search(occupancy)
+    return keep_budgets(tables, occupancy, request, search)
 
 
 def _search(
