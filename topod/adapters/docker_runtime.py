@@ -51,6 +51,8 @@ log = logging.getLogger(__name__)
 
 NEVER = "0001-01-01"
 """How the engine writes the time of what did not happen."""
+OLD = ".old"
+"""Ends the name of a container that never ran and is being replaced."""
 LOG_SECONDS = 30.0
 """How long `remove` waits for the rest of a log."""
 
@@ -161,7 +163,7 @@ class DockerRuntime:
         """Start the container unless it runs or ran; return when it started (epoch seconds)."""
         if checkpoint is not None:
             raise JobRejectedError("this engine cannot restore a container")
-        found = self._inspect(handle)
+        found = self._inspect(handle) or self._replaced(handle)
         if found is None:
             raise JobRejectedError(f"container {handle} was removed by someone before it was started")
         if not _ran(found):
@@ -201,8 +203,11 @@ class DockerRuntime:
             rows = self._engine.quick.containers(
                 all=True, filters={"label": f"{STATE_LABEL}={self._host.state_id}"}
             )
-        found = (self._inspect(row["Id"]) for row in rows)
-        return tuple(_observed(container) for container in found if container is not None)
+        inspected = (self._inspect(row["Id"]) for row in rows)
+        found = [container for container in inspected if container is not None]
+        # One that is being replaced counts only while its successor is not there.
+        found.sort(key=lambda container: not container["Name"].endswith(OLD))
+        return tuple({one.handle: one for one in map(_observed, found)}.values())
 
     def watch(self, on_exit: Callable[[Exit], None]) -> None:
         """Call `on_exit` for each container that has ended or ends; also takes up their logs again."""
@@ -217,6 +222,7 @@ class DockerRuntime:
 
     def remove(self, handle: str) -> None:
         """Kill the container if needed, complete its log, remove it."""
+        self._remove(handle + OLD)
         found = self._inspect(handle)
         if found is None:
             return
@@ -227,12 +233,7 @@ class DockerRuntime:
                 self._kill(handle)
             if not self._logs.finish(handle, path, LOG_SECONDS):
                 log.warning("the log of %s may lack its end: the engine did not deliver it in time", handle)
-        with engine_errors(f"removing {handle}"):
-            try:
-                self._engine.slow.remove_container(handle, force=True, v=True)
-            except docker.errors.APIError as error:
-                if error.status_code not in (404, 409):  # 409: another removal is under way
-                    raise
+        self._remove(handle)
         self._logs.forget(handle, path)
 
     def pids(self, handle: str) -> tuple[int, ...]:
@@ -315,12 +316,32 @@ class DockerRuntime:
                 "this engine may not raise ulimits: jobs run with its own (memlock may be too low for RDMA)"
             )
             self._host = replace(self._host, default_ulimits=False)
-        found = self._inspect(handle)
-        if found is None:
-            return
         with engine_errors(f"creating {handle} again"):
-            self._engine.slow.remove_container(handle, force=True)
-            self._engine.create_container(handle, without_default_ulimits(found))
+            self._engine.slow.rename(handle, handle + OLD)
+        self._replaced(handle)
+
+    def _replaced(self, handle: str) -> dict[str, Any] | None:
+        """Finish a replacement that was begun, maybe before a crash; return the new container, if any."""
+        old = self._inspect(handle + OLD)
+        if old is None:
+            return None
+        with engine_errors(f"creating {handle} again"):
+            try:
+                self._engine.create_container(handle, without_default_ulimits(old))
+            except docker.errors.APIError as error:
+                if error.status_code != 409:
+                    raise
+        self._remove(handle + OLD)
+        return self._inspect(handle)
+
+    def _remove(self, name: str) -> None:
+        """Remove the container, if there is one, with all that the engine keeps of it."""
+        with engine_errors(f"removing {name}"):
+            try:
+                self._engine.slow.remove_container(name, force=True, v=True)
+            except docker.errors.APIError as error:
+                if error.status_code not in (404, 409):  # 409: another removal is under way
+                    raise
 
     def _kill(self, handle: str) -> None:
         """SIGKILL, and wait until the engine says that it ended."""
@@ -378,7 +399,7 @@ def _observed(container: dict[str, Any]) -> Observed:
     return Observed(
         job=JobId(int(labels[JOB_LABEL])),
         attempt=int(labels[ATTEMPT_LABEL]),
-        handle=container["Name"].removeprefix("/"),
+        handle=container["Name"].removeprefix("/").removesuffix(OLD),
         status=status,
         exit_code=state["ExitCode"] if ended else None,
         out_of_memory=bool(state.get("OOMKilled")) and ended,
