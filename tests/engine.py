@@ -154,8 +154,11 @@ class PrivateEngine:
         with contextlib.closing(docker.APIClient(base_url=self.base_url, timeout=60)) as client:
             for row in client.containers(all=True):
                 if any(name.startswith(f"/{prefix}") for name in row["Names"]):
-                    with contextlib.suppress(docker.errors.NotFound):
+                    try:
                         client.remove_container(row["Id"], force=True, v=True)
+                    except docker.errors.APIError as error:
+                        if error.status_code not in (404, 409):  # 409: topod is just removing it
+                            raise
 
     def stop(self) -> None:
         """Remove the containers, end the engine, and leave no mount, cgroup or file behind."""

@@ -47,10 +47,13 @@ class FaultSite:
     """An emulated DGX-1 with one engine; `runs` is the folder that all containers write to."""
 
     def __init__(self, folder: Path, engine: PrivateEngine, *flags: str) -> None:
+        """`folder` gets `runs`, and topod's own files in `t`; `flags` go to topod."""
         self.engine = engine
         self.runs = folder / "runs"
         self.runs.mkdir(parents=True)
         self.topod = Topod(folder / "t", runtime="docker", engine=engine.base_url)
+        # Not on the disk that a test fills or takes away.
+        self.topod.log = folder / "topod.log"
         self._flags = flags
 
     def __enter__(self) -> Self:
@@ -60,7 +63,11 @@ class FaultSite:
     def __exit__(self, *_: object) -> None:
         self.release()
         self.engine.resume()
-        self.topod.close()
+        try:
+            self.topod.close()
+        except Exception:  # a topod that cannot even cancel must not outlive the test
+            self.topod.kill()
+            raise
 
     def start(self) -> None:
         self.topod.start(*self._flags)
