@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import docker
 import docker.errors
 import psutil
 
+from topod.adapters.docker_container import ENDED_STATES, OLD, epoch, observed, ran
 from topod.adapters.docker_engine import (
     Engine,
     engine_errors,
@@ -40,19 +40,15 @@ from topod.adapters.docker_spec import (
     emulation_notes,
     without_default_ulimits,
 )
-from topod.adapters.docker_watch import ENDED_STATES, ExitWatcher
+from topod.adapters.docker_watch import ExitWatcher
 from topod.adapters.gpu_nodes import control_nodes, gpu_nodes
 from topod.errors import JobRejectedError, RuntimeUnavailableError
 from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId, JobSpec
-from topod.ports import LOG_BYTES, ContainerStatus, Exit, ImageMissingError, Observed, Signal
+from topod.ports import LOG_BYTES, Exit, ImageMissingError, Observed, Signal
 
 log = logging.getLogger(__name__)
 
-NEVER = "0001-01-01"
-"""How the engine writes the time of what did not happen."""
-OLD = ".old"
-"""Ends the name of a container that never ran and is being replaced."""
 LOG_SECONDS = 30.0
 """How long `remove` waits for the rest of a log."""
 
@@ -154,7 +150,7 @@ class DockerRuntime:
             if found is None:
                 continue
             same = found["Config"]["Labels"].get(DIGEST_LABEL) == body["Labels"][DIGEST_LABEL]
-            if same or _ran(found):
+            if same or ran(found):
                 return name
             self.remove(name)
         raise unavailable(f"creating {name}", "the name stays taken")
@@ -166,14 +162,14 @@ class DockerRuntime:
         found = self._inspect(handle) or self._replaced(handle)
         if found is None:
             raise JobRejectedError(f"container {handle} was removed by someone before it was started")
-        if not _ran(found):
+        if not ran(found):
             self._start(handle)
             found = self._inspect(handle)
             if found is None:
                 raise unavailable(f"starting {handle}", "the container vanished")
         labels = found["Config"]["Labels"]
         self._follow(handle, JobId(int(labels[JOB_LABEL])), int(labels[ATTEMPT_LABEL]))
-        return _epoch(found["State"]["StartedAt"]) or time.time()
+        return epoch(found["State"]["StartedAt"]) or time.time()
 
     def freeze(self, handle: str, name: str) -> None:
         """Refuse: it is not supported."""
@@ -207,7 +203,7 @@ class DockerRuntime:
         found = [container for container in inspected if container is not None]
         # One that is being replaced counts only while its successor is not there.
         found.sort(key=lambda container: not container["Name"].endswith(OLD))
-        return tuple({one.handle: one for one in map(_observed, found)}.values())
+        return tuple({one.handle: one for one in map(observed, found)}.values())
 
     def watch(self, on_exit: Callable[[Exit], None]) -> None:
         """Call `on_exit` for each container that has ended or ends; also takes up their logs again."""
@@ -228,7 +224,7 @@ class DockerRuntime:
             return
         labels = found["Config"]["Labels"]
         path = self.log_path(JobId(int(labels[JOB_LABEL])), int(labels[ATTEMPT_LABEL]))
-        if _ran(found):
+        if ran(found):
             if found["State"]["Status"] not in ENDED_STATES:
                 self._kill(handle)
             if not self._logs.finish(handle, path, LOG_SECONDS):
@@ -375,34 +371,3 @@ def _pull_error(image: str, sentence: str) -> JobRejectedError | RuntimeUnavaila
     if is_transient(sentence):
         return unavailable(f"pulling image {image}", sentence)
     return JobRejectedError(f"image {image} cannot be pulled: {sentence}", hint="check its name and tag")
-
-
-def _ran(container: dict[str, Any]) -> bool:
-    return not str(container["State"]["StartedAt"]).startswith(NEVER)
-
-
-def _epoch(text: str) -> float | None:
-    return None if text.startswith(NEVER) else datetime.fromisoformat(text).timestamp()
-
-
-def _observed(container: dict[str, Any]) -> Observed:
-    state, labels = container["State"], container["Config"]["Labels"]
-    status = ContainerStatus.RUNNING
-    if not _ran(container):
-        status = ContainerStatus.CREATED
-    elif state["Status"] in ENDED_STATES:
-        status = ContainerStatus.EXITED
-    ended = status is ContainerStatus.EXITED
-    started_at, ended_at = _epoch(state["StartedAt"]), _epoch(state["FinishedAt"])
-    if started_at is not None and ended_at is not None:
-        ended_at = max(started_at, ended_at)  # the engine can note a very short run the wrong way round
-    return Observed(
-        job=JobId(int(labels[JOB_LABEL])),
-        attempt=int(labels[ATTEMPT_LABEL]),
-        handle=container["Name"].removeprefix("/").removesuffix(OLD),
-        status=status,
-        exit_code=state["ExitCode"] if ended else None,
-        out_of_memory=bool(state.get("OOMKilled")) and ended,
-        started_at=started_at,
-        ended_at=ended_at if ended else None,
-    )

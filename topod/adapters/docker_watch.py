@@ -13,6 +13,7 @@ from typing import Any
 import docker
 import docker.errors
 
+from topod.adapters.docker_container import ENDED_STATES
 from topod.adapters.docker_engine import Engine, engine_errors
 from topod.adapters.docker_spec import ATTEMPT_LABEL, JOB_LABEL, STATE_LABEL
 from topod.errors import RuntimeUnavailableError
@@ -27,7 +28,6 @@ LOOK_AGAIN_SECONDS = 0.1
 LOOKS = 20
 """How often to look for a container whose end was announced: the event can come before the list tells it."""
 BACK_OFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
-ENDED_STATES = ("exited", "dead")
 
 
 @dataclass(slots=True)
