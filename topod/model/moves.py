@@ -47,12 +47,12 @@ class MoveCost:
     restarts: tuple[tuple[int, int], ...] = ()
     """(priority, number of restarts), highest priority first; only levels that have some."""
     affinity_lost: int = 0
-    """Steps by which best-effort jobs get less affinity than they have."""
+    """Steps by which best-effort jobs get less affinity than they have, and `ask` less than it wants."""
     cpu_affinity_lost: int = 0
     work_lost: int = 0
     """GPU-milliseconds."""
     links_lost: int = 0
-    """By how much the sums of pair scores of the moved jobs get smaller; negative: they gain."""
+    """By how much the sums of pair scores get smaller (those of `ask` grow from 0); negative: they gain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,7 +63,7 @@ class Scene:
     tables: TopologyTables
     goal: Goal
     movers: tuple[Mover, ...]
-    """Those with GPUs in the order of the occupancy, and last the request that room is made for."""
+    """The request that room is made for, and those with GPUs in the order of the occupancy."""
     cpu_movers: tuple[Mover, ...]
     """Those that hold pinned CPUs and no GPU."""
     usable: int
@@ -97,17 +97,16 @@ def read_scene(
             usable &= ~holder.gpus
             pool &= ~holder.cpus.mask
     weights = _weights([holder.priority for holder in found])
-    movers = [
+    movers = [] if goal.ask is None else [Mover(holder=None, request=goal.ask)]
+    movers += [
         Mover(
             holder=holder,
             request=requests[holder.job],
             weight=weights[holder.priority],
-            cpu_step=_cpu_step(tables, holder, requests[holder.job]),
+            cpu_step=cpu_step_of(tables, requests[holder.job], holder.gpus, holder.cpus.mask),
         )
         for holder in found
     ]
-    if goal.ask is not None:
-        movers.append(Mover(holder=None, request=goal.ask))
     total = sum(mover.weight for mover in movers)
     work = sum(holder.work for holder in found)
     return Scene(
@@ -137,25 +136,27 @@ def _weights(priorities: Sequence[int]) -> dict[int, int]:
     return weights
 
 
-def _cpu_step(tables: TopologyTables, holder: Holder, request: ResourceRequest) -> int:
+def cpu_step_of(tables: TopologyTables, request: ResourceRequest, gpus: int, cpus: int) -> int:
+    """Return by how many steps `cpus` beside `gpus` (masks) miss the CPU affinity of the request."""
     levels = cpu_levels(request)
-    mix = tables.mix_of(holder.gpus)
+    mix = tables.mix_of(gpus)
     for step, level in enumerate(levels):
-        if cpu_need(tables, mix, request, level).met_by(holder.cpus.mask):
+        if cpu_need(tables, mix, request, level).met_by(cpus):
             return step
     return len(levels) - 1
 
 
 def cpu_needs(tables: TopologyTables, mover: Mover, gpus: int) -> list[tuple[int, CpuNeed]]:
-    """Return what the mover needs of CPUs beside `gpus` at each level that will do: (steps lost, need)."""
+    """Return what the mover needs of CPUs beside `gpus` at each level that will do: (step, need).
+
+    Of the levels that lose it nothing only the last: that is met wherever a closer one is.
+    """
     levels = cpu_levels(mover.request)
+    first = mover.cpu_step
     if mover.request.cpus == 0:
-        levels = levels[:1]
+        levels, first = levels[:1], 0
     mix = tables.mix_of(gpus)
-    return [
-        (max(0, step - mover.cpu_step), cpu_need(tables, mix, mover.request, level))
-        for step, level in enumerate(levels)
-    ]
+    return [(step, cpu_need(tables, mix, mover.request, levels[step])) for step in range(first, len(levels))]
 
 
 def restart_cost(mover: Mover, *, affinity: int = 0, cpu_affinity: int = 0, links: int = 0) -> list[int]:

@@ -38,7 +38,7 @@ class Layer:
 class Outlook:
     """The ways of each mover, and the layers before each and after the last."""
 
-    __slots__ = ("layers", "scene", "ways", "_bounded", "_places", "_spent")  # fmt: skip
+    __slots__ = ("_bounded", "_places", "_spent", "layers", "scene", "ways")  # fmt: skip
 
     def __init__(self, scene: Scene) -> None:
         """Raise `TooManyError` where the arrangements are too many."""
@@ -111,6 +111,8 @@ class Outlook:
         following = self.layers[0]
         self._places[following.states] = np.arange(len(following.states))
         least = np.full((3, len(states)), NEVER, dtype=self.scene.dtype)
+        if not len(following.states):
+            return least
         for piece in self._pieces(states, ways):
             there, live = self._lead(states[piece], ways)
             places = self._places[np.where(live, there, 0)]

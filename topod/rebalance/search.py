@@ -22,9 +22,11 @@ from topod.model.request import ResourceRequest
 from topod.placement.demand import NO_NEED, CpuNeed, cpu_levels
 from topod.rebalance.cpus import CpuParts, Wanted
 from topod.rebalance.movers import (
+    STEPS,
     Mover,
     Scene,
     cpu_needs,
+    cpu_step_of,
     group_relation,
     read_scene,
     restart_cost,
@@ -57,6 +59,12 @@ class _Point:
     state: int
     paid: Cost
     choices: tuple[_Choice, ...] = ()
+
+
+_Entry = tuple[Cost, tuple[int, ...], tuple[int, ...], _Point]
+"""The least cost of a point, its ranks among those of equal cost, and the point."""
+_Key = tuple[int, int, int, tuple[CpuNeed, ...], tuple[tuple[str, int], ...]]
+"""Movers settled, state, CPUs left, CPUs needed, stops by budget."""
 
 
 def rebalance(
@@ -114,43 +122,51 @@ class _Search:
         self._movers = (*scene.movers, *scene.cpu_movers)
         self._stops = {budget.name: budget.stops for budget in occupancy.budgets}
         self._parts = CpuParts(scene.tables)
-        self._sufficient: dict[tuple[int, tuple[CpuNeed, ...]], bool] = {}
+        self._sufficient: dict[tuple[int, tuple[CpuNeed, ...], int], bool] = {}
+        self._later = [
+            sum(_fewest_cpus(scene, mover) for mover in self._movers[depth:])
+            for depth in range(len(self._movers) + 1)
+        ]
+        """By the number of movers settled: the least CPUs that the others hold afterwards."""
 
     def run(self) -> tuple[list[_Choice] | None, bool]:
         """Return what every mover does (None: no way), and whether that is proven to be the best."""
-        heap: list[tuple[Cost, tuple[int, ...], _Point]] = []
-        heappush(heap, ((0, 0, 0), (), _Point(state=0, paid=(0, 0, 0))))
+        start = _Point(state=0, paid=(0, 0, 0))
+        heap: list[_Entry] = [((0, 0, 0), (), (), start)]
+        seen: set[_Key] = set()
         for _ in range(POINTS_MOST):
             if not heap:
                 return None, True
-            if (found := self._visit(heap)) is not None:
-                return found, True
-        # Cut off: the first way to the end that is found, the points that have come furthest first.
-        deep = [((-len(ranks), *floor), ranks, point) for floor, ranks, point in heap]
+            *_, point = heappop(heap)
+            key = self._key(point)
+            # What can follow a point depends on its key alone, so the first one of a key is the best.
+            if key in seen or not self._allowed(key):
+                continue
+            seen.add(key)
+            if len(point.choices) == len(self._movers):
+                return list(point.choices), True
+            for floor, after in self._onwards(point):
+                heappush(heap, (floor, *_ranks(self._scene, after), after))
+        return self._dive(heap), False
+
+    def _dive(self, heap: "list[_Entry]") -> list[_Choice] | None:
+        """Return the first way to the end that is found when the points that have come furthest go first."""
+        deep = [((-len(point.choices), *floor), gpus, cpus, point) for floor, gpus, cpus, point in heap]
         heapify(deep)
         for _ in range(POINTS_MOST):
             if not deep:
-                return None, True
-            _, ranks, point = heappop(deep)
-            if self._allowed(point):
+                break
+            *_, point = heappop(deep)
+            if self._allowed(self._key(point)):
                 if len(point.choices) == len(self._movers):
-                    return list(point.choices), False
-                for floor, rank, after in self._onwards(point):
-                    heappush(deep, ((-len(ranks) - 1, *floor), (*ranks, rank), after))
-        return None, False
-
-    def _visit(self, heap: list[tuple[Cost, tuple[int, ...], _Point]]) -> list[_Choice] | None:
-        _, ranks, point = heappop(heap)
-        if not self._allowed(point):
-            return None
-        if len(point.choices) == len(self._movers):
-            return list(point.choices)
-        for floor, rank, after in self._onwards(point):
-            heappush(heap, (floor, (*ranks, rank), after))
+                    return list(point.choices)
+                for floor, after in self._onwards(point):
+                    key = (-len(after.choices), *floor)
+                    heappush(deep, (key, *_ranks(self._scene, after), after))
         return None
 
-    def _onwards(self, point: _Point) -> Iterator[tuple[Cost, int, _Point]]:
-        """Yield what the next mover may do: the least cost by it, its rank among equals, the point after."""
+    def _onwards(self, point: _Point) -> Iterator[tuple[Cost, _Point]]:
+        """Yield what the next mover may do: the least cost by it, and the point after."""
         at = len(point.choices)
         if at >= len(self._scene.movers):
             yield from self._without_gpus(point)
@@ -160,55 +176,85 @@ class _Search:
         for row, state, *floor in zip(rows.tolist(), states.tolist(), *least.tolist(), strict=True):
             mask, moves = ways.masks.item(row), bool(ways.moves[row])
             cost = ways.costs[:, row].tolist()
-            rank = -self._scene.tables.reversed.item(mask)
             if not moves and mover.holder is not None:
                 choice = _Choice(gpus=mask, moves=False)
                 after = _Point(state=state, paid=_sum(point.paid, cost), choices=(*point.choices, choice))
-                yield _sum(point.paid, floor), rank, after
+                yield _sum(point.paid, floor), after
                 continue
             needs = cpu_needs(self._scene.tables, mover, mask)
-            for step, (lost, need) in enumerate(needs):
+            for step, need in needs:
+                lost = step - needs[0][0]
                 choice = _Choice(gpus=mask, moves=moves, need=need, cpu_step=step)
                 paid = _sum(point.paid, (cost[0] + lost, cost[1], cost[2]))
                 after = _Point(state=state, paid=paid, choices=(*point.choices, choice))
-                yield _sum(point.paid, (floor[0] + lost, floor[1], floor[2])), rank, after
+                yield _sum(point.paid, (floor[0] + lost, floor[1], floor[2])), after
 
-    def _without_gpus(self, point: _Point) -> Iterator[tuple[Cost, int, _Point]]:
+    def _without_gpus(self, point: _Point) -> Iterator[tuple[Cost, _Point]]:
         mover = self._movers[len(point.choices)]
         ends = self._outlook.layers[-1]
         last = tuple(ends.least[:, ends.states.searchsorted(point.state)].tolist())
         stays = replace(point, choices=(*point.choices, _Choice(gpus=None, moves=False)))
-        yield _sum(point.paid, last), 0, stays
+        yield _sum(point.paid, last), stays
         if self._scene.goal.most is not None and self._restarts(point) >= self._scene.goal.most:
             return
         paid = _sum(point.paid, restart_cost(mover))
-        for step, (_, need) in enumerate(cpu_needs(self._scene.tables, mover, 0)):
-            choice = _Choice(gpus=None, moves=True, need=need, cpu_step=step)
-            yield (
-                _sum(paid, last),
-                1 + step,
-                _Point(state=point.state, paid=paid, choices=(*point.choices, choice)),
-            )
+        # Without a GPU there is one level only.
+        step, need = cpu_needs(self._scene.tables, mover, 0)[0]
+        choice = _Choice(gpus=None, moves=True, need=need, cpu_step=step)
+        after = _Point(state=point.state, paid=paid, choices=(*point.choices, choice))
+        yield _sum(paid, last), after
 
     @staticmethod
     def _restarts(point: _Point) -> int:
         return sum(choice.moves for choice in point.choices)
 
-    def _allowed(self, point: _Point) -> bool:
-        """Say whether budgets and CPUs allow what the point has settled so far."""
+    def _key(self, point: _Point) -> "_Key":
+        """Return what decides how a point can go on: GPUs taken, CPUs left, CPUs needed, stops by budget."""
         pool, needs, stops = self._scene.pool, [], Counter[str]()
         for mover, choice in zip(self._movers, point.choices, strict=False):
             if choice.moves or mover.holder is None:
-                needs.append(choice.need)
+                if choice.need.total:
+                    needs.append(choice.need)
                 stops.update(mover.holder.budgets if mover.holder is not None else ())
             else:
                 pool &= ~mover.holder.cpus.mask
-        if any(count > self._stops.get(name, count) for name, count in stops.items()):
+        depth = len(point.choices)
+        return depth, point.state, pool, tuple(sorted(needs, key=repr)), tuple(sorted(stops.items()))
+
+    def _allowed(self, key: "_Key") -> bool:
+        """Say whether budgets and CPUs allow what has been settled so far."""
+        depth, _, pool, needs, stops = key
+        if any(count > self._stops.get(name, count) for name, count in stops):
             return False
-        key = (pool, tuple(sorted((need for need in needs if need.total), key=repr)))
-        if key not in self._sufficient:
-            self._sufficient[key] = not key[1] or self._parts.suffice(*key)
-        return self._sufficient[key]
+        # Those not settled yet need CPUs too, wherever they will be.
+        asked = (pool, needs, self._later[depth])
+        if asked not in self._sufficient:
+            later = CpuNeed(total=asked[2], fixed=((self._scene.tables.cpus, asked[2]),))
+            self._sufficient[asked] = self._parts.suffice(pool, (*needs, later))
+        return self._sufficient[asked]
+
+
+def _fewest_cpus(scene: Scene, mover: Mover) -> int:
+    """Return how many CPUs a mover holds afterwards at least."""
+    counts = []
+    if mover.holder is not None:
+        counts.append(len(mover.holder.cpus))
+    if isinstance(mover.request.cpus, int):
+        counts.append(mover.request.cpus)
+    else:
+        shares = [domain.share for domain in scene.tables.domains] or [0]
+        homeless = any(place.domain is None for place in scene.tables.places)
+        counts.append(0 if homeless else min(shares) * mover.request.gpus)
+    return min(counts)
+
+
+def _ranks(scene: Scene, point: _Point) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return how points of equal cost are ordered: lowest GPUs first, job by job; then what they do."""
+    gpus = (
+        int(choice.moves) if choice.gpus is None else -int(scene.tables.reversed[choice.gpus])
+        for choice in point.choices
+    )
+    return tuple(gpus), tuple(choice.moves * STEPS + choice.cpu_step for choice in point.choices)
 
 
 def _sum(left: Cost, right: "tuple[int, ...] | list[int]") -> Cost:
@@ -244,7 +290,7 @@ def _answer(scene: Scene, choices: list[_Choice], before: FreeGpus, *, proven: b
         moves=tuple(moves),
         before=before,
         after=after,
-        cost=_cost(scene, [(mover, choice) for mover, choice in active if mover.holder is not None]),
+        cost=_cost(scene, active),
         reached=True if goal.ask is not None else _reached(goal, after),
         proven=proven,
         ask_gpus=ask_gpus,
@@ -267,22 +313,22 @@ def _move(tables: TopologyTables, mover: Mover, holder: Holder, choice: _Choice,
         cpus_before=holder.cpus,
         cpus=CpuSet(cpus),
         affinity=steps_below(request.affinity)[int(tables.steps(request.affinity)[gpus])],
-        cpu_affinity=cpu_levels(request)[choice.cpu_step],
+        cpu_affinity=cpu_levels(request)[cpu_step_of(tables, request, gpus, cpus)],
         work=holder.work,
     )
 
 
-def _cost(scene: Scene, moved: list[tuple[Mover, _Choice]]) -> MoveCost:
+def _cost(scene: Scene, active: list[tuple[Mover, _Choice]]) -> MoveCost:
     tables = scene.tables
     restarts: Counter[int] = Counter()
     affinity = cpu_affinity = work = links = 0
-    for mover, choice in moved:
-        assert mover.holder is not None
+    for mover, choice in active:
+        if mover.holder is not None:
+            restarts[mover.holder.priority] += 1
+            work += mover.holder.work
         steps, gpus = tables.steps(mover.request.affinity), choice.gpus or 0
-        restarts[mover.holder.priority] += 1
         affinity += max(0, int(steps[gpus]) - int(steps[mover.gpus]))
         cpu_affinity += max(0, choice.cpu_step - mover.cpu_step)
-        work += mover.holder.work
         links += tables.link_quality(mover.gpus)[1] - tables.link_quality(gpus)[1]
     return MoveCost(
         restarts=tuple(sorted(restarts.items(), reverse=True)),
