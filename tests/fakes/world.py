@@ -166,14 +166,14 @@ class World:
                 return ev.HookDone(job=job, attempt=attempt, ok=not self._fails())
             case fx.Freeze(job=job, attempt=attempt):
                 return ev.Frozen(job=job, attempt=attempt, ok=False, text="no checkpoints here")
-            case fx.Deliver(handle=handle, signal=signal):
+            case fx.Deliver(job=job, attempt=attempt, handle=handle, signal=signal):
                 container = self.containers.get(handle)
                 if container is not None and container.status is ContainerStatus.RUNNING:
                     self._check_told(container)
                     container.told.append(signal)
                     if signal is Signal.KILL or not container.ignores_term:
                         self._end(container, 137 if signal is Signal.KILL else 143)
-                return None
+                return ev.Delivered(job=job, attempt=attempt, signal=signal)
             case fx.Collect(job=job, attempt=attempt, handle=handle):
                 self.containers.pop(handle, None)
                 return ev.Collected(job=job, attempt=attempt)

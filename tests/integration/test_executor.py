@@ -169,7 +169,7 @@ def test_a_start_that_is_no_longer_wanted_gives_way_to_the_signal_behind_it() ->
     world = Scripted(start=[DOWN] * 50)
     kill = fx.Deliver(job=ONE, attempt=1, handle="h", signal=Signal.KILL)
     around = played(world, a_job(JobState.STOPPING, Stage.LAUNCHING), LAUNCH, kill)
-    assert [type(event) for event in around.events] == [ev.StartFailed]
+    assert [type(event) for event in around.events] == [ev.StartFailed, ev.Delivered]
     assert world.calls == ["start", "SIGKILL"]
 
 

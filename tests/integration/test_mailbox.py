@@ -1,6 +1,7 @@
 """The owner of the state: durable first, then everything else; a store that fails loses nothing."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from topod.lifecycle.effects import Create, Effect
 from topod.lifecycle.states import JobState
 from topod.model.job import JobId, JobSpec
 from topod.model.request import ResourceRequest
+from topod.ports import Clock
 from topod.protocol.views import EventView
 
 TABLES = TopologyTables(load_library_host("one-gpu").topology)
@@ -57,15 +59,19 @@ def of_jobs(name: str) -> JobSpec:
     return JobSpec(name=name, command=("true",), request=ResourceRequest(gpus=1))
 
 
-class FixedClock:
+class SettableClock:
+    """A wall clock that goes with the steady one until it is set."""
+
+    set_by = 1_000_000.0
+
     def now(self) -> float:
-        return 1000.0
+        return time.monotonic() + self.set_by
 
 
 @asynccontextmanager
-async def scene(folder: Path, *, recovered: bool = True) -> AsyncIterator[Scene]:
+async def scene(folder: Path, *, recovered: bool = True, clock: Clock | None = None) -> AsyncIterator[Scene]:
     store, health = Brittle(folder / "state.db"), Health()
-    mailbox = Mailbox(TABLES, store.load(), store, clock=FixedClock(), health=health)
+    mailbox = Mailbox(TABLES, store.load(), store, clock=clock or SettableClock(), health=health)
     it = Scene(mailbox, store, health)
     mailbox.start(carry_out=it.effects.extend, publish=lambda event: it.told.append(event.name))
     if recovered:
@@ -231,5 +237,24 @@ def test_reports_and_requests_that_fail_together_keep_their_order_until_the_disk
             it.store.full = False
             await it.until(lambda: it.mailbox.state.jobs[job].state is JobState.RUNNING)
             assert set(it.mailbox.state.jobs) == {job}
+
+    asyncio.run(play())
+
+
+def test_a_clock_that_is_set_is_noticed_before_the_next_event(tmp_path: Path) -> None:
+    async def play() -> None:
+        clock = SettableClock()
+        async with scene(tmp_path, clock=clock) as it:
+            await it.mailbox.ask(ev.Submitted(spec=JOB))
+            submitted_at = it.mailbox.state.jobs[JobId(1)].submitted_at
+            it.told.clear()
+            clock.set_by += 3600.0
+            await it.mailbox.ask(ev.HostDrained(reason="x"))
+            assert it.told[:2] == ["clock.set", "host.drained"]
+            moved = it.mailbox.state.jobs[JobId(1)].submitted_at - submitted_at
+            assert abs(moved - 3600.0) < 1.0
+            it.told.clear()
+            await it.mailbox.ask(ev.HostResumed())
+            assert it.told[0] == "host.resumed"
 
     asyncio.run(play())

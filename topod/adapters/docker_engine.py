@@ -136,10 +136,9 @@ class Engine:
         with self._lock:
             if kind not in self._clients:
                 # "auto" asks the engine which API it speaks; also that question is bounded.
-                seconds: Any = min(self._timeouts[kind], self._timeouts["quick"])  # the stubs say int
+                seconds = max(1, round(min(self._timeouts[kind], self._timeouts["quick"])))
                 client = _BoundedClient(base_url=self.base_url, version="auto", timeout=seconds)
-                limit: Any = self._timeouts[kind]
-                client.timeout = limit
+                client.timeout = max(1, round(self._timeouts[kind]))
                 self._clients[kind] = client
             return self._clients[kind]
 

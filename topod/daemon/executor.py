@@ -123,7 +123,7 @@ class Executor:
             case fx.Freeze():
                 answer = await self._freeze(effect)
             case fx.Deliver():
-                await self._deliver(effect, lane)
+                answer = await self._deliver(effect, lane)
             case fx.Collect():
                 await self._remove(effect)
                 answer = ev.Collected(job=effect.job, attempt=effect.attempt)
@@ -216,7 +216,7 @@ class Executor:
             return done(ok=False, text=error.message)
         return done(ok=True)
 
-    async def _deliver(self, effect: fx.Deliver, lane: _Lane) -> None:
+    async def _deliver(self, effect: fx.Deliver, lane: _Lane) -> ev.Event:
         def obsolete() -> bool:
             # A stronger signal waits behind this one, or the job is gone.
             return len(lane) > 1 or not self._is_stopping(effect)
@@ -227,6 +227,7 @@ class Executor:
         except (RuntimeUnavailableError, JobRejectedError, AdapterDefectError) as error:
             extra = {Key.EFFECT: str(effect), Key.ERROR: error.message}
             log.warning("signal.dropped", extra=extra)
+        return ev.Delivered(job=effect.job, attempt=effect.attempt, signal=effect.signal)
 
     async def _remove(self, effect: fx.Collect | fx.RemoveStray) -> None:
         work = partial(self._runtime.remove, effect.handle)

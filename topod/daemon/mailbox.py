@@ -25,7 +25,7 @@ from topod.errors import StoreError, TopodError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.deadlines import next_deadline
 from topod.lifecycle.effects import Effect
-from topod.lifecycle.events import Event, Recovered, Tick
+from topod.lifecycle.events import ClockSet, Event, Recovered, Tick
 from topod.lifecycle.machine import step_all
 from topod.lifecycle.outcome import Outcome
 from topod.lifecycle.states import HostState
@@ -40,6 +40,8 @@ MAX_TOGETHER: Final = 256
 TICK_SECONDS: Final = 5.0
 """At least so often time is looked at, whatever the deadlines say."""
 TICK_SECONDS_MIN: Final = 0.05
+CLOCK_SLACK_SECONDS: Final = 1.0
+"""The wall clock was set when it leaves the steady one by more than this between two events."""
 RETRY_SECONDS: Final = (0.2, 5.0)
 """First and longest pause before an outcome that could not be stored is tried again."""
 
@@ -113,6 +115,8 @@ class Mailbox:
         self._pause = RETRY_SECONDS[0]
         self._tick_at = 0.0
         self._recovered = False
+        self._clocks: tuple[float, float] | None = None
+        """Wall clock and steady clock at the last event."""
         self._advanced = asyncio.Event()
         self._busy = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -244,11 +248,14 @@ class Mailbox:
 
     async def _make(self, letters: Sequence[_Letter]) -> _Made:
         """Step the letters and make the outcome durable. If that fails, it raises and nothing has changed."""
-        base, now = self.state, self._clock.now()
+        base, now, steady = self.state, self._clock.now(), asyncio.get_running_loop().time()
+        clock_set = self._clock_set(now, steady)
         tokens = [letter.token for letter in letters if letter.token]
         known = await self._stored(partial(self._store.submitted, tokens)) if tokens else {}
         fresh = [letter for letter in letters if letter.token not in known]
-        outcome, made = step_all(self._tables, base, [letter.event for letter in fresh], now, self._rules)
+        happened = [*clock_set, *(letter.event for letter in fresh)]
+        outcome, made = step_all(self._tables, base, happened, now, self._rules)
+        made = made[len(clock_set) :]
         events: tuple[EventView, ...] = ()
         if outcome.state.generation != base.generation:
             of_tokens = {
@@ -261,6 +268,7 @@ class Mailbox:
             self._health.well("store")
             self._pause = RETRY_SECONDS[0]
             self._retry_at = 0.0
+        self._clocks = now, steady
         rest = iter(made)
         jobs = tuple((known[one.token],) if one.token in known else next(rest) for one in letters)
         return _Made(outcome=outcome, events=events, jobs=jobs)
@@ -280,6 +288,13 @@ class Mailbox:
         for letter, jobs in zip(letters, made.jobs, strict=True):
             if letter.reply is not None and not letter.reply.done():
                 letter.reply.set_result(Decided(state=made.outcome.state, jobs=jobs))
+
+    def _clock_set(self, now: float, steady: float) -> list[Event]:
+        """Return the event of the wall clock having left the steady one since the last step, if it has."""
+        if self._clocks is None:
+            return []
+        jump = (now - self._clocks[0]) - (steady - self._clocks[1])
+        return [ClockSet(seconds=jump)] if abs(jump) > CLOCK_SLACK_SECONDS else []
 
     def _advance(self, outcome: Outcome, events: tuple[EventView, ...]) -> None:
         if outcome.state is not self.state:

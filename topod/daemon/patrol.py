@@ -3,19 +3,22 @@
 import asyncio
 import contextlib
 import logging
-from typing import Final
+from collections.abc import Callable
+from functools import partial
+from typing import Final, TypeVar
 
 from topod.daemon.health import Health
 from topod.daemon.logs import Key
 from topod.daemon.mailbox import Mailbox
 from topod.errors import TopodError
 from topod.lifecycle import events as ev
-from topod.ports import Clock, ContainerRuntime, Exit, Observed
+from topod.ports import Clock, ContainerRuntime, Exit
 
 EVERY_SECONDS: Final = 15.0
 RETRY_SECONDS: Final = (0.2, 5.0)
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Patrol:
@@ -42,17 +45,17 @@ class Patrol:
 
     async def _run(self) -> None:
         # Watched before it is looked at: an exit between the two is told twice rather than never.
-        await self._until_answered_watch()
-        seen = await self._until_answered()
+        await self._watch()
+        seen = await self._until_answered(self._runtime.observe)
         await self._mailbox.post(ev.Recovered(containers=seen))
-        self._health.runtime_text = await asyncio.to_thread(self._runtime.describe)
+        self._health.runtime_text = await self._until_answered(self._runtime.describe)
         while True:
             await asyncio.sleep(EVERY_SECONDS)
             at = self._clock.now()
-            seen = await self._until_answered()
+            seen = await self._until_answered(self._runtime.observe)
             await self._mailbox.post(ev.Swept(containers=seen, at=at))
 
-    async def _until_answered_watch(self) -> None:
+    async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
 
         def on_exit(exit_: Exit) -> None:
@@ -60,27 +63,24 @@ class Patrol:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._exited, exit_)
 
-        pause, longest = RETRY_SECONDS
-        while True:
-            try:
-                await asyncio.to_thread(self._runtime.watch, on_exit)
-            except TopodError as error:
-                self._health.trouble("runtime", error.message)
-            else:
-                return
-            await asyncio.sleep(pause)
-            pause = min(longest, pause * 2)
+        await self._until_answered(partial(self._runtime.watch, on_exit))
 
-    async def _until_answered(self) -> tuple[Observed, ...]:
+    async def _until_answered(self, ask: Callable[[], T]) -> T:
+        """Return what the runtime answers, however often it must be asked."""
         pause, longest = RETRY_SECONDS
         while True:
             try:
-                seen = await asyncio.to_thread(self._runtime.observe)
+                answer = await asyncio.to_thread(ask)
             except TopodError as error:
-                self._health.trouble("runtime", error.message)
+                trouble = error.message
+            except Exception as error:
+                # Not even a defect of an adapter ends the patrol: nobody would look any more.
+                log.exception("patrol.failed")
+                trouble = f"unexpected {type(error).__name__}; see the log of topod"
             else:
                 self._health.well("runtime")
-                return seen
+                return answer
+            self._health.trouble("runtime", trouble)
             await asyncio.sleep(pause)
             pause = min(longest, pause * 2)
 

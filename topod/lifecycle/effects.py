@@ -71,7 +71,7 @@ class Freeze:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deliver:
-    """Send a signal to the container. Answer: `Exited`, in time."""
+    """Send a signal to the container. Answer: `Delivered`; in time also `Exited`."""
 
     job: JobId
     attempt: int

@@ -6,7 +6,7 @@ Events that answer an effect carry the attempt they belong to; one that comes la
 from dataclasses import dataclass
 
 from topod.lifecycle.states import JobState, Mark, MarkKind
-from topod.model.container import Observed
+from topod.model.container import Observed, Signal
 from topod.model.job import Allocation, JobId, JobSpec
 
 
@@ -176,6 +176,15 @@ class HookDone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """The runtime took the signal, or never will; the time to obey it runs from now."""
+
+    job: JobId
+    attempt: int
+    signal: Signal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exited:
     """The container ended. `exit_code` None: nobody saw how."""
 
@@ -234,6 +243,13 @@ class Frozen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClockSet:
+    """The host's clock was set by so many seconds; no time passed."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tick:
     """Time passed; deadlines are looked at."""
 
@@ -257,6 +273,7 @@ Event = (
     | Started
     | StartFailed
     | HookDone
+    | Delivered
     | Exited
     | Collected
     | Recovered
@@ -264,5 +281,6 @@ Event = (
     | ForeignCpusSeen
     | MovesRequested
     | Frozen
+    | ClockSet
     | Tick
 )

@@ -11,7 +11,8 @@ from typing import assert_never
 
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
-from topod.lifecycle.asking import cancel, change_priority, submitted
+from topod.lifecycle.asking import cancel, change_priority, drain_host, submitted
+from topod.lifecycle.clocks import clock_set
 from topod.lifecycle.devices import clear_gpu, mark_gpu, resume_gpu, see_foreign_cpus, see_gpus
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import PullImage
@@ -38,7 +39,7 @@ from topod.lifecycle.starting import (
     started,
 )
 from topod.lifecycle.states import HostState, JobState, Stage, StopCause, StopPhase
-from topod.lifecycle.stopping import advance_stop, begin_stop, requeue, unplace
+from topod.lifecycle.stopping import advance_stop, begin_stop, delivered, requeue, unplace
 from topod.model.job import JobId
 from topod.model.rules import NO_RULES, Rules
 
@@ -82,11 +83,9 @@ def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR09
         case ev.PriorityChanged():
             change_priority(draft, event)
         case ev.HostDrained():
-            draft.drain = event.reason
-            draft.note("host.drained", None, f"the host is drained: {event.reason}")
+            drain_host(draft, event.reason)
         case ev.HostResumed():
-            draft.drain = None
-            draft.note("host.resumed", None, "the host takes jobs again")
+            drain_host(draft, None)
         case ev.GpuMarked():
             mark_gpu(draft, event)
         case ev.GpuCleared():
@@ -113,15 +112,15 @@ def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR09
             start_failed(draft, event)
         case ev.HookDone():
             hook_done(draft, event)
+        case ev.Delivered():
+            delivered(draft, event)
         case ev.Exited():
             container_exited(draft, event)
         case ev.Collected():
             collected(draft, event)
-        case ev.Recovered():
-            for seen in recover(draft, event):
-                _apply(draft, seen)
-        case ev.Swept():
-            for seen in sweep(draft, event):
+        case ev.Recovered() | ev.Swept():
+            missed = recover(draft, event) if isinstance(event, ev.Recovered) else sweep(draft, event)
+            for seen in missed:
                 _apply(draft, seen)
         case ev.ForeignCpusSeen():
             see_foreign_cpus(draft, event)
@@ -129,6 +128,8 @@ def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR09
             request_moves(draft, event)
         case ev.Frozen():
             frozen(draft, event)
+        case ev.ClockSet():
+            clock_set(draft, event)
         case ev.Tick():
             _tick(draft)
         case _:

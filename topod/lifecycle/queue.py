@@ -28,11 +28,13 @@ def run_queue(draft: Draft) -> None:
     refused: dict[tuple[ResourceRequest, bool], Refusal] = {}
     hold: tuple[Job, Block] | None = None
     draft.taken = None
-    for job in draft.jobs.waiting():
-        wait = _not_ready(draft, job)
+    for found in draft.jobs.waiting():
+        wait = _not_ready(draft, found)
         if wait is not None:
-            _wait(draft, job, wait)
+            _wait(draft, found, wait)
             continue
+        # A back-off that is over is done with: a clock that is set back must not begin it again.
+        job = draft.put(replace(found, not_before=0.0)) if found.not_before else found
         kept = None if hold is None or _yields_to(job, hold[0]) else hold[1]
         if job.pinned is not None:
             answer = _decide_pinned(draft, job, job.pinned, kept)
@@ -85,12 +87,13 @@ def _decide_pinned(draft: Draft, job: Job, pinned: Allocation, kept: Block | Non
 
 
 def _not_ready(draft: Draft, job: Job) -> str | None:
-    if draft.drain is not None:
-        return f"the host is drained: {draft.drain}"
     if not job.image_ready:
         return job.reason if job.pull_failures else f"pulling image {job.spec.image}"
     if job.not_before > draft.now:
         return job.reason
+    # Last: what a job says of its own trouble is kept nowhere else, and would be lost.
+    if draft.drain is not None:
+        return f"the host is drained: {draft.drain}"
     if draft.blind is not None and job.spec.request.gpus:
         return unknown_health(draft.blind)
     return None

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from topod.lifecycle import events as ev
+from topod.lifecycle.clocks import within_reason
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import (
     CheckDevices,
@@ -21,6 +22,7 @@ from topod.lifecycle.effects import (
     RunHook,
 )
 from topod.lifecycle.states import HOLDING, Job, JobState, Stage, StopPhase
+from topod.lifecycle.stopping import HOOK_MARGIN_SECONDS
 from topod.model.container import ContainerStatus, Observed, Signal
 from topod.model.job import JobId
 
@@ -32,7 +34,8 @@ def recover(draft: Draft, event: ev.Recovered) -> Iterator[ev.Event]:
     """Repeat the outstanding effects and yield the events that were missed, job by job."""
     seen: dict[tuple[JobId, int], Observed] = {(c.job, c.attempt): c for c in event.containers}
     known: set[str] = set()
-    for job in draft.all():
+    for remembered in draft.all():
+        job = draft.put(within_reason(remembered, draft.now))
         for left in job.leftovers:
             known.add(left.handle)
             draft.do(Collect(job=job.id, attempt=left.attempt, handle=left.handle))
@@ -122,6 +125,8 @@ def _recover_stopping(draft: Draft, job: Job, container: Observed | None) -> Ite
         return
     hook = job.spec.checkpoint
     if job.stop.phase is StopPhase.HOOK and hook is not None:
+        deadline = draft.now + hook.timeout_seconds + HOOK_MARGIN_SECONDS
+        draft.put(replace(job, stop=replace(job.stop, deadline=deadline)))
         draft.do(
             RunHook(
                 job=job.id,
@@ -133,10 +138,8 @@ def _recover_stopping(draft: Draft, job: Job, container: Observed | None) -> Ite
         )
         return
     signal = Signal.KILL if job.stop.phase in (StopPhase.KILL, StopPhase.STUCK) else Signal.TERM
-    if signal is Signal.TERM and job.stop.deadline is not None:
-        # Nobody knows whether the first SIGTERM arrived, so the grace time runs again.
-        deadline = max(job.stop.deadline, draft.now + job.spec.grace_seconds)
-        draft.put(replace(job, stop=replace(job.stop, deadline=deadline)))
+    # Nobody knows whether the signal arrived: it is sent again, and the time to obey it runs anew.
+    draft.put(replace(job, stop=replace(job.stop, deadline=None)))
     draft.do(Deliver(job=job.id, attempt=job.attempt, handle=container.handle, signal=signal))
 
 

@@ -159,19 +159,21 @@ def started(draft: Draft, event: ev.Started) -> None:
     job = draft.get(event.job)
     if job is None or job.attempt != event.attempt or job.stage is not Stage.LAUNCHING:
         return
-    job = replace(job, stage=None, started_at=event.at, starts=job.starts + 1)
+    # Said by the runtime's clock; whatever became of that, it was after the order to start and is over.
+    at = min(max(event.at, job.stage_since), draft.now)
+    job = replace(job, stage=None, started_at=at, starts=job.starts + 1)
     if job.state is JobState.STOPPING:
         draft.put(job)
         return
-    placed = job.placed_at if job.placed_at is not None else event.at
-    waited = event.at - job.submitted_at
+    placed = job.placed_at if job.placed_at is not None else at
+    waited = at - job.submitted_at
     job = draft.put(moved(job, JobState.RUNNING, reason=""))
     draft.note(
         "job.started",
         job,
         f"{job.label} runs{_where(job)}",
         waited_seconds=round(waited, 3),
-        since_plan_seconds=round(event.at - placed, 3),
+        since_plan_seconds=round(at - placed, 3),
     )
 
 

@@ -79,7 +79,10 @@ class StopPhase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
-    """The stopping of one job. `deadline` (epoch seconds) ends the phase; None when stuck."""
+    """The stopping of one job. `deadline` (epoch seconds) ends the phase.
+
+    None until the runtime has taken the signal: an engine that hangs costs a job nothing of its grace time.
+    """
 
     cause: StopCause
     by: JobId | None

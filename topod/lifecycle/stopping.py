@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
+from topod.lifecycle import events as ev
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import Collect, Deliver, RunHook
 from topod.lifecycle.states import (
@@ -22,6 +23,8 @@ from topod.model.job import JobId, OnPreempt, RestartPolicy
 
 KILL_SECONDS: Final = 30.0
 """How long a job may take to vanish after SIGKILL before its GPUs are quarantined."""
+STUCK_SECONDS: Final = 60.0
+"""How often a job that survives SIGKILL gets another one."""
 HOOK_MARGIN_SECONDS: Final = 5.0
 """A hook that its runtime should have ended is given up after this much more."""
 BACK_OFF_SECONDS: Final = 5.0
@@ -71,15 +74,32 @@ def _stop_container(draft: Draft, job: Job, cause: StopCause, reason: str, by: J
 
 def terminate(draft: Draft, job: Job) -> None:
     """Send SIGTERM and let the grace time run."""
-    _enter(draft, job, StopPhase.TERM, Signal.TERM, job.spec.grace_seconds)
+    _enter(draft, job, StopPhase.TERM, Signal.TERM)
 
 
-def _enter(draft: Draft, job: Job, phase: StopPhase, signal: Signal, seconds: float) -> None:
+def _enter(draft: Draft, job: Job, phase: StopPhase, signal: Signal) -> None:
     assert job.stop is not None
     assert job.handle is not None
     draft.do(Deliver(job=job.id, attempt=job.attempt, handle=job.handle, signal=signal))
     draft.note("job.signalled", job, f"{signal.value} to {job.label}", signal=signal.value)
-    draft.put(replace(job, stop=replace(job.stop, phase=phase, deadline=draft.now + seconds)))
+    draft.put(replace(job, stop=replace(job.stop, phase=phase, deadline=None)))
+
+
+def delivered(draft: Draft, event: ev.Delivered) -> None:
+    """Let the time run that a job has to obey a signal: only now does it know of it."""
+    job = draft.get(event.job)
+    if job is None or job.attempt != event.attempt or job.stop is None or job.stop.deadline is not None:
+        return
+    match job.stop.phase, event.signal:
+        case StopPhase.TERM, Signal.TERM:
+            seconds = job.spec.grace_seconds
+        case StopPhase.KILL, Signal.KILL:
+            seconds = KILL_SECONDS
+        case StopPhase.STUCK, Signal.KILL:
+            seconds = STUCK_SECONDS
+        case _:
+            return
+    draft.put(replace(job, stop=replace(job.stop, deadline=draft.now + seconds)))
 
 
 def advance_stop(draft: Draft, job: Job) -> None:
@@ -90,9 +110,10 @@ def advance_stop(draft: Draft, job: Job) -> None:
             draft.note("hook.expired", job, f"the checkpoint hook of {job.label} did not end in time")
             terminate(draft, job)
         case StopPhase.TERM:
-            _enter(draft, job, StopPhase.KILL, Signal.KILL, KILL_SECONDS)
+            _enter(draft, job, StopPhase.KILL, Signal.KILL)
         case StopPhase.KILL:
-            draft.put(replace(job, stop=replace(job.stop, phase=StopPhase.STUCK, deadline=None)))
+            again = draft.now + STUCK_SECONDS
+            draft.put(replace(job, stop=replace(job.stop, phase=StopPhase.STUCK, deadline=again)))
             text = f"{job.label} survives SIGKILL"
             for uuid in job.allocation.gpus if job.allocation else ():
                 mark = Mark(kind=MarkKind.QUARANTINED, reason=text, since=draft.now, job=job.id)
@@ -101,7 +122,10 @@ def advance_stop(draft: Draft, job: Job) -> None:
         case StopPhase.FREEZE:
             terminate(draft, job)
         case StopPhase.STUCK:
-            pass
+            # Perhaps it never got the first one: an engine can drop what it was told.
+            kill = Deliver(job=job.id, attempt=job.attempt, handle=job.handle or "", signal=Signal.KILL)
+            draft.do(kill)
+            draft.put(replace(job, stop=replace(job.stop, deadline=None)))
 
 
 def unplace(draft: Draft, job: Job, reason: str, *, not_before: float = 0.0, preempted: bool = False) -> Job:

@@ -149,3 +149,13 @@ def test_a_priority_raised_later_lets_a_waiting_job_preempt(world: World) -> Non
     world.run()
     assert world.job(job).state is JobState.RUNNING
     assert world.job(running).preemptions == 1
+
+
+def test_a_drain_does_not_hide_why_an_image_is_not_there() -> None:
+    world = World(load_library_host("one-gpu").topology)
+    job = world.submit(spec(image="img:1"))
+    world.apply(ev.ImageFailed(job=job, error="connection reset", final=False))
+    world.apply(ev.HostDrained(reason="maintenance"))
+    assert "connection reset" in world.job(job).reason
+    world.apply(ev.HostResumed())
+    assert "connection reset" in world.job(job).reason
