@@ -41,11 +41,19 @@ def skip_or_fail(reason: str) -> None:
 
 
 class PrivateEngine:
-    """One dockerd, started with live-restore and without any network set-up."""
+    """One dockerd, started without any network set-up; its containers outlive it with `live_restore`."""
 
-    def __init__(self, directory: Path, *, programs: Path | None = None) -> None:
-        """`programs` is a folder that the engine searches before the system's."""
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        programs: Path | None = None,
+        live_restore: bool = True,
+        flags: tuple[str, ...] = (),
+    ) -> None:
+        """`programs` is a folder that the engine searches before the system's; `flags` go to dockerd."""
         self.directory = directory
+        self._flags = ("--live-restore", *flags) if live_restore else flags
         self._path = ":".join([*([str(programs)] if programs else []), "/usr/sbin:/usr/bin:/sbin:/bin"])
         self.base_url = f"unix://{directory}/docker.sock"
         self.image = IMAGE
@@ -66,7 +74,7 @@ class PrivateEngine:
                 "--ip-forward=false",
                 "--ip-masq=false",
             ),
-            *("--userland-proxy=false", "--live-restore", "--shutdown-timeout", "5", "--log-level", "warn"),
+            *("--userland-proxy=false", *self._flags, "--shutdown-timeout", "5", "--log-level", "warn"),
             *("--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{self._name}"),
             *(
                 "--containerd-namespace",
@@ -105,6 +113,16 @@ class PrivateEngine:
                 time.sleep(0.02)
             pid_file.unlink(missing_ok=True)
 
+    def kill9_containerd(self) -> None:
+        """Kill the engine's containerd; the engine starts another one by itself, after some seconds."""
+        os.kill(int((self.directory / "exec/containerd/containerd.pid").read_text()), signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """End the engine as a service manager would; without live-restore its containers end with it."""
+        assert self._process is not None, "started before"
+        self._process.terminate()
+        self._process.wait(60)
+
     def restart(self) -> None:
         """Start the engine after `kill9`, or kill and start it."""
         assert self._process is not None, "started before"
@@ -136,8 +154,11 @@ class PrivateEngine:
         with contextlib.closing(docker.APIClient(base_url=self.base_url, timeout=60)) as client:
             for row in client.containers(all=True):
                 if any(name.startswith(f"/{prefix}") for name in row["Names"]):
-                    with contextlib.suppress(docker.errors.NotFound):
+                    try:
                         client.remove_container(row["Id"], force=True, v=True)
+                    except docker.errors.APIError as error:
+                        if error.status_code not in (404, 409):  # 409: topod is just removing it
+                            raise
 
     def stop(self) -> None:
         """Remove the containers, end the engine, and leave no mount, cgroup or file behind."""
@@ -199,18 +220,27 @@ def busybox_rootfs() -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture(scope="session")
-def engine() -> Iterator[PrivateEngine]:
-    """Give a private engine with the image `bb:latest`; one per test process."""
+@contextlib.contextmanager
+def private_engine(
+    *, programs: Path | None = None, live_restore: bool = True, flags: tuple[str, ...] = ()
+) -> Iterator[PrivateEngine]:
+    """Give a private engine with the image `bb:latest` and leave nothing behind."""
     if reason := missing_parts():
         skip_or_fail(reason)
     # Short: the path of a Unix socket holds 107 bytes.
     directory = Path(f"/tmp/tpd-{secrets.token_hex(4)}")
     directory.mkdir(mode=0o700)
-    private = PrivateEngine(directory)
+    private = PrivateEngine(directory, programs=programs, live_restore=live_restore, flags=flags)
     try:
         private.start()
         private.import_image()
         yield private
     finally:
         private.stop()
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[PrivateEngine]:
+    """Give a private engine that the tests of one process share."""
+    with private_engine() as private:
+        yield private

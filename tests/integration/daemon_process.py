@@ -185,6 +185,12 @@ class Topod:
             if chunk.ended:
                 return data.decode()
 
+    def printed(self, ident: int) -> bytes:
+        """Return the first part of what a job has printed so far."""
+        chunk = self.ask(ReadLog(job=ident))
+        assert isinstance(chunk, LogChunk)
+        return chunk.data
+
     def events(self) -> list[EventView]:
         """Return the host's whole story."""
         reply = self.ask(ReadEvents(since=0, limit=10_000))

@@ -1,5 +1,6 @@
 """What only a container engine can do, and what happens when it dies, hangs or refuses."""
 
+import contextlib
 import os
 import queue
 import time
@@ -260,6 +261,33 @@ def test_a_hanging_engine_is_an_error_within_the_bound(
     runtime.signal(name, Signal.KILL)
     assert exits.get(timeout=SECONDS).handle == name
     runtime.close()
+
+
+def test_a_replacement_cut_short_by_a_crash_is_finished(
+    engine: PrivateEngine, runtime: DockerRuntime, state: str, tmp_path: Path
+) -> None:
+    name = runtime.create(JobId(1), 1, spec("echo here"), NOTHING)
+    with contextlib.closing(engine.client()) as client:
+        client.api.rename(name, f"{name}.old")  # as far as topod came
+        assert [(one.handle, one.status) for one in runtime.observe()] == [(name, ContainerStatus.CREATED)]
+        runtime.start(name)
+        assert [one.handle for one in runtime.observe()] == [name]
+        assert [one.name for one in client.containers.list(all=True, filters={"name": name})] == [name]
+    runtime.remove(name)
+    assert runtime.log_path(JobId(1), 1).read_text() == "here\n"
+
+
+def test_an_exit_is_told_though_somebody_removed_the_container_at_once(
+    engine: PrivateEngine, runtime: DockerRuntime
+) -> None:
+    exits: queue.Queue[Exit] = queue.Queue()
+    runtime.watch(exits.put)
+    name = runtime.create(JobId(1), 1, spec("sleep 100"), NOTHING)
+    runtime.start(name)
+    with contextlib.closing(engine.client()) as client:
+        client.api.remove_container(name, force=True)
+    got = exits.get(timeout=SECONDS)
+    assert (got.handle, got.job, got.attempt, got.exit_code) == (name, 1, 1, 137)
 
 
 def test_an_engine_that_is_not_there_is_an_error_with_a_hint(tmp_path: Path) -> None:

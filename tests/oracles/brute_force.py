@@ -172,6 +172,8 @@ def best(  # noqa: C901, PLR0912 - one plain nest of loops is easier to trust th
     host: Host, occupancy: Occupancy, request: ResourceRequest
 ) -> Best | None:
     """Return the plan of least cost, or None where no plan is feasible."""
+    if occupancy.room is not None and request.gpus > occupancy.room.gpus:
+        return None
     blocked = {i for i in range(host.n) if any(block.gpus >> i & 1 for block in occupancy.blocks)}
     no_cpus = {c for block in occupancy.blocks for c in block.cpus}
     holders = occupancy.holders
@@ -180,6 +182,11 @@ def best(  # noqa: C901, PLR0912 - one plain nest of loops is easier to trust th
     by_key1: dict[tuple[int, ...], list[tuple[int, ...]]] = defaultdict(list)
     for size in range(len(eligible) + 1):
         for v in combinations(eligible, size):
+            if v and not occupancy.may_evict:
+                continue
+            counted = [name for i in v for name in holders[i].budgets]
+            if any(counted.count(budget.name) > budget.stops for budget in occupancy.budgets):
+                continue
             by_key1[tuple(sum(holders[i].priority == p for i in v) for p in prios)].append(v)
     guaranteed = request.policy.value == "guaranteed"
     cpu_levels = CPU_LADDER[CPU_LADDER.index(request.cpu_affinity.value) :]

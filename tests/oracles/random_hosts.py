@@ -1,10 +1,11 @@
 """Random small hosts, states and requests for the planner's property tests."""
 
 import random
+from dataclasses import replace
 
 from topod.model.cpuset import CpuSet
 from topod.model.links import Link, LinkClass
-from topod.model.occupancy import Block, Holder, Occupancy
+from topod.model.occupancy import Block, Budget, Holder, Occupancy, Room
 from topod.model.request import Affinity, CpuAffinity, Policy, ResourceRequest
 from topod.model.topology import Core, CoreGroup, Gpu, NumaNode, Socket, Topology
 
@@ -263,3 +264,24 @@ def full_occupancy(rng: random.Random, topology: Topology) -> Occupancy:
             holders.append(Holder(job=f"c{number}", priority=rng.choice(levels), cpus=CpuSet.of(cpus)))
     rng.shuffle(holders)
     return Occupancy(holders=tuple(holders))
+
+
+def with_rules(rng: random.Random, occupancy: Occupancy) -> Occupancy:
+    """Return the state with what a site's rules add: disruption budgets, sometimes a quota or no victims at all."""
+    names = ["a", "b", "c"][: rng.choice([1, 1, 2, 3])]
+    many = 0.4 + 0.6 * rng.random()
+    counted = {name: [h.job for h in occupancy.holders if rng.random() < many] for name in names}
+    return replace(
+        occupancy,
+        holders=tuple(
+            replace(h, budgets=tuple(name for name in names if h.job in counted[name]))
+            for h in occupancy.holders
+        ),
+        budgets=tuple(
+            Budget(name=name, stops=rng.choice([0, 1, 1, 1, 1, 2, 2, 3]), reason=f"{name} must keep some")
+            for name in names
+        ),
+        room=Room(gpus=rng.randint(0, 4), reason="user ann is at her quota") if rng.random() < 0.08 else None,
+        may_evict=rng.random() > 0.08,
+        evict_reason="waits 28 s more",
+    )

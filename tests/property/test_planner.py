@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,12 +17,15 @@ from tests.oracles.random_hosts import (
     random_host,
     random_occupancy,
     random_request,
+    with_rules,
 )
 from topod.flextopo.tables import TopologyTables
 from topod.model.occupancy import Holder, Occupancy
 from topod.model.plan import Plan, Refusal
 from topod.model.request import CPU_LADDER, LADDER, Affinity, CpuAffinity, Policy, ResourceRequest
-from topod.preemption.explain import cost_key, explain
+from topod.preemption.budgets import broken
+from topod.preemption.costs import cost_key
+from topod.preemption.explain import explain
 from topod.preemption.search import plan
 
 CASES_PER_HOST = 5
@@ -145,6 +149,62 @@ def test_full_hosts_of_16_gpus_that_lack_cpus_agree_with_brute_force(part: int) 
             )
             kinds[check(tables, oracle, full_occupancy(rng, topology), request)] += 1
     assert min(kinds["an extra victim"], kinds["an extra victim with GPUs"]) >= 2, kinds
+
+
+def check_with_rules(
+    tables: TopologyTables,
+    oracle: brute_force.Host,
+    occupancy: Occupancy,
+    request: ResourceRequest,
+    kinds: Counter[str],
+) -> None:
+    """Compare one decision under a site's rules, and count what they did to it."""
+    bare = replace(occupancy, budgets=(), room=None, may_evict=True)
+    kind = check(tables, oracle, occupancy, request)
+    free, got = plan(tables, bare, request), plan(tables, occupancy, request)
+    if free == got:
+        kinds["as without rules"] += 1
+    elif isinstance(got, Refusal):
+        kinds["refused by a rule"] += 1
+    else:
+        kinds["a dearer plan"] += 1
+        kinds[f"a dearer plan with {kind}"] += 1
+    if isinstance(got, Plan):
+        assert not broken(occupancy, got.victims)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_budgets_quotas_and_waits_are_kept_at_the_least_cost(part: int) -> None:
+    kinds: Counter[str] = Counter()
+    for seed in range(part * 250, part * 250 + 250):
+        rng = random.Random(seed)
+        topology = random_host(rng)
+        tables, oracle = TopologyTables(topology), brute_force.Host(topology)
+        for make in (random_occupancy, alike_occupancy):
+            request = random_request(rng, topology)
+            if make is alike_occupancy:  # short of CPUs, so that further victims are needed
+                request = replace(request, cpus=rng.randint(0, len(topology.cpus) or 1), priority=1000)
+            check_with_rules(tables, oracle, with_rules(rng, make(rng, topology)), request, kinds)
+    assert min(kinds["as without rules"], kinds["refused by a rule"]) >= 20, kinds
+    for kind in ("victims", "an extra victim", "an extra victim with GPUs"):
+        assert kinds[f"a dearer plan with {kind}"] >= 1, kinds
+
+
+def test_budgets_are_kept_on_full_hosts_of_16_gpus_that_lack_cpus() -> None:
+    kinds: Counter[str] = Counter()
+    for seed in range(12):
+        rng = random.Random(seed)
+        topology = large_host(rng)
+        tables, oracle = TopologyTables(topology), brute_force.Host(topology)
+        for _ in range(2):
+            request = ResourceRequest(
+                gpus=rng.choice([0, 1, 2, 4]),
+                cpus=rng.randint(4, 20),
+                cpu_affinity=rng.choice(list(CpuAffinity)),
+                priority=1000,
+            )
+            check_with_rules(tables, oracle, with_rules(rng, full_occupancy(rng, topology)), request, kinds)
+    assert min(kinds["a dearer plan"], kinds["as without rules"]) >= 2, kinds
 
 
 def test_where_nothing_is_known_of_cpus_auto_asks_for_none() -> None:

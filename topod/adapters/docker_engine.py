@@ -136,9 +136,10 @@ class Engine:
         with self._lock:
             if kind not in self._clients:
                 # "auto" asks the engine which API it speaks; also that question is bounded.
-                seconds = max(1, round(min(self._timeouts[kind], self._timeouts["quick"])))
+                seconds: Any = min(self._timeouts[kind], self._timeouts["quick"])  # the stubs say int
                 client = _BoundedClient(base_url=self.base_url, version="auto", timeout=seconds)
-                client.timeout = max(1, round(self._timeouts[kind]))
+                limit: Any = self._timeouts[kind]
+                client.timeout = limit
                 self._clients[kind] = client
             return self._clients[kind]
 

@@ -47,11 +47,12 @@ class LogCopy:
         self._positions = os.open(self._position, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
         if os.fstat(self._log).st_size < self._offset:  # someone emptied or removed the log
             self._offset, self._recent = 0, {}
-        os.ftruncate(self._log, self._offset)
-        os.lseek(self._log, self._offset, os.SEEK_SET)
 
     def begin(self) -> int:
         """Begin a pass over the engine's log; return from which epoch second it must be read."""
+        # On a full disk the last pass may have ended within a frame.
+        os.ftruncate(self._log, self._offset)
+        os.lseek(self._log, self._offset, os.SEEK_SET)
         self._skip = Counter(self._recent)
         self._floor = min(self._recent, default="")
         return int(datetime.fromisoformat(self._floor).timestamp()) if self._floor else 1

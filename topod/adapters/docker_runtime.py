@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import docker
 import docker.errors
 import psutil
 
+from topod.adapters.docker_container import ENDED_STATES, OLD, epoch, observed, ran
 from topod.adapters.docker_engine import (
     Engine,
     engine_errors,
@@ -40,17 +40,15 @@ from topod.adapters.docker_spec import (
     emulation_notes,
     without_default_ulimits,
 )
-from topod.adapters.docker_watch import ENDED_STATES, ExitWatcher
+from topod.adapters.docker_watch import ExitWatcher
 from topod.adapters.gpu_nodes import control_nodes, gpu_nodes
 from topod.errors import JobRejectedError, RuntimeUnavailableError
 from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId, JobSpec
-from topod.ports import LOG_BYTES, ContainerStatus, Exit, ImageMissingError, Observed, Signal
+from topod.ports import LOG_BYTES, Exit, ImageMissingError, Observed, Signal
 
 log = logging.getLogger(__name__)
 
-NEVER = "0001-01-01"
-"""How the engine writes the time of what did not happen."""
 LOG_SECONDS = 30.0
 """How long `remove` waits for the rest of a log."""
 
@@ -152,7 +150,7 @@ class DockerRuntime:
             if found is None:
                 continue
             same = found["Config"]["Labels"].get(DIGEST_LABEL) == body["Labels"][DIGEST_LABEL]
-            if same or _ran(found):
+            if same or ran(found):
                 return name
             self.remove(name)
         raise unavailable(f"creating {name}", "the name stays taken")
@@ -161,17 +159,17 @@ class DockerRuntime:
         """Start the container unless it runs or ran; return when it started (epoch seconds)."""
         if checkpoint is not None:
             raise JobRejectedError("this engine cannot restore a container")
-        found = self._inspect(handle)
+        found = self._inspect(handle) or self._replaced(handle)
         if found is None:
             raise JobRejectedError(f"container {handle} was removed by someone before it was started")
-        if not _ran(found):
+        if not ran(found):
             self._start(handle)
             found = self._inspect(handle)
             if found is None:
                 raise unavailable(f"starting {handle}", "the container vanished")
         labels = found["Config"]["Labels"]
         self._follow(handle, JobId(int(labels[JOB_LABEL])), int(labels[ATTEMPT_LABEL]))
-        return _epoch(found["State"]["StartedAt"]) or time.time()
+        return epoch(found["State"]["StartedAt"]) or time.time()
 
     def freeze(self, handle: str, name: str) -> None:
         """Refuse: it is not supported."""
@@ -201,8 +199,11 @@ class DockerRuntime:
             rows = self._engine.quick.containers(
                 all=True, filters={"label": f"{STATE_LABEL}={self._host.state_id}"}
             )
-        found = (self._inspect(row["Id"]) for row in rows)
-        return tuple(_observed(container) for container in found if container is not None)
+        inspected = (self._inspect(row["Id"]) for row in rows)
+        found = [container for container in inspected if container is not None]
+        # One that is being replaced counts only while its successor is not there.
+        found.sort(key=lambda container: not container["Name"].endswith(OLD))
+        return tuple({one.handle: one for one in map(observed, found)}.values())
 
     def watch(self, on_exit: Callable[[Exit], None]) -> None:
         """Call `on_exit` for each container that has ended or ends; also takes up their logs again."""
@@ -217,22 +218,18 @@ class DockerRuntime:
 
     def remove(self, handle: str) -> None:
         """Kill the container if needed, complete its log, remove it."""
+        self._remove(handle + OLD)
         found = self._inspect(handle)
         if found is None:
             return
         labels = found["Config"]["Labels"]
         path = self.log_path(JobId(int(labels[JOB_LABEL])), int(labels[ATTEMPT_LABEL]))
-        if _ran(found):
+        if ran(found):
             if found["State"]["Status"] not in ENDED_STATES:
                 self._kill(handle)
             if not self._logs.finish(handle, path, LOG_SECONDS):
                 log.warning("the log of %s may lack its end: the engine did not deliver it in time", handle)
-        with engine_errors(f"removing {handle}"):
-            try:
-                self._engine.slow.remove_container(handle, force=True, v=True)
-            except docker.errors.APIError as error:
-                if error.status_code not in (404, 409):  # 409: another removal is under way
-                    raise
+        self._remove(handle)
         self._logs.forget(handle, path)
 
     def pids(self, handle: str) -> tuple[int, ...]:
@@ -315,12 +312,32 @@ class DockerRuntime:
                 "this engine may not raise ulimits: jobs run with its own (memlock may be too low for RDMA)"
             )
             self._host = replace(self._host, default_ulimits=False)
-        found = self._inspect(handle)
-        if found is None:
-            return
         with engine_errors(f"creating {handle} again"):
-            self._engine.slow.remove_container(handle, force=True)
-            self._engine.create_container(handle, without_default_ulimits(found))
+            self._engine.slow.rename(handle, handle + OLD)
+        self._replaced(handle)
+
+    def _replaced(self, handle: str) -> dict[str, Any] | None:
+        """Finish a replacement that was begun, maybe before a crash; return the new container, if any."""
+        old = self._inspect(handle + OLD)
+        if old is None:
+            return None
+        with engine_errors(f"creating {handle} again"):
+            try:
+                self._engine.create_container(handle, without_default_ulimits(old))
+            except docker.errors.APIError as error:
+                if error.status_code != 409:
+                    raise
+        self._remove(handle + OLD)
+        return self._inspect(handle)
+
+    def _remove(self, name: str) -> None:
+        """Remove the container, if there is one, with all that the engine keeps of it."""
+        with engine_errors(f"removing {name}"):
+            try:
+                self._engine.slow.remove_container(name, force=True, v=True)
+            except docker.errors.APIError as error:
+                if error.status_code not in (404, 409):  # 409: another removal is under way
+                    raise
 
     def _kill(self, handle: str) -> None:
         """SIGKILL, and wait until the engine says that it ended."""
@@ -354,34 +371,3 @@ def _pull_error(image: str, sentence: str) -> JobRejectedError | RuntimeUnavaila
     if is_transient(sentence):
         return unavailable(f"pulling image {image}", sentence)
     return JobRejectedError(f"image {image} cannot be pulled: {sentence}", hint="check its name and tag")
-
-
-def _ran(container: dict[str, Any]) -> bool:
-    return not str(container["State"]["StartedAt"]).startswith(NEVER)
-
-
-def _epoch(text: str) -> float | None:
-    return None if text.startswith(NEVER) else datetime.fromisoformat(text).timestamp()
-
-
-def _observed(container: dict[str, Any]) -> Observed:
-    state, labels = container["State"], container["Config"]["Labels"]
-    status = ContainerStatus.RUNNING
-    if not _ran(container):
-        status = ContainerStatus.CREATED
-    elif state["Status"] in ENDED_STATES:
-        status = ContainerStatus.EXITED
-    ended = status is ContainerStatus.EXITED
-    started_at, ended_at = _epoch(state["StartedAt"]), _epoch(state["FinishedAt"])
-    if started_at is not None and ended_at is not None:
-        ended_at = max(started_at, ended_at)  # the engine can note a very short run the wrong way round
-    return Observed(
-        job=JobId(int(labels[JOB_LABEL])),
-        attempt=int(labels[ATTEMPT_LABEL]),
-        handle=container["Name"].removeprefix("/"),
-        status=status,
-        exit_code=state["ExitCode"] if ended else None,
-        out_of_memory=bool(state.get("OOMKilled")) and ended,
-        started_at=started_at,
-        ended_at=ended_at if ended else None,
-    )

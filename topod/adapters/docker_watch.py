@@ -7,11 +7,13 @@ seconds by itself. So an exit is never missed, and reported at least once.
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import docker
 import docker.errors
 
+from topod.adapters.docker_container import ENDED_STATES
 from topod.adapters.docker_engine import Engine, engine_errors
 from topod.adapters.docker_spec import ATTEMPT_LABEL, JOB_LABEL, STATE_LABEL
 from topod.errors import RuntimeUnavailableError
@@ -26,7 +28,14 @@ LOOK_AGAIN_SECONDS = 0.1
 LOOKS = 20
 """How often to look for a container whose end was announced: the event can come before the list tells it."""
 BACK_OFF_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
-ENDED_STATES = ("exited", "dead")
+
+
+@dataclass(slots=True)
+class _Death:
+    """An end that an event announced, and how often the list is still looked at for it."""
+
+    exit: Exit | None
+    looks: int = LOOKS
 
 
 class ExitWatcher:
@@ -46,7 +55,7 @@ class ExitWatcher:
         self._on_seen = on_seen
         self._stop = threading.Event()
         self._wake = threading.Event()
-        self._died: dict[str, int] = {}
+        self._died: dict[str, _Death] = {}
         self._reported: set[str] = set()
         self._stream: docker.types.CancellableStream[dict[str, Any]] | None = None
         self._threads = [
@@ -78,7 +87,7 @@ class ExitWatcher:
                     if self._stop.is_set():  # close() came before there was a stream to close
                         return
                     for event in stream:
-                        self._died[str(event.get("id", ""))] = LOOKS
+                        self._died[str(event.get("id", ""))] = _Death(_announced(event))
                         self._wake.set()
             except RuntimeUnavailableError as error:
                 log.debug("event stream ended: %s", error)
@@ -131,13 +140,16 @@ class ExitWatcher:
             self._on_seen(name, job, attempt)
             if row["State"] not in ENDED_STATES:
                 continue
-            self._died.pop(row["Id"], None)
             if name not in self._reported:
                 handled &= self._report(name, job, attempt)
-        for container, looks in list(self._died.items()):
-            if looks > 1:
-                self._died[container] = looks - 1
-            else:
+            if name in self._reported:
+                self._died.pop(row["Id"], None)
+        for container, death in list(self._died.items()):
+            death.looks -= 1
+            if death.looks <= 0:
+                # Ended and removed by somebody before it was seen in the list: the event is all there is.
+                if death.exit is not None and not self._tell(death.exit):
+                    return False
                 self._died.pop(container)
         return handled
 
@@ -147,18 +159,33 @@ class ExitWatcher:
                 state: Mapping[str, Any] = self._engine.quick.inspect_container(name)["State"]
             except docker.errors.NotFound:
                 return True
-        try:
-            self._on_exit(
-                Exit(
-                    job=job,
-                    attempt=attempt,
-                    handle=name,
-                    exit_code=state["ExitCode"],
-                    out_of_memory=bool(state.get("OOMKilled")),
-                )
+        told = self._tell(
+            Exit(
+                job=job,
+                attempt=attempt,
+                handle=name,
+                exit_code=state["ExitCode"],
+                out_of_memory=bool(state.get("OOMKilled")),
             )
+        )
+        if told:
+            self._reported.add(name)
+        return told
+
+    def _tell(self, exit_: Exit) -> bool:
+        try:
+            self._on_exit(exit_)
         except Exception:
-            log.exception("the exit of job %d could not be handled; it will be reported again", job)
+            log.exception("the exit of job %d could not be handled; it will be reported again", exit_.job)
             return False
-        self._reported.add(name)
         return True
+
+
+def _announced(event: Mapping[str, Any]) -> Exit | None:
+    """Return the exit that a `die` event tells of, as far as it tells it."""
+    facts = (event.get("Actor") or {}).get("Attributes") or {}
+    try:
+        job, attempt = JobId(int(facts[JOB_LABEL])), int(facts[ATTEMPT_LABEL])
+        return Exit(job=job, attempt=attempt, handle=facts["name"], exit_code=int(facts["exitCode"]))
+    except (KeyError, ValueError):
+        return None

@@ -25,6 +25,8 @@ class Settings:
     """An emulated host by name, or a file; None: discover this machine."""
     runtime: str = "auto"
     engine: str | None = None
+    engine_seconds: float = 15.0
+    """How long the engine may take to answer; create, start and remove get eight times as much."""
     log_format: str = "text"
     log_level: str = "info"
     devices_free_seconds: float = 30.0
@@ -61,6 +63,7 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
         host=given.host or None,
         runtime=given.runtime,
         engine=given.engine or None,
+        engine_seconds=_number("engine-seconds", given.engine_seconds),
         log_format=given.log_format,
         log_level=given.log_level,
         devices_free_seconds=_number("devices-free-seconds", given.devices_free_seconds),
@@ -90,6 +93,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     option("socket", "where topod listens", None, "PATH")
     option("runtime", "auto, docker or process; auto: docker where an engine answers", "auto", "NAME")
     option("engine", "URL of the container engine; default: DOCKER_HOST, else the usual sockets", None, "URL")
+    option("engine-seconds", "how long the engine may take to answer one question", "15", "SECONDS")
     option("log-format", "text or json", "text", "FORMAT")
     option("log-level", "debug, info, warning or error", "info", "LEVEL")
     option("devices-free-seconds", "how long GPUs may take to become really free", "30", "SECONDS")

@@ -39,6 +39,8 @@ from topod.protocol.client import events_socket
 LOGS: Final = "logs"
 """Folder of the jobs' output in the state folder."""
 DESCRIBE_SECONDS: Final = 2.0
+SLOW_CALL: Final = 8
+"""Create, start and remove may take so many times as long as a call that only asks."""
 CLOSE_SECONDS: Final = 1.0
 """How long the runtime may take to close; what is not done by then is left as after a crash."""
 
@@ -131,8 +133,7 @@ def choose_runtime(settings: Settings, store: SqliteStore, state: HostState, sit
             emulated=topology.emulated,
             log_bytes=settings.file.logs.max_bytes,
         )
-    most = settings.file.logs.max_bytes
-    return _docker(engine, store.instance, logs, emulated=topology.emulated, log_bytes=most)
+    return _docker(engine, store.instance, logs, emulated=topology.emulated, settings=settings)
 
 
 def _find_engine() -> str | None:
@@ -142,7 +143,7 @@ def _find_engine() -> str | None:
 
 
 def _docker(
-    engine: str | None, instance: str, logs: Path, *, emulated: bool, log_bytes: int
+    engine: str | None, instance: str, logs: Path, *, emulated: bool, settings: Settings
 ) -> ContainerRuntime:
     from topod.adapters.docker_runtime import DockerRuntime  # noqa: PLC0415 - as in _find_engine
 
@@ -153,7 +154,9 @@ def _docker(
         machine_nodes=memory_nodes(),
         base_url=engine or _find_engine(),
         emulated=emulated,
-        log_bytes=log_bytes,
+        log_bytes=settings.file.logs.max_bytes,
+        call_timeout=settings.engine_seconds,
+        slow_timeout=settings.engine_seconds * SLOW_CALL,
     )
 
 

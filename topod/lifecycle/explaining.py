@@ -49,7 +49,8 @@ def plan_data(
     """Return a plan with its reasons as plain JSON values.
 
     `victim_reasons`: why each victim is one; `cost_text`: each cost key in words, in the order compared;
-    `alternative`: the best rejected plan in the same shape, with `decided_by`; None where there is none.
+    `alternative`: the best rejected plan in the same shape, with `decided_by`; None where there is none;
+    `ruled_out`: the cheaper plan that disruption budgets forbid, with `ruled_out_by`; absent without one.
     """
     reasons = explain(tables, occupancy, request, plan)
     data = _core_data(plan)
@@ -61,6 +62,8 @@ def plan_data(
     data["alternative"] = None
     if reasons.alternative is not None:
         data["alternative"] = {**_core_data(reasons.alternative), "decided_by": reasons.decided_by}
+    if reasons.ruled_out is not None:
+        data["ruled_out"] = {**_core_data(reasons.ruled_out), "ruled_out_by": reasons.ruled_out_by}
     return data
 
 

@@ -44,6 +44,8 @@ class Budget:
     name: str
     """For people too: `service=chat-7b`."""
     stops: int
+    reason: str = ""
+    """Why no more, in words: `service=chat-7b must keep 2 running`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from topod.flextopo.tables import MAX_GPUS, TopologyTables
+from topod.flextopo.tables import TopologyTables
 from topod.model.cpuset import CpuSet
 from topod.model.occupancy import Occupancy
-from topod.model.plan import Cost, Plan
-from topod.model.request import Affinity, ResourceRequest
+from topod.model.plan import Plan
+from topod.model.request import ResourceRequest
+from topod.preemption.budgets import breaks
+from topod.preemption.costs import CostLine, cost_key, cost_lines, difference
 from topod.preemption.search import plan as find_plan
 from topod.preemption.search import plan_without
 
@@ -23,14 +25,6 @@ class VictimReason:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CostLine:
-    """One cost key in words, in the order in which keys are compared."""
-
-    key: str
-    value: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
     """A plan's reasons."""
 
@@ -40,6 +34,10 @@ class Explanation:
     """The best rejected plan: without one of the victims; where that cannot be, with other GPUs."""
     decided_by: str
     """The cost key by which the alternative lost, with both values; empty without an alternative."""
+    ruled_out: Plan | None = None
+    """The cheaper plan that a disruption budget forbids; None where there is none."""
+    ruled_out_by: str = ""
+    """The budgets that it breaks, in words."""
 
 
 def explain(
@@ -47,11 +45,14 @@ def explain(
 ) -> Explanation:
     """Return the reasons of `plan`, which must be the plan for this occupancy and request."""
     alternative = _alternative(tables, occupancy, request, plan)
+    ruled_out, why = _ruled_out(tables, occupancy, request, plan)
     return Explanation(
         victims=tuple(_victims(occupancy, plan)),
         cost=cost_lines(plan.cost, request),
         alternative=alternative,
-        decided_by=_difference(plan, alternative, request) if alternative is not None else "",
+        decided_by=difference(plan, alternative, request) if alternative is not None else "",
+        ruled_out=ruled_out,
+        ruled_out_by=why,
     )
 
 
@@ -87,55 +88,17 @@ def _alternative(
     return min(found, key=lambda other: cost_key(other.cost, request), default=None)
 
 
-def cost_key(cost: Cost, request: ResourceRequest) -> tuple[object, ...]:
-    """Return a key by which costs of plans for one request compare as the contract says: less is better."""
-    return tuple(value for _, value in _keys(cost, request))
-
-
-def _keys(cost: Cost, request: ResourceRequest) -> list[tuple[str, tuple[tuple[int, ...], ...]]]:
-    left = tuple(tuple(-size for size in (*sizes, *(0,) * (MAX_GPUS - len(sizes)))) for sizes in cost.left)
-    last = [("links", ((-cost.weakest_link, -cost.link_sum),)), ("left", left)]
-    if request.affinity is Affinity.ANY or request.gpus == 1:
-        last.reverse()
-    return [
-        ("victims", cost.victims),
-        ("affinity", ((cost.affinity_steps, cost.cpu_affinity_steps),)),
-        ("stranded GPUs", ((cost.stranded_gpus,),)),
-        ("work lost", ((cost.work_lost,),)),
-        *last,
-        ("indices", (cost.gpus,)),
-    ]
-
-
-def cost_lines(cost: Cost, request: ResourceRequest) -> tuple[CostLine, ...]:
-    """Return the cost key by key in words."""
-    return tuple(CostLine(key=key, value=_words(cost, key)) for key, _ in _keys(cost, request))
-
-
-def _words(cost: Cost, key: str) -> str:
-    levels = [f"{count} of priority {priority}" for priority, count in cost.victims]
-    gpus, cpus = cost.affinity_steps, cost.cpu_affinity_steps
-    groups = [
-        f"{name} {'+'.join(map(str, sizes)) or '0'}"
-        for name, sizes in zip(("NVLink", "PCIe", "NUMA"), cost.left, strict=True)
-    ]
-    pairs = f"weakest pair {cost.weakest_link}, sum {cost.link_sum}" if len(cost.gpus) > 1 else "no pair"
-    return {
-        "victims": ", ".join(levels) or "none",
-        "affinity": f"GPUs {gpus}, CPUs {cpus} steps below what was asked" if gpus or cpus else "as asked",
-        "stranded GPUs": f"{cost.stranded_gpus} that victims lose and nobody takes",
-        "work lost": f"{cost.work_lost / 1000:.0f} GPU-seconds",
-        "links": pairs,
-        "left": f"groups that stay whole: {', '.join(groups)}",
-        "indices": f"GPUs {','.join(map(str, cost.gpus))}" if cost.gpus else "no GPUs",
-    }[key]
-
-
-def _difference(plan: Plan, other: Plan, request: ResourceRequest) -> str:
-    for (key, mine), (_, theirs) in zip(_keys(plan.cost, request), _keys(other.cost, request), strict=True):
-        if mine != theirs:
-            return f"{key}: {_words(plan.cost, key)}, instead of {_words(other.cost, key)}"
-    return "order of the victims: those named first are stopped"
+def _ruled_out(
+    tables: TopologyTables, occupancy: Occupancy, request: ResourceRequest, plan: Plan
+) -> tuple[Plan | None, str]:
+    """Return the plan that would have been made without disruption budgets, and what it breaks."""
+    if not occupancy.budgets:
+        return None, ""
+    other = find_plan(tables, replace(occupancy, budgets=()), request)
+    why = breaks(occupancy, other.victims) if isinstance(other, Plan) else ""
+    if not isinstance(other, Plan) or (other.gpus, other.victims) == (plan.gpus, plan.victims):
+        return None, ""
+    return other, why
 
 
 def _gpu_names(mask: int) -> str:

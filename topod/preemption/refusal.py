@@ -8,10 +8,11 @@ import numpy as np
 from topod.flextopo.affinity import socket_of
 from topod.flextopo.tables import TopologyTables
 from topod.model.cpuset import CpuSet
-from topod.model.occupancy import Holder, Occupancy
-from topod.model.plan import Refusal
+from topod.model.occupancy import Holder, Occupancy, Room
+from topod.model.plan import Plan, Refusal
 from topod.model.request import Affinity, CpuAffinity, Policy, ResourceRequest
 from topod.placement.demand import CpuNeed, cpu_levels, cpu_need
+from topod.preemption.budgets import broken
 from topod.preemption.victims import State
 
 _TOGETHER = {
@@ -24,8 +25,8 @@ _TOGETHER = {
 }
 
 
-def refuse(tables: TopologyTables, occupancy: Occupancy, state: State, request: ResourceRequest) -> Refusal:
-    """Return the refusal of a request for which the search found no plan."""
+def impossible(tables: TopologyTables, request: ResourceRequest) -> Refusal | None:
+    """Return why the host could not do it even if it were empty and healthy; None where that is not so."""
     asked, has = request.gpus, tables.count
     if asked > has:
         return Refusal(reason=f"{_gpus(asked)} asked for, the host has {has}")
@@ -34,26 +35,66 @@ def refuse(tables: TopologyTables, occupancy: Occupancy, state: State, request: 
         return Refusal(reason=f"{_cpus(cpus)} asked for, but nothing is known of this host's CPUs")
     if cpus > tables.cpus.bit_count():
         return Refusal(reason=f"{_cpus(cpus)} asked for, the host has {tables.cpus.bit_count()}")
-    level = request.affinity if request.policy is Policy.GUARANTEED else Affinity.ANY
-    family = tables.family(asked, level, strict=True)
-    wanted = " ".join((_gpus(asked), _TOGETHER[level])).strip()
-    if not len(family.masks):
+    level = _level(request)
+    if not len(tables.family(asked, level, strict=True).masks):
         best = _largest(tables, level, tables.all_gpus, asked)
         return Refusal(
-            reason=f"{wanted}: this host has no such set, the next smaller has {best.bit_count()}",
+            reason=f"{_wanted(request)}: this host has no such set, the next smaller has {best.bit_count()}",
             details=(f"largest: {_names(best)}",),
         )
+    return None
+
+
+def refuse(tables: TopologyTables, occupancy: Occupancy, state: State, request: ResourceRequest) -> Refusal:
+    """Return the refusal of a request for which the search found no plan."""
+    never = impossible(tables, request)
+    if never is not None:
+        return never
+    family = tables.family(request.gpus, _level(request), strict=True)
     usable = family.masks & ~state.usable_gpus == 0
     if usable.any():
         mixes = [family.mixes[mix] for mix in np.unique(family.mix[usable]).tolist()]
         return _cpus_short(tables, occupancy, state, request, mixes=mixes)
-    return _gpus_short(tables, occupancy, state, request, wanted=wanted)
+    return _gpus_short(tables, occupancy, state, request, wanted=_wanted(request))
+
+
+def refuse_by_quota(room: Room, request: ResourceRequest) -> Refusal:
+    """Return the refusal of a request for more GPUs than a quota leaves."""
+    left = f"{room.gpus} {'is' if room.gpus == 1 else 'are'} left" if room.gpus > 0 else "none is left"
+    return Refusal(reason=f"{room.reason}: {left}, {request.gpus} asked")
+
+
+def refuse_by_budgets(occupancy: Occupancy, without: Plan, request: ResourceRequest) -> Refusal:
+    """Return the refusal of a request that disruption budgets alone forbid.
+
+    `without` is the plan of least cost that does not look at them.
+    """
+    stopped = set(without.victims)
+    parts = []
+    for budget in broken(occupancy, without.victims):
+        of = [h.job for h in occupancy.holders if budget.name in h.budgets and h.job in stopped]
+        reason = budget.reason or f"budget {budget.name}"
+        parts.append(f"{reason}, so only {budget.stops} of jobs {', '.join(of)} may be stopped")
+    cheapest = f"stops {'jobs' if len(stopped) > 1 else 'job'} {', '.join(without.victims)}"
+    return Refusal(
+        reason=f"{_wanted(request)}: every plan stops too many of a service: {'; '.join(parts)}",
+        details=(f"the cheapest of them {cheapest}",),
+    )
+
+
+def _level(request: ResourceRequest) -> Affinity:
+    """Return the affinity that a plan must have."""
+    return request.affinity if request.policy is Policy.GUARANTEED else Affinity.ANY
+
+
+def _wanted(request: ResourceRequest) -> str:
+    return " ".join((_gpus(request.gpus), _TOGETHER[_level(request)])).strip()
 
 
 def _gpus_short(
     tables: TopologyTables, occupancy: Occupancy, state: State, request: ResourceRequest, *, wanted: str
 ) -> Refusal:
-    level = request.affinity if request.policy is Policy.GUARANTEED else Affinity.ANY
+    level = _level(request)
     places = _places(tables, level)
     blockers = _gpu_blockers(occupancy, request, state.usable_gpus, tables.all_gpus)
     if places is None:

@@ -2,12 +2,13 @@
 
 Every GPU set that may be the job's is looked at, as arrays, and whittled down cost key by cost key. A set's
 victims are exactly the holders of its GPUs; only when CPUs are short are further victims looked for
-(`cover`). Ties are settled by the lowest indices, so the same input always gives the same plan.
+(`cover`), and only these can take more than one search to keep the disruption budgets (`budgets`). Ties are
+settled by the lowest indices, so the same input always gives the same plan.
 The result is proven least in cost by `tests/property/test_planner.py` against a brute-force reference.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from topod.flextopo.affinity import steps_below
 from topod.flextopo.tables import TopologyTables
@@ -17,8 +18,9 @@ from topod.model.plan import Cost, Plan, Refusal
 from topod.model.request import Affinity, Policy, ResourceRequest
 from topod.placement.cpus import choose_cpus
 from topod.placement.demand import NO_NEED, CpuNeed, cpu_levels
+from topod.preemption.budgets import TooManyError, keep_budgets, protect_all, spare_nobody
 from topod.preemption.extra import Shortage
-from topod.preemption.refusal import refuse
+from topod.preemption.refusal import impossible, refuse, refuse_by_budgets, refuse_by_quota
 from topod.preemption.sets import GpuSets
 from topod.preemption.victims import State, read_state
 
@@ -38,6 +40,12 @@ def plan(tables: TopologyTables, occupancy: Occupancy, request: ResourceRequest)
 
     Raises `DataError` when two holders hold the same GPU or CPU.
     """
+    if occupancy.room is not None and request.gpus > occupancy.room.gpus:
+        return impossible(tables, request) or refuse_by_quota(occupancy.room, request)
+    if not occupancy.may_evict:
+        return _without_victims(tables, occupancy, request)
+    if occupancy.budgets:
+        return _within_budgets(tables, spare_nobody(occupancy), request)
     state = read_state(tables, occupancy, request.priority)
     choice = _search(tables, state, request)
     if choice is None:
@@ -48,10 +56,60 @@ def plan(tables: TopologyTables, occupancy: Occupancy, request: ResourceRequest)
 def plan_without(
     tables: TopologyTables, occupancy: Occupancy, request: ResourceRequest, gpus: tuple[int, ...]
 ) -> Plan | None:
-    """Return the plan of least cost that takes any other GPU set than `gpus`; None where there is none."""
-    state = read_state(tables, occupancy, request.priority)
-    choice = _search(tables, state, request, rejected=sum(1 << i for i in gpus))
-    return None if choice is None else _plan(tables, state, request, choice)
+    """Return the plan of least cost that takes any other GPU set than `gpus`; None where none is found."""
+    if occupancy.room is not None and request.gpus > occupancy.room.gpus:
+        return None
+    if not occupancy.may_evict:
+        occupancy = protect_all(occupancy)
+    try:
+        return _least(tables, spare_nobody(occupancy), request, rejected=sum(1 << i for i in gpus))
+    except TooManyError:
+        return None
+
+
+def _without_victims(
+    tables: TopologyTables, occupancy: Occupancy, request: ResourceRequest
+) -> Plan | Refusal:
+    found = _least(tables, protect_all(occupancy), request)
+    if found is not None:
+        return found
+    later = plan(tables, replace(occupancy, may_evict=True), request)
+    if isinstance(later, Refusal):
+        return later  # waiting for leave to stop someone is not what is in the way
+    stops = "jobs" if len(later.victims) > 1 else "job"
+    return Refusal(
+        reason=occupancy.evict_reason, details=(f"then: stops {stops} {', '.join(later.victims)}",)
+    )
+
+
+def _within_budgets(tables: TopologyTables, occupancy: Occupancy, request: ResourceRequest) -> Plan | Refusal:
+    try:
+        found = _least(tables, occupancy, request)
+    except TooManyError:
+        return Refusal(
+            reason="the disruption budgets can be kept in too many ways to find the best within bounds"
+        )
+    if found is not None:
+        return found
+    without = plan(tables, replace(occupancy, budgets=()), request)
+    if isinstance(without, Refusal):
+        return without
+    return refuse_by_budgets(occupancy, without, request)
+
+
+def _least(
+    tables: TopologyTables, occupancy: Occupancy, request: ResourceRequest, rejected: int | None = None
+) -> Plan | None:
+    """Return the plan of least cost that keeps the budgets, taking another GPU set than `rejected`."""
+
+    def search(occupancy: Occupancy) -> Plan | None:
+        state = read_state(tables, occupancy, request.priority)
+        choice = _search(tables, state, request, rejected)
+        return None if choice is None else _plan(tables, state, request, choice)
+
+    if not occupancy.budgets:
+        return search(occupancy)
+    return keep_budgets(tables, occupancy, request, search)
 
 
 def _search(
@@ -64,6 +122,8 @@ def _search(
     sets = GpuSets.usable(tables, state, family)
     if rejected is not None:
         sets = sets.only((sets.masks != rejected).nonzero()[0])
+    if state.limits:
+        sets = sets.within(state.limits)
     if not len(sets):
         return None
     links_first = request.gpus > 1 and request.affinity is not Affinity.ANY

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from topod.flextopo.affinity import IntTable
+from topod.flextopo.affinity import BoolTable, IntTable
 from topod.flextopo.tables import Family, TopologyTables
 from topod.preemption.victims import Candidate, State
 
@@ -67,6 +67,13 @@ class GpuSets:
     def least(self, values: IntTable) -> "GpuSets":
         """Return the sets with the least value."""
         return self.only((values == values.min()).nonzero()[0])
+
+    def within(self, limits: Sequence[tuple[int, int]]) -> "GpuSets":
+        """Return the sets that touch no more candidates of each mask (by position) than its limit says."""
+        counts = self.counts([[members >> i & 1 for i, _ in self.holders] for members, _ in limits])
+        most = np.array([limit for _, limit in limits], dtype=np.int64)[:, None]
+        kept: BoolTable = np.all(counts <= most, axis=0)
+        return self.only(kept.nonzero()[0])
 
     def sums(self, amounts: Sequence[int]) -> IntTable:
         """Return for each set the sum of `amounts` (one per entry of `holders`) over those it touches."""

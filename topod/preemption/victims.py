@@ -1,6 +1,7 @@
 """Who may be a victim, what each would cost, and what is free: the state of a host as the search sees it."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from topod.errors import DataError
@@ -35,6 +36,8 @@ class State:
     blocked_gpus: int
     pool: int
     """Free CPUs."""
+    limits: tuple[tuple[int, int], ...] = ()
+    """The disruption budgets that could be broken: who counts (by position, a mask), how many may stop."""
 
 
 def read_state(tables: TopologyTables, occupancy: Occupancy, priority: int) -> State:
@@ -72,7 +75,15 @@ def read_state(tables: TopologyTables, occupancy: Occupancy, priority: int) -> S
         usable_gpus=tables.all_gpus & ~fixed & ~blocked_gpus,
         blocked_gpus=blocked_gpus,
         pool=allowed & ~held_cpus,
+        limits=tuple(_limits(occupancy, [holder for _, holder in eligible])) if occupancy.budgets else (),
     )
+
+
+def _limits(occupancy: Occupancy, eligible: list[Holder]) -> Iterator[tuple[int, int]]:
+    for budget in occupancy.budgets:
+        members = sum(1 << i for i, holder in enumerate(eligible) if budget.name in holder.budgets)
+        if members.bit_count() > budget.stops:
+            yield members, budget.stops
 
 
 def _weights(priorities: list[int]) -> dict[int, int]:

@@ -40,6 +40,12 @@ def plan_lines(plan: Mapping[str, Any], style: Style) -> list[str]:
         lines += labelled("next best", text, style)
         if other.get("decided_by"):
             lines += labelled("", _lost(printable(str(other["decided_by"]))), style)
+    barred = plan.get("ruled_out")
+    if isinstance(barred, Mapping):
+        lines += labelled(
+            "ruled out", f"{_gpu_words(barred)}, stopping {_victims(barred) or 'nobody'}", style
+        )
+        lines += labelled("", f"cheaper, but {printable(str(barred.get('ruled_out_by')))}", style)
     return lines
 
 

@@ -131,3 +131,13 @@ def test_a_plan_that_lost_by_its_indices_alone_was_as_good() -> None:
     }
     text = plan_text(Planned(feasible=True, plan=plan), ResourceRequest(gpus=1), Style())
     assert text.endswith("stopping nobody\n              as good; the lower indices win\n")
+
+
+def test_a_cheaper_plan_that_a_budget_forbids_is_told_with_the_budget() -> None:
+    barred = {"gpus": [0], "victims": [5], "ruled_out_by": "service=chat must keep 2 running"}
+    text = plan_text(
+        Planned(feasible=True, plan=PLAN | {"ruled_out": barred}), ResourceRequest(gpus=4), Style()
+    )
+    assert text.endswith(
+        "  ruled out   GPU 0, stopping job 5\n              cheaper, but service=chat must keep 2 running\n"
+    )
