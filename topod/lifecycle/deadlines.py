@@ -1,6 +1,6 @@
 """When the next `Tick` is due."""
 
-from topod.lifecycle.jobtable import active
+from topod.lifecycle.jobtable import JobTable, active
 from topod.lifecycle.states import HostState, Job, JobState
 from topod.model.rules import NO_RULES, Rules
 
@@ -8,6 +8,8 @@ from topod.model.rules import NO_RULES, Rules
 def next_deadline(state: HostState, now: float, rules: Rules = NO_RULES) -> float | None:  # noqa: ARG001 - the wait for a hold will count
     """Return the earliest moment (epoch seconds) at which time alone changes something; None for never."""
     times: list[float] = []
+    if isinstance(state.jobs, JobTable) and state.jobs.behind:
+        return now
     moving = active(state.jobs)
     waiting = len(moving) < len(state.jobs) or any(job.state is JobState.PENDING for job in moving)
     for job in moving:

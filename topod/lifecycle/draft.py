@@ -5,6 +5,7 @@ It lives only inside `step`; nobody outside ever sees a half-changed state.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Final
 
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.effects import Effect, Notice
@@ -14,6 +15,9 @@ from topod.lifecycle.states import ENDED, HOLDING, HostState, Job, Mark, MarkKin
 from topod.model.job import JobId
 from topod.model.occupancy import Occupancy
 from topod.model.rules import NO_RULES, Rules
+
+RETOLD_AT_ONCE: Final = 1000
+"""A job that starts or ends may change the reason of every job that waits; a step must stay short."""
 
 
 class Draft:
@@ -35,7 +39,7 @@ class Draft:
         self.taken: Occupancy | None = None
         """Who holds what, while the queue is run; None: to be looked at again."""
         self._touched: set[JobId] = set()
-        self._retold = False
+        self._retold = 0
 
     def get(self, job: JobId | None) -> Job | None:
         """Return a job that has not been put to rest, or None."""
@@ -49,9 +53,15 @@ class Draft:
         return job
 
     def retell(self, job: Job, reason: str) -> None:
-        """Say anew what a pending job waits for. That is not stored: it follows from all the rest."""
+        """Say anew what a pending job waits for. That is not stored: it follows from all the rest.
+
+        At most `RETOLD_AT_ONCE` jobs are told anew in one step, the others in the next ones, soon after.
+        """
+        if self._retold >= RETOLD_AT_ONCE:
+            self.jobs.behind = True
+            return
         self.jobs.retell(with_reason(job, reason))
-        self._retold = True
+        self._retold += 1
 
     def all(self) -> Iterator[Job]:
         """Yield every job, lowest id first, as it was when the loop began."""

@@ -36,6 +36,8 @@ class JobTable(dict[JobId, Job]):
         """Copy `jobs`; quickly, where they are a table made under the same rules."""
         super().__init__(jobs)
         self._rules: Final = rules
+        self.behind = False
+        """Whether some pending jobs still say an earlier reason; the next step tells more of them."""
         self._active: dict[JobId, Job]
         self._queue: list[Turn]
         if isinstance(jobs, JobTable) and jobs._rules == rules:

@@ -6,6 +6,8 @@ from tests.fakes.world import World, spec
 from topod.discovery.library import load_library_host
 from topod.lifecycle import events as ev
 from topod.lifecycle.admission import admit, dry_run
+from topod.lifecycle.deadlines import next_deadline
+from topod.lifecycle.draft import RETOLD_AT_ONCE
 from topod.lifecycle.states import JobState, Mark, MarkKind
 from topod.model.job import RestartPolicy
 from topod.model.request import Affinity
@@ -159,3 +161,22 @@ def test_a_drain_does_not_hide_why_an_image_is_not_there() -> None:
     assert "connection reset" in world.job(job).reason
     world.apply(ev.HostResumed())
     assert "connection reset" in world.job(job).reason
+
+
+def test_thousands_of_reasons_are_told_over_several_steps_the_first_in_the_queue_first() -> None:
+    world = World(load_library_host("dgx1").topology)
+    world.apply(ev.HostDrained(reason="dust"))
+    for _ in range(2 * RETOLD_AT_ONCE + 5):
+        world.submit(spec(gpus=1))
+    before = {job.reason for job in world.state.jobs.values()}
+    world.apply(ev.HostDrained(reason="fan"))
+    told = []
+    for _ in range(4):
+        jobs = sorted(world.state.jobs.values(), key=lambda job: job.id)
+        told.append(sum("fan" in job.reason for job in jobs))
+        assert all("fan" in job.reason for job in jobs[: told[-1]])
+        assert {job.reason for job in jobs[told[-1] :]} <= before
+        # As long as one of them says what is no longer true, the next step is due at once.
+        assert (next_deadline(world.state, world.now) == world.now) == (told[-1] < len(jobs))
+        world.apply(ev.Tick())
+    assert told == [RETOLD_AT_ONCE, 2 * RETOLD_AT_ONCE, 2 * RETOLD_AT_ONCE + 5, 2 * RETOLD_AT_ONCE + 5]
