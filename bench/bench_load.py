@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import cycle, islice, product
@@ -124,7 +125,7 @@ def one_client(socket: str, count: int, first: int, ready: "multiprocessing.sync
         client.ask(ListJobs())
         ready.wait()
         for number in range(first, first + count):
-            client.ask(Submit(spec=spec(asks[number % len(asks)]), token=f"{first}-{number}"), timeout=60.0)
+            client.ask(Submit(spec=spec(asks[number % len(asks)]), token=uuid.uuid4().hex), timeout=60.0)
 
 
 def submits(topod: Topod, clients: int, count: int) -> float:

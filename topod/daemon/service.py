@@ -195,8 +195,8 @@ class Service:
         """Stop jobs for good; all of them or, if one cannot be, none."""
         for ident in request.jobs:
             _refuse_ended(await self._find(ident))
-        for ident in request.jobs:
-            await self._mailbox.ask(ev.CancelRequested(job=JobId(ident), by=request.by))
+        asked = (self._mailbox.ask(ev.CancelRequested(job=JobId(one), by=request.by)) for one in request.jobs)
+        await asyncio.gather(*asked)
         return _jobs(*[await self._find(ident) for ident in request.jobs])
 
     async def set_priority(self, request: rq.SetPriority) -> rp.Jobs:
