@@ -191,6 +191,19 @@ int nvmlDeviceGetNumaNodeId(void *d, int *out) { ENTER(d); GET(d, "own_node"); *
 int nvmlDeviceGetMigMode(void *d, unsigned *current, unsigned *pending) { ENTER(d); GET(d, "mig"); *current = *pending = (unsigned)got; return SUCCESS; }
 int nvmlDeviceGetTotalEccErrors(void *d, int type, int counter, u64 *out) { (void)type; (void)counter; ENTER(d); GET(d, "ecc"); *out = got; return SUCCESS; }
 int nvmlDeviceGetRemappedRows(void *d, unsigned *correctable, unsigned *uncorrectable, unsigned *pending, unsigned *failed) { ENTER(d); GET(d, "remap"); *correctable = *uncorrectable = 0; *pending = got & 1; *failed = got >> 1 & 1; return SUCCESS; }
+int nvmlDeviceGetRetiredPagesPendingStatus(void *d, unsigned *pending) { ENTER(d); GET(d, "retired"); *pending = (unsigned)got; return SUCCESS; }
+int nvmlDeviceGetCurrentClocksEventReasons(void *d, u64 *out) { ENTER(d); GET(d, "slow"); *out = got; return SUCCESS; }
+typedef struct { unsigned field, scope; long long timestamp, latency; int type, answer; union { unsigned number; u64 wide; } value; } field_t;
+int nvmlDeviceGetFieldValues(void *d, int count, field_t *out)
+{
+    ENTER(d);
+    for (int i = 0; i < count; i++) {
+        u64 got = 0;
+        out[i].answer = out[i].field == 230 ? number(d, "recovery", &got) : NOT_SUPPORTED;
+        out[i].value.number = (unsigned)got;
+    }
+    return SUCCESS;
+}
 int nvmlDeviceGetComputeRunningProcesses_v3(void *d, unsigned *count, process_t *out) { ENTER(d); return processes(d, "compute", count, out); }
 int nvmlDeviceGetGraphicsRunningProcesses_v3(void *d, unsigned *count, process_t *out) { ENTER(d); return processes(d, "graphics", count, out); }
 int nvmlDeviceGetNvLinkRemoteDeviceType(void *d, unsigned link, unsigned *type)

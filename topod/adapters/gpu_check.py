@@ -1,25 +1,78 @@
-"""Whether GPUs are really free before a job starts on them: `GpuProbe` for real and for emulated hosts."""
+"""How the GPUs are: `GpuProbe` and `HealthProbe` for real and for emulated hosts."""
 
+import threading
+
+from topod.adapters.emulated_faults import FaultsFile
+from topod.adapters.host_processes import identify
 from topod.adapters.nvml_probe import NvmlProbe
+from topod.discovery.gpufacts import LiveFacts, XidEvent, busy_reasons
+from topod.health.use import Who
 
 TIMEOUT_SECONDS = 5.0
+EMULATED_LOOK_SECONDS = 0.2
 
 
 class EmulatedProbe:
-    """An emulated GPU has no processes and no memory: it is free the moment its container is gone."""
+    """An emulated GPU is well, and free when its container is gone, unless its faults say otherwise."""
+
+    def __init__(self, faults: FaultsFile) -> None:
+        self._faults = faults
+        self._closed = threading.Event()
 
     def busy(self, uuids: tuple[str, ...]) -> dict[str, str]:
-        """Return nothing, whatever `uuids` are asked for."""
-        del uuids
-        return {}
+        """Return, for each GPU that is not free, why. Raises `ProbeError` when the faults say so."""
+        live = self._faults.live()
+        pids = {process.pid for gpu in live.gpus for process in gpu.processes or ()}
+        return busy_reasons(live, uuids, names={pid: self.identify(pid).words for pid in pids})
+
+    def live(self) -> LiveFacts:
+        """Return one reading of all GPUs. Raises `ProbeError` when the faults say so."""
+        return self._faults.live()
+
+    def events(self, wait_seconds: float) -> tuple[XidEvent, ...]:
+        """Return the Xids that were added to the file, looking at it a few times a second."""
+        waited = 0.0
+        while waited <= wait_seconds:
+            found = self._faults.events()
+            if found or self._closed.wait(EMULATED_LOOK_SECONDS):
+                return found
+            waited += EMULATED_LOOK_SECONDS
+        return ()
+
+    def identify(self, pid: int) -> Who:
+        """Return who a process is, as the file says, else as the machine says."""
+        named = self._faults.named(pid)
+        return identify(pid) if named is None else Who(pid=pid, name=named[0], user=named[1])
+
+    def close(self) -> None:
+        """Look no more."""
+        self._closed.set()
 
 
 class NvmlGpuProbe:
-    """Asks NVML for processes and memory on the GPUs."""
+    """Asks NVML for processes, memory and health; waits for its events in a worker process of its own."""
 
-    def __init__(self, probe: NvmlProbe) -> None:
+    def __init__(self, probe: NvmlProbe, events: NvmlProbe | None = None) -> None:
         self._probe = probe
+        self._events = NvmlProbe() if events is None else events
 
     def busy(self, uuids: tuple[str, ...]) -> dict[str, str]:
         """Return, for each GPU that is not free, why. Raises `ProbeError`; bounded by 5 s and a little."""
         return self._probe.busy(uuids, TIMEOUT_SECONDS)
+
+    def live(self) -> LiveFacts:
+        """Return one reading of all GPUs. Raises `ProbeError`; bounded by 5 s and a little."""
+        return self._probe.live(TIMEOUT_SECONDS)
+
+    def events(self, wait_seconds: float) -> tuple[XidEvent, ...]:
+        """Return the Xids since the last call. Raises `ProbeError`; bounded by 5 s more than the wait."""
+        return self._events.events(TIMEOUT_SECONDS, wait_seconds=wait_seconds)
+
+    def identify(self, pid: int) -> Who:
+        """Return who a process is."""
+        return identify(pid)
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._probe.close()
+        self._events.close()

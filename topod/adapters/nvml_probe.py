@@ -18,8 +18,17 @@ from typing import Final
 
 import msgspec
 
+from topod.adapters.host_processes import called
 from topod.adapters.nvml_worker import Call, Reply, Request
-from topod.discovery.gpufacts import GpuFacts, GpuLive, GpuProcess, LiveFacts, XidEvent, busy_reasons
+from topod.discovery.gpufacts import (
+    IDLE_MEMORY_BYTES,
+    GpuFacts,
+    GpuLive,
+    GpuProcess,
+    LiveFacts,
+    XidEvent,
+    busy_reasons,
+)
 from topod.errors import ProbeError
 
 MAX_ABANDONED = 4
@@ -77,12 +86,18 @@ class NvmlProbe:
             if uuid not in present
         )
         self._seen |= present
+        quietest = dict(self._quietest)  # as it was before: this very reading must not set its own bound
         for gpu in live.gpus:
             compute = [process for process in gpu.processes or () if process.kind == "compute"]
-            if gpu.memory_used_bytes is not None and gpu.processes is not None and not compute:
+            if gpu.memory_used_bytes is None or gpu.processes is None or compute:
+                continue
+            desktop = sum(process.memory_bytes or 0 for process in gpu.processes)
+            # What a dead process left behind must not become the measure of an idle GPU.
+            if gpu.memory_used_bytes <= IDLE_MEMORY_BYTES + desktop:
                 least = self._quietest.get(gpu.uuid, gpu.memory_used_bytes)
                 self._quietest[gpu.uuid] = min(least, gpu.memory_used_bytes)
-        return replace(live, gpus=live.gpus + lost)
+        found = tuple(replace(gpu, idle_bytes=quietest.get(gpu.uuid)) for gpu in live.gpus)
+        return replace(live, gpus=found + lost)
 
     def processes(self, timeout: float = 5.0) -> dict[str, tuple[GpuProcess, ...] | None]:
         """Return the processes on each GPU by UUID; None for a GPU that does not tell."""
@@ -92,9 +107,10 @@ class NvmlProbe:
         self, uuids: Collection[str], timeout: float = 5.0, *, ignore_pids: Collection[int] = ()
     ) -> dict[str, str]:
         """Return, for each of these GPUs that is not free yet, why; empty when all are free."""
-        quietest = dict(self._quietest)  # as it was before: this very reading must not set its own bound
         live = self.live(timeout)
-        return busy_reasons(live, uuids, quietest=quietest, ignore_pids=ignore_pids)
+        pids = {process.pid for gpu in live.gpus for process in gpu.processes or ()}
+        names = {pid: words for pid in pids if (words := called(pid))}
+        return busy_reasons(live, uuids, names=names, ignore_pids=ignore_pids)
 
     def events(self, timeout: float = 5.0, *, wait_seconds: float = 0.0) -> tuple[XidEvent, ...]:
         """Return the Xid events since the last call, after waiting up to `wait_seconds` for a first one.

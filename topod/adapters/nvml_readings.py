@@ -30,6 +30,10 @@ P2P_OK, P2P_UNKNOWN = 0, 6
 NODE_SCOPE = 0
 MAX_LINKS = 36
 WORDS = MAX_CPU // 64 + 1
+RECOVERY_ACTION = 230  # NVML_FI_DEV_GET_GPU_RECOVERY_ACTION
+RECOVERIES = {0: "none", 1: "reset", 2: "reboot", 3: "drain-p2p", 4: "drain-reset"}
+SLOWDOWNS = {0x40: "heat", 0x20: "heat", 0x80: "the power supply"}
+"""Bits of nvmlClocksEventReasons: hardware and software thermal slowdown, external power brake."""
 LOST = {15: "GPU is lost", 16: "GPU needs a reset"}
 
 
@@ -193,7 +197,29 @@ def _read_live(handle: Any, uuid: str) -> GpuLive:
         ),  # uncorrected, since the driver's load
         remap_pending=None if remap is None else bool(remap[2]),
         remap_failed=None if remap is None else bool(remap[3]),
+        retired_pending=_flag(ask("nvmlDeviceGetRetiredPagesPendingStatus", handle)),
+        recovery=_recovery(handle),
+        slowdown=_slowdown(handle),
     )
+
+
+def _flag(answer: int | None) -> bool | None:
+    return None if answer is None else bool(answer)
+
+
+def _recovery(handle: Any) -> str | None:
+    values = ask("nvmlDeviceGetFieldValues", handle, [RECOVERY_ACTION])
+    if values is None or values[0].nvmlReturn:
+        return None
+    action = int(values[0].value.uiVal)
+    return RECOVERIES.get(action, f"action {action}")
+
+
+def _slowdown(handle: Any) -> str | None:
+    reasons = ask("nvmlDeviceGetCurrentClocksEventReasons", handle)
+    if reasons is None:
+        reasons = ask("nvmlDeviceGetCurrentClocksThrottleReasons", handle)
+    return next((words for bit, words in SLOWDOWNS.items() if (reasons or 0) & bit), None)
 
 
 def _memory(handle: Any) -> Any:

@@ -27,6 +27,10 @@ class Settings:
     engine: str | None = None
     engine_seconds: float = 15.0
     """How long the engine may take to answer; create, start and remove get eight times as much."""
+    emulated_faults: Path | None = None
+    """What goes wrong on an emulated host; see `topod.adapters.emulated_faults`."""
+    rediscover: bool = False
+    """Forget the GPUs that this machine had before."""
     log_format: str = "text"
     log_level: str = "info"
     devices_free_seconds: float = 30.0
@@ -64,6 +68,8 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
         runtime=given.runtime,
         engine=given.engine or None,
         engine_seconds=_number("engine-seconds", given.engine_seconds),
+        emulated_faults=Path(given.emulated_faults).absolute() if given.emulated_faults else None,
+        rediscover=given.rediscover,
         log_format=given.log_format,
         log_level=given.log_level,
         devices_free_seconds=_number("devices-free-seconds", given.devices_free_seconds),
@@ -94,10 +100,13 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     option("runtime", "auto, docker or process; auto: docker where an engine answers", "auto", "NAME")
     option("engine", "URL of the container engine; default: DOCKER_HOST, else the usual sockets", None, "URL")
     option("engine-seconds", "how long the engine may take to answer one question", "15", "SECONDS")
+    option("emulated-faults", "with --host: a file of faults to emulate, read on every change", None, "FILE")
     option("log-format", "text or json", "text", "FORMAT")
     option("log-level", "debug, info, warning or error", "info", "LEVEL")
     option("devices-free-seconds", "how long GPUs may take to become really free", "30", "SECONDS")
     option("crash-at", None)
+    text = "take the host as it is found now, without GPUs that it had before"
+    parser.add_argument("--rediscover", help=text, action="store_true")
     parser.add_argument("--version", action="version", version=f"topod {__version__}")
     return parser
 

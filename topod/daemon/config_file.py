@@ -7,15 +7,18 @@ import re
 import tomllib
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from topod.errors import DataError, NotFoundError
+from topod.health.rules import IGNORED_PROCESSES, HealthRules
+from topod.health.xids import CRITICAL
 from topod.model.rules import EACH, DisruptionBudget, Quota, Rules, Scope
 from topod.ports import LOG_BYTES
 from topod.protocol.units import parse_duration, parse_size
 
+SHORTEST_INTERVAL: Final = 0.1
 DEFAULT_PATH: Final = Path("/etc/topod/topod.toml")
 LEAST_LOG_BYTES: Final = 1 << 20
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`(?: - at `(?P<place>[^`]*)`)?")
@@ -64,7 +67,20 @@ class BudgetSection(Section, frozen=True, kw_only=True):
 
 
 class HealthSection(Section, frozen=True, kw_only=True):
-    """`[health]`: what makes a GPU unfit, and how often it is looked at."""
+    """`[health]`: what makes a GPU unfit, and how often it is looked at; see `topod.health.rules`."""
+
+    interval: Seconds = Seconds(5)
+    critical_xids: tuple[int, ...] | None = None
+    ignore_xids: tuple[int, ...] = ()
+    xid_clear: Seconds = Seconds(300)
+    max_uncorrected: int = 0
+    on_unhealthy: Literal["keep", "requeue"] = "keep"
+    foreign_gpus: bool = True
+    ignore_processes: tuple[str, ...] = IGNORED_PROCESSES
+    foreign_cpus: Literal["auto", "on", "off"] = "auto"
+    foreign_cpu_interval: Seconds = Seconds(10)
+    foreign_cpu_share: float = 0.25
+    foreign_cpu_calm: Seconds = Seconds(60)
 
 
 class LogsSection(Section, frozen=True, kw_only=True):
@@ -137,6 +153,7 @@ def parse_config(text: str, source: str) -> ConfigFile:
     try:
         config = msgspec.convert(plain, ConfigFile, dec_hook=_from_plain)
         rules_of(config)
+        health_rules_of(config)
         _check_kept(config)
         _check_security(config.security)
     except msgspec.ValidationError as error:
@@ -181,6 +198,27 @@ def _check_security(section: SecuritySection) -> None:
         raise ValueError(f'security.socket_mode: written "0660", not {section.socket_mode!r}')
     if section.max_priority and EACH not in section.max_priority:
         raise ValueError('security.max_priority: say what everybody else may give too: "*" = 500')
+
+
+def health_rules_of(config: ConfigFile) -> HealthRules:
+    """Return what the watches go by. Raises `ValueError` for values that cannot be meant."""
+    health = config.health
+    for name in ("interval", "foreign_cpu_interval"):
+        if not getattr(health, name) >= SHORTEST_INTERVAL:
+            raise ValueError(f"health.{name}: must be at least {SHORTEST_INTERVAL:g} s")
+    if health.foreign_cpu_share <= 0:
+        raise ValueError("health.foreign_cpu_share: must be above 0; 0.25 is a quarter of one CPU")
+    return HealthRules(
+        critical_xids=CRITICAL if health.critical_xids is None else frozenset(health.critical_xids),
+        ignore_xids=frozenset(health.ignore_xids),
+        xid_clear_seconds=float(health.xid_clear),
+        max_uncorrected=health.max_uncorrected,
+        requeue=health.on_unhealthy == "requeue",
+        foreign_gpus=health.foreign_gpus,
+        ignore_processes=health.ignore_processes,
+        foreign_cpu_share=health.foreign_cpu_share,
+        cpu_calm_seconds=float(health.foreign_cpu_calm),
+    )
 
 
 def _quota(number: int, entry: QuotaSection) -> Quota:

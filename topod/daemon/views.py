@@ -59,7 +59,7 @@ def _trouble(job: Job, marks: Mapping[str, tuple[Mark, ...]]) -> str:
         return ""
     told = (
         f"GPU{index} is {_mark_text(mark)}"
-        for index, uuid in zip(held.gpu_indices, held.gpus, strict=True)
+        for index, uuid in zip(held.gpu_indices, held.gpus, strict=False)
         for mark in marks.get(uuid, ())
         if mark.kind is not MarkKind.DRAINED and mark.blocks
     )

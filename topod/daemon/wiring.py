@@ -7,14 +7,10 @@ import signal
 import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, closing
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from topod import __version__
-from topod.adapters.gpu_check import EmulatedProbe, NvmlGpuProbe
-from topod.adapters.host_discovery import discover_host
-from topod.adapters.nvml_probe import NvmlProbe
 from topod.adapters.process_runtime import ProcessRuntime
 from topod.adapters.sqlite_store import SqliteStore
 from topod.adapters.zmq_server import Server, check_path
@@ -28,12 +24,13 @@ from topod.daemon.lock import StateLock
 from topod.daemon.logs import Key
 from topod.daemon.machine import memory_nodes, online_cpus, usable_cpus
 from topod.daemon.service import Identity
-from topod.discovery.library import load_library_host
-from topod.errors import ConflictError, ProbeError
+from topod.daemon.site import Site, find_site, to_remember
+from topod.daemon.watches import Watches
+from topod.errors import ConflictError
 from topod.flextopo.tables import TopologyTables
+from topod.lifecycle.refit import refit
 from topod.lifecycle.states import HOLDING, HostState
-from topod.model.topology import Topology
-from topod.ports import ContainerRuntime, GpuProbe
+from topod.ports import ContainerRuntime
 from topod.protocol.client import events_socket
 
 LOGS: Final = "logs"
@@ -53,50 +50,6 @@ class SystemClock:
     def now(self) -> float:
         """Return epoch seconds."""
         return time.time()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """The hardware that this topod schedules."""
-
-    topology: Topology
-    probe: GpuProbe
-    notes: tuple[str, ...] = ()
-
-
-def find_site(settings: Settings) -> Site:
-    """Return the emulated host that was asked for, else this machine.
-
-    Raises `NotFoundError` and `DataError` for a wrong `--host`, `ProbeError` when this machine has no GPU to
-    schedule that could be found.
-    """
-    if settings.host is not None:
-        document = load_library_host(settings.host)
-        # A host read from a file is not the machine we run on, whatever the file says.
-        topology = replace(document.topology, emulated=True)
-        return Site(topology=topology, probe=EmulatedProbe(), notes=_emulation_notes(topology))
-    nvml = NvmlProbe()
-    found = discover_host(nvml=nvml)
-    for problem in found.problems:
-        log.warning("discovery.hampered", extra={Key.ERROR: problem})
-    for note in found.notes:
-        log.info("discovery.noted", extra={Key.TEXT: note})
-    if not found.topology.gpus:
-        nvml.close()
-        why = f": {found.problems[0]}" if found.problems else ""
-        raise ProbeError(
-            f"no GPU was found on this machine{why}",
-            hint="look with `topoctl doctor`, or emulate a host: topod --host dgx1",
-        )
-    return Site(topology=found.topology, probe=NvmlGpuProbe(nvml), notes=found.problems)
-
-
-def _emulation_notes(topology: Topology) -> tuple[str, ...]:
-    notes = [f"the host is emulated: no job gets one of its {len(topology.gpus)} GPUs"]
-    real = online_cpus()
-    if topology.cpus - real:
-        notes.append(f"CPUs beyond this machine's {real} are only recorded")
-    return tuple(notes)
 
 
 def choose_runtime(settings: Settings, store: SqliteStore, state: HostState, site: Site) -> ContainerRuntime:
@@ -171,8 +124,10 @@ async def run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     with StateLock(settings.state_dir), closing(SqliteStore(settings.state_dir / "state.db")) as store:
         state = store.load()
-        site = await asyncio.to_thread(find_site, settings)
+        site = await asyncio.to_thread(find_site, settings, store.facts())
+        state = refit(state, site.topology)
         runtime = await asyncio.to_thread(choose_runtime, settings, store, state, site)
+        store.note_facts(to_remember(site))
         await _serve(settings, site, store, state, runtime=runtime, stopped=stopped)
     log.info("daemon.stopped")
 
@@ -207,15 +162,18 @@ async def _serve(
     server = _server(settings, access, daemon)
     folder = settings.state_dir / LOGS
     housekeeper = Housekeeper(store, folder, settings.file, state=lambda: daemon.mailbox.state, clock=clock)
+    watches = Watches(site, daemon, settings, runtime=runtime, store=store, clock=clock)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(_in_time, asyncio.to_thread(runtime.close))
         stack.push_async_callback(daemon.stop)
+        stack.push_async_callback(watches.stop)
         stack.push_async_callback(housekeeper.stop)
         stack.callback(access.close)
         stack.push_async_callback(server.stop)
         server.bind()
         daemon.start(publish=server.publish)
         server.start()
+        watches.start()
         housekeeper.start()
         extra = {
             Key.VERSION: __version__,

@@ -15,9 +15,6 @@ IDLE_MEMORY_BYTES = 1024 * MIB
 IDLE_SLACK_BYTES = 256 * MIB
 """How much more than at its quietest an idle GPU may show."""
 
-APPLICATION_XIDS = frozenset({13, 31, 43, 45, 68, 109})
-"""Xids that a program causes by itself; the GPU stays fit for the next one (NVIDIA, "Xid errors")."""
-
 IBM_VENDOR = 0x1014
 NVIDIA_VENDOR = 0x10DE
 
@@ -105,6 +102,14 @@ class GpuLive:
     """Uncorrected memory errors since the driver was loaded."""
     remap_pending: bool | None = None
     remap_failed: bool | None = None
+    retired_pending: bool | None = None
+    """Older GPUs: a memory page will be retired at the next reset."""
+    recovery: str | None = None
+    """What newer drivers ask for: `none`, `reset`, `reboot`, `drain-p2p`, `drain-reset`, else `action N`."""
+    slowdown: str | None = None
+    """What the hardware slows it down for: `heat`, `the power supply`."""
+    idle_bytes: int | None = None
+    """The least memory seen in use on it while nothing ran, before this reading; None where never seen."""
     problem: str | None = None
     """Why the GPU cannot be read: `GPU is lost`."""
 
@@ -126,11 +131,6 @@ class XidEvent:
 
     uuid: str | None
     xid: int
-
-    @property
-    def is_hardware(self) -> bool:
-        """True unless the Xid is one that programs cause by themselves."""
-        return self.xid not in APPLICATION_XIDS
 
 
 def normalise_pci(text: str) -> str:
@@ -198,46 +198,53 @@ def _switch_links(gpu: GpuFact, known: Collection[str | None], *, guess: bool) -
     )
 
 
-def health_problem(gpu: GpuLive) -> str | None:
-    """Return in words why this GPU must not be given to a job, None where nothing speaks against it."""
-    if gpu.problem is not None:
-        return gpu.problem
-    if gpu.mig:
-        return "MIG is on: topod gives out whole GPUs only"
-    if gpu.remap_failed:
-        return "a memory row could not be remapped: the GPU needs to be replaced"
-    if gpu.remap_pending:
-        return "a memory row waits to be remapped: the GPU needs a reset"
-    return None
-
-
 def busy_reasons(
     live: LiveFacts,
     uuids: Collection[str],
     *,
-    quietest: Mapping[str, int] | None = None,
+    names: Mapping[int, str] | None = None,
     ignore_pids: Collection[int] = (),
 ) -> dict[str, str]:
     """Return, for each of the GPUs that is not free, what shows it; empty when all are free.
 
     A compute process always counts. A graphics process (a desktop) counts only by the memory that it holds:
-    memory must be back at `quietest[uuid]` bytes, the least seen on the idle GPU, and below a general bound
-    where that is unknown. A GPU that cannot be read is not free.
+    memory must be back at `idle_bytes`, the least seen on the idle GPU, and below a general bound where that
+    is unknown. A GPU that cannot be read is not free. `names`: how to call a process: `python, alice`.
     """
-    found = {uuid: _signs(live.of(uuid), (quietest or {}).get(uuid), ignore_pids) for uuid in sorted(uuids)}
+    found = {uuid: _signs(live.of(uuid), names or {}, ignore_pids) for uuid in sorted(uuids)}
     return {uuid: "; ".join(signs) for uuid, signs in found.items() if signs}
 
 
-def _signs(gpu: GpuLive | None, quietest: int | None, ignore_pids: Collection[int]) -> list[str]:
+def held_text(process: GpuProcess, name: str = "") -> str:
+    """Return `pid 4711 (python, alice) holds 3.1 GiB`; `name` is what stands in the brackets."""
+    who = f"pid {process.pid} ({name})" if name else f"pid {process.pid}"
+    return (
+        f"{who} is on it"
+        if process.memory_bytes is None
+        else f"{who} holds {size_text(process.memory_bytes)}"
+    )
+
+
+def size_text(size: int) -> str:
+    """Return a size in memory: `700 MiB`, `22.1 GiB`."""
+    return f"{size // MIB} MiB" if size < 1024 * MIB else f"{size / (1024 * MIB):.1f} GiB"
+
+
+def idle_limit(gpu: GpuLive) -> int:
+    """Return how much memory may be in use, in bytes, on this GPU when nothing runs on it."""
+    return IDLE_MEMORY_BYTES if gpu.idle_bytes is None else gpu.idle_bytes + IDLE_SLACK_BYTES
+
+
+def _signs(gpu: GpuLive | None, names: Mapping[int, str], ignore_pids: Collection[int]) -> list[str]:
     if gpu is None or gpu.problem is not None:
         return ["NVML does not know it" if gpu is None else str(gpu.problem)]
     signs = ["NVML does not tell its processes"] if gpu.processes is None else []
-    for process in gpu.processes or ():
-        if process.kind == "compute" and process.pid not in ignore_pids:
-            held = "is on it" if process.memory_bytes is None else f"holds {process.memory_bytes // MIB} MiB"
-            signs.append(f"pid {process.pid} {held}")
-    used = gpu.memory_used_bytes
-    limit = IDLE_MEMORY_BYTES if quietest is None else quietest + IDLE_SLACK_BYTES
+    signs += [
+        held_text(process, names.get(process.pid, ""))
+        for process in gpu.processes or ()
+        if process.kind == "compute" and process.pid not in ignore_pids
+    ]
+    used, limit = gpu.memory_used_bytes, idle_limit(gpu)
     if used is not None and used > limit:
-        signs.append(f"{used // MIB} MiB in use, at most {limit // MIB} MiB when free")
+        signs.append(f"{size_text(used)} in use, at most {size_text(limit)} when free")
     return signs

@@ -44,12 +44,3 @@ def change_priority(draft: Draft, event: ev.PriorityChanged) -> None:
     text = f"{job.label}: priority {job.priority} -> {event.priority}"
     draft.put(replace(job, spec=replace(job.spec, request=request)))
     draft.note("job.reprioritised", job, text, by=event.by, priority=event.priority)
-
-
-def drain_host(draft: Draft, reason: str | None) -> None:
-    """Start no more jobs on the host, or (None) start them again."""
-    draft.drain = reason
-    if reason is None:
-        draft.note("host.resumed", None, "the host takes jobs again")
-    else:
-        draft.note("host.drained", None, f"the host is drained: {reason}")

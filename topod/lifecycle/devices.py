@@ -1,7 +1,7 @@
 """What becomes of the host's GPUs and CPUs: marks set and taken away, and what a watch of them saw."""
 
 from dataclasses import replace
-from typing import Final
+from typing import Final, assert_never
 
 from topod.lifecycle import events as ev
 from topod.lifecycle.draft import Draft
@@ -13,6 +13,31 @@ HARD_CAUSES: Final = frozenset({"lost", "mig"})
 """A GPU in such a state cannot be used whatever an administrator says."""
 XID_CAUSE: Final = "xid-"
 """How the causes begin that were seen once and are not seen again by looking."""
+
+
+def concerning_devices(draft: Draft, event: ev.DeviceEvent) -> None:
+    """Take in an event that concerns the host's GPUs and CPUs."""
+    match event:
+        case ev.HostDrained():
+            draft.drain = event.reason
+            draft.note("host.drained", None, f"the host is drained: {event.reason}")
+        case ev.HostResumed():
+            draft.drain = None
+            draft.note("host.resumed", None, "the host takes jobs again")
+        case ev.GpuMarked():
+            mark_gpu(draft, event)
+        case ev.GpuCleared():
+            clear_gpu(draft, event)
+        case ev.GpuResumed():
+            resume_gpu(draft, event)
+        case ev.GpuNoted():
+            draft.note("gpu.noted", draft.get(event.job), event.text, uuid=event.uuid)
+        case ev.GpusSeen():
+            see_gpus(draft, event)
+        case ev.ForeignCpusSeen():
+            see_foreign_cpus(draft, event)
+        case _:
+            assert_never(event)
 
 
 def mark_gpu(draft: Draft, event: ev.GpuMarked) -> None:
@@ -39,7 +64,7 @@ def mark_gpu(draft: Draft, event: ev.GpuMarked) -> None:
 def clear_gpu(draft: Draft, event: ev.GpuCleared) -> None:
     """Forget one reason, or all, not to hand out a GPU."""
     if draft.unmark(event.uuid, event.kind):
-        kind = "" if event.kind is None else f"no longer {event.kind.value}"
+        kind = "" if event.kind is None else f"is no longer {event.kind.value}"
         left = ", ".join(mark.kind.value for mark in draft.marks.get(event.uuid, ()) if mark.blocks)
         told = f"is still {left}" if left else "is handed out again"
         text = f"{draft.gpu_name(event.uuid)} {kind + ' and ' if kind else ''}{told}"

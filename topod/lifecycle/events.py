@@ -75,6 +75,15 @@ class GpuResumed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GpuNoted:
+    """Something about a GPU that people may want to know; nothing follows from it. `job`: who was on it."""
+
+    uuid: str
+    text: str
+    job: JobId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GpusSeen:
     """Whether the GPUs could be looked at; `problem` says why not, empty when they could."""
 
@@ -254,16 +263,15 @@ class Tick:
     """Time passed; deadlines are looked at."""
 
 
+DeviceEvent = (
+    HostDrained | HostResumed | GpuMarked | GpuCleared | GpuResumed | GpuNoted | GpusSeen | ForeignCpusSeen
+)
+"""What concerns the host's GPUs and CPUs, and no job in particular."""
+
 Event = (
     Submitted
     | CancelRequested
     | PriorityChanged
-    | HostDrained
-    | HostResumed
-    | GpuMarked
-    | GpuCleared
-    | GpuResumed
-    | GpusSeen
     | ImageReady
     | ImageFailed
     | Created
@@ -278,9 +286,9 @@ Event = (
     | Collected
     | Recovered
     | Swept
-    | ForeignCpusSeen
     | MovesRequested
     | Frozen
     | ClockSet
+    | DeviceEvent
     | Tick
 )

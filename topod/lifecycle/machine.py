@@ -7,13 +7,12 @@ the queue, starting jobs whose GPUs are clear go on, and the queue is run.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import assert_never
 
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
-from topod.lifecycle.asking import cancel, change_priority, drain_host, submitted
+from topod.lifecycle.asking import cancel, change_priority, submitted
 from topod.lifecycle.clocks import clock_set
-from topod.lifecycle.devices import clear_gpu, mark_gpu, resume_gpu, see_foreign_cpus, see_gpus
+from topod.lifecycle.devices import concerning_devices
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import PullImage
 from topod.lifecycle.freezing import frozen
@@ -74,7 +73,7 @@ def step_all(
     return draft.finish(), tuple(made)
 
 
-def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR0915 - one case an event
+def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901, PLR0912 - one case an event
     match event:
         case ev.Submitted():
             submitted(draft, event)
@@ -82,18 +81,6 @@ def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR09
             cancel(draft, event)
         case ev.PriorityChanged():
             change_priority(draft, event)
-        case ev.HostDrained():
-            drain_host(draft, event.reason)
-        case ev.HostResumed():
-            drain_host(draft, None)
-        case ev.GpuMarked():
-            mark_gpu(draft, event)
-        case ev.GpuCleared():
-            clear_gpu(draft, event)
-        case ev.GpuResumed():
-            resume_gpu(draft, event)
-        case ev.GpusSeen():
-            see_gpus(draft, event)
         case ev.ImageReady():
             image_ready(draft, event)
         case ev.ImageFailed():
@@ -122,8 +109,6 @@ def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR09
             missed = recover(draft, event) if isinstance(event, ev.Recovered) else sweep(draft, event)
             for seen in missed:
                 _apply(draft, seen)
-        case ev.ForeignCpusSeen():
-            see_foreign_cpus(draft, event)
         case ev.MovesRequested():
             request_moves(draft, event)
         case ev.Frozen():
@@ -133,7 +118,7 @@ def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901, PLR0912, PLR09
         case ev.Tick():
             _tick(draft)
         case _:
-            assert_never(event)
+            concerning_devices(draft, event)
 
 
 # --- time and order ---------------------------------------------------------------------------------------

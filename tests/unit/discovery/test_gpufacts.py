@@ -1,5 +1,7 @@
 """Counting NVLinks as nvidia-smi does, PCI addresses, and what makes a GPU unfit or busy."""
 
+from dataclasses import replace
+
 import pytest
 
 from topod.discovery.gpufacts import (
@@ -11,7 +13,6 @@ from topod.discovery.gpufacts import (
     LiveFacts,
     NvLink,
     PairFact,
-    XidEvent,
     busy_reasons,
     normalise_pci,
     nvlink_lanes,
@@ -97,22 +98,22 @@ def test_other_texts_are_no_pci_addresses(text: str) -> None:
 
 
 def busy(gpu: GpuLive, *, quietest: int | None = None, ignore_pids: tuple[int, ...] = ()) -> dict[str, str]:
-    least = {} if quietest is None else {"GPU-0": quietest * MIB}
-    return busy_reasons(LiveFacts(gpus=(gpu,)), ("GPU-0",), quietest=least, ignore_pids=ignore_pids)
+    seen = replace(gpu, idle_bytes=None if quietest is None else quietest * MIB)
+    return busy_reasons(LiveFacts(gpus=(seen,)), ("GPU-0",), ignore_pids=ignore_pids)
 
 
 def test_a_desktop_does_not_make_a_gpu_busy_but_its_memory_can() -> None:
     desktop = (GpuProcess(pid=900, kind="graphics", memory_bytes=300 * MIB),)
     assert busy(GpuLive(uuid="GPU-0", processes=desktop, memory_used_bytes=300 * MIB)) == {}
     assert busy(GpuLive(uuid="GPU-0", processes=desktop, memory_used_bytes=3000 * MIB)) == {
-        "GPU-0": "3000 MiB in use, at most 1024 MiB when free"
+        "GPU-0": "2.9 GiB in use, at most 1.0 GiB when free"
     }
 
 
 def test_memory_counts_from_the_quietest_that_was_seen() -> None:
     gpu = GpuLive(uuid="GPU-0", processes=(), memory_used_bytes=1500 * MIB)
     assert busy(gpu, quietest=1400) == {}
-    assert busy(gpu, quietest=100) == {"GPU-0": "1500 MiB in use, at most 356 MiB when free"}
+    assert busy(gpu, quietest=100) == {"GPU-0": "1.5 GiB in use, at most 356 MiB when free"}
 
 
 def test_a_process_of_unknown_memory_makes_a_gpu_busy_unless_it_is_to_be_ignored() -> None:
@@ -124,8 +125,3 @@ def test_a_process_of_unknown_memory_makes_a_gpu_busy_unless_it_is_to_be_ignored
 def test_a_gpu_that_does_not_tell_its_processes_or_is_lost_is_not_free() -> None:
     assert busy(GpuLive(uuid="GPU-0")) == {"GPU-0": "NVML does not tell its processes"}
     assert busy(GpuLive(uuid="GPU-0", problem="GPU is lost")) == {"GPU-0": "GPU is lost"}
-
-
-def test_xids_of_programs_are_told_from_those_of_hardware() -> None:
-    assert XidEvent(uuid="GPU-0", xid=79).is_hardware
-    assert not XidEvent(uuid="GPU-0", xid=31).is_hardware
