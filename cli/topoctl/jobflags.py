@@ -115,6 +115,18 @@ FLAGS: dict[str, tuple[Any, Any]] = {
     ),
     "shm_size": (Text, _option("--shm-size", metavar="SIZE", help="Size of /dev/shm (default 8G).")),
     "ulimit": (Texts, _option("--ulimit", metavar="NAME=N", help="Limit, such as nofile=65536. Repeatable.")),
+    "cap_add": (
+        Texts,
+        _option("--cap-add", metavar="NAME", help="Capability, such as IPC_LOCK for RDMA. Repeatable."),
+    ),
+    "device": (
+        Texts,
+        _option("--device", metavar="SRC[:DST[:rwm]]", help="Device of the host that is no GPU. Repeatable."),
+    ),
+    "network": (
+        Text,
+        _option("--network", metavar="NET", help="bridge (the engine's default), host or none."),
+    ),
     "user": (Text, _option("--user", metavar="USER", help="User inside the container: uid[:gid] or a name.")),
     "label": (Texts, _option("-l", "--label", metavar="K=V", help="Label of the job. Repeatable.")),
     "checkpoint_command": (

@@ -35,6 +35,7 @@ from topod.adapters.docker_spec import (
     JOB_LABEL,
     STATE_LABEL,
     EngineHost,
+    Hardening,
     container_body,
     container_name,
     emulation_notes,
@@ -72,6 +73,7 @@ class DockerRuntime:
         machine_nodes: tuple[int, ...] = (0,),
         emulated: bool = False,
         network_mode: str | None = None,
+        hardening: Hardening = Hardening(),  # noqa: B008 - a frozen value
         pull_timeout: float = 3600.0,
         call_timeout: float = 15.0,
         slow_timeout: float = 120.0,
@@ -87,6 +89,7 @@ class DockerRuntime:
             machine_cpus=machine_cpus,
             machine_nodes=machine_nodes,
             network_mode=network_mode,
+            hardening=hardening,
         )
         self._pull_timeout = pull_timeout
         self._slow_timeout = slow_timeout

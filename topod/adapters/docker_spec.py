@@ -29,6 +29,15 @@ DEFAULT_ULIMITS: Mapping[str, int] = {"memlock": UNLIMITED, "stack": STACK_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hardening:
+    """What every container is denied."""
+
+    no_new_privileges: bool = False
+    """No set-uid program (sudo, su) gains rights."""
+    drop_capabilities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineHost:
     """What the engine and the machine under it can do."""
 
@@ -48,7 +57,8 @@ class EngineHost:
     default_ulimits: bool = True
     """False once the engine turned out not to be allowed to raise them."""
     network_mode: str | None = None
-    """None leaves it to the engine."""
+    """Of jobs that name none; None leaves it to the engine."""
+    hardening: Hardening = Hardening()
 
 
 def container_name(state_id: str, job: JobId, attempt: int) -> str:
@@ -69,9 +79,11 @@ def container_body(
             hint="add `image:` to the job file",
         )
     environment = job_environment(job, attempt, spec, allocation)
-    if not allocation.gpus and not host.emulated:
-        # CUDA images ask for all GPUs, and get them where the NVIDIA runtime is the engine's default.
-        environment["NVIDIA_VISIBLE_DEVICES"] = "void"
+    if not host.emulated:
+        # CUDA images, or the job itself, ask for all GPUs, and get them where the NVIDIA runtime is the
+        # engine's default. CDI gives devices by itself.
+        by_cdi = host.cdi_devices.issuperset(_cdi_names(allocation))
+        environment["NVIDIA_VISIBLE_DEVICES"] = "void" if by_cdi else ",".join(allocation.gpus)
     defaults = {k: v for k, v in DEFAULT_ULIMITS.items() if k not in spec.ulimits and host.default_ulimits}
     body: dict[str, Any] = {
         "Image": spec.image,
@@ -114,13 +126,16 @@ def _host_config(
         ],
         "DeviceRequests": _device_requests(job, allocation, host),
     }
-    if host_config["DeviceRequests"] and host_config["DeviceRequests"][0]["Driver"] == "nvidia":
+    devices = [(device.source, device.target, device.permissions) for device in spec.devices]
+    by_runtime = [one for one in host_config["DeviceRequests"] if one["Driver"] == "nvidia"]
+    if by_runtime:
+        devices += [(node, node, "rw") for node in _device_files(allocation, host)]
+    if devices or by_runtime:
         host_config["Devices"] = [
-            {"PathOnHost": node, "PathInContainer": node, "CgroupPermissions": "rw"}
-            for node in _device_files(allocation, host)
+            {"PathOnHost": source, "PathInContainer": target, "CgroupPermissions": permissions}
+            for source, target, permissions in devices
         ]
-    if host.network_mode is not None:
-        host_config["NetworkMode"] = host.network_mode
+    host_config |= _rights(spec, host)
     if spec.memory_bytes is not None:
         # Without the second the container may swap as much again.
         host_config |= {"Memory": spec.memory_bytes, "MemorySwap": spec.memory_bytes}
@@ -130,6 +145,21 @@ def _host_config(
     if nodes:
         host_config["CpusetMems"] = str(CpuSet.of(nodes))
     return host_config
+
+
+def _rights(spec: JobSpec, host: EngineHost) -> dict[str, Any]:
+    """Return what the container may do beyond, or less than, the engine's default."""
+    rights: dict[str, Any] = {}
+    network = host.network_mode if spec.network is None else spec.network.value
+    if network is not None:
+        rights["NetworkMode"] = network
+    if spec.cap_add:
+        rights["CapAdd"] = list(spec.cap_add)
+    if host.hardening.drop_capabilities:
+        rights["CapDrop"] = list(host.hardening.drop_capabilities)
+    if host.hardening.no_new_privileges:
+        rights["SecurityOpt"] = ["no-new-privileges"]
+    return rights
 
 
 def without_default_ulimits(inspected: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,6 +217,10 @@ def _device_files(allocation: Allocation, host: EngineHost) -> tuple[str, ...]:
     return (*(host.gpu_nodes[uuid] for uuid in allocation.gpus), *host.control_nodes)
 
 
+def _cdi_names(allocation: Allocation) -> list[str]:
+    return [f"nvidia.com/gpu={uuid}" for uuid in allocation.gpus]
+
+
 def _device_requests(job: JobId, allocation: Allocation, host: EngineHost) -> list[dict[str, Any]]:
     """Name GPUs by UUID: a count always means the first ones, and an index changes over a reboot."""
     if not allocation.gpus or host.emulated:
@@ -196,7 +230,7 @@ def _device_requests(job: JobId, allocation: Allocation, host: EngineHost) -> li
             f"job {job} wants {len(allocation.gpus)} GPUs, but Podman's Docker socket ignores such requests",
             hint="install Docker on this host, or submit the job without GPUs",
         )
-    names = [f"nvidia.com/gpu={uuid}" for uuid in allocation.gpus]
+    names = _cdi_names(allocation)
     if host.cdi_devices.issuperset(names):
         return [{"Driver": "cdi", "DeviceIDs": names}]
     return [{"Driver": "nvidia", "DeviceIDs": list(allocation.gpus), "Capabilities": [["gpu"]]}]

@@ -28,7 +28,7 @@ from topod.adapters.process_shim import write_durably
 from topod.adapters.process_watch import ExitWatcher
 from topod.errors import JobRejectedError, RuntimeUnavailableError
 from topod.model.cpuset import CpuSet
-from topod.model.job import Allocation, JobId, JobSpec
+from topod.model.job import Allocation, JobId, JobSpec, Network
 from topod.ports import LOG_BYTES, ContainerStatus, Exit, Observed, Signal
 
 log = logging.getLogger(__name__)
@@ -274,6 +274,10 @@ class ProcessRuntime:
                     f"job {job} mounts {mount.source} read-only, which needs a container engine",
                     hint="drop `read_only`, or install Docker",
                 )
+        if spec.cap_add or spec.devices or spec.network not in (None, Network.HOST):
+            raise JobRejectedError(
+                f"job {job} asks for capabilities, devices or a network, which needs a container engine"
+            )
         for name in spec.ulimits:
             if not hasattr(resource, f"RLIMIT_{name.upper()}"):
                 raise JobRejectedError(f"job {job} sets the unknown ulimit {name!r}")

@@ -13,6 +13,7 @@ from topod.daemon.mailbox import Mailbox
 from topod.daemon.patrol import Patrol
 from topod.daemon.service import Identity, Service
 from topod.daemon.storage import Store
+from topod.daemon.vetting import Vet, allow
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.states import HostState
 from topod.model.rules import NO_RULES, Rules
@@ -42,12 +43,15 @@ class Daemon:
         *,
         rules: Rules = NO_RULES,
         devices_free_seconds: float = 30.0,
+        vet: Vet = allow,
     ) -> None:
-        """Build the parts; `state` is what the store holds."""
+        """Build the parts; `state` is what the store holds, `vet` judges what a job asks for."""
         self.health = Health()
         runtime, clock = ports.runtime, ports.clock
         self.mailbox = Mailbox(ports.tables, state, ports.store, clock=clock, health=self.health, rules=rules)
-        around = Surroundings(post=self.mailbox.post, state=lambda: self.mailbox.state, health=self.health)
+        around = Surroundings(
+            post=self.mailbox.post, state=lambda: self.mailbox.state, health=self.health, vet=vet
+        )
         self.executor = Executor(runtime, ports.probe, around, devices_free_seconds=devices_free_seconds)
         self.service = Service(
             self.mailbox,

@@ -14,6 +14,7 @@ import msgspec
 from topod.errors import DataError, NotFoundError
 from topod.health.rules import IGNORED_PROCESSES, HealthRules
 from topod.health.xids import CRITICAL
+from topod.model.job import Network
 from topod.model.rules import EACH, DisruptionBudget, Quota, Rules, Scope
 from topod.ports import LOG_BYTES
 from topod.protocol.units import parse_duration, parse_size
@@ -101,6 +102,24 @@ class HistorySection(Section, frozen=True, kw_only=True):
     """0: for ever."""
 
 
+class JobPolicySection(Section, frozen=True, kw_only=True):
+    """`[security.jobs]`: what a job may ask for; see `topod.model.policy.JobPolicy`."""
+
+    images: tuple[str, ...] = ("*",)
+    require_digest: bool = False
+    mounts: tuple[str, ...] = ()
+    mounts_read_only: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    users: tuple[str, ...] = ("*",)
+    networks: tuple[Network, ...] = (Network.BRIDGE, Network.NONE)
+    capabilities: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    ulimits: dict[str, int] | None = None
+    max_gpus: int | None = None
+    no_new_privileges: bool = True
+    drop_capabilities: tuple[str, ...] = ()
+
+
 class SecuritySection(Section, frozen=True, kw_only=True):
     """`[security]`: who may do what, and what a job may ask for. Groups by name; `*`: whoever gets in."""
 
@@ -110,6 +129,8 @@ class SecuritySection(Section, frozen=True, kw_only=True):
     submit: tuple[str, ...] = ("*",)
     administer: tuple[str, ...] = ("topod-admin",)
     max_priority: dict[str, int] = {}
+    jobs: JobPolicySection | None = None
+    """None: a job may ask for anything."""
 
 
 class ConfigFile(Section, frozen=True, kw_only=True):
@@ -198,6 +219,21 @@ def _check_security(section: SecuritySection) -> None:
         raise ValueError(f'security.socket_mode: written "0660", not {section.socket_mode!r}')
     if section.max_priority and EACH not in section.max_priority:
         raise ValueError('security.max_priority: say what everybody else may give too: "*" = 500')
+    if section.jobs is not None:
+        _check_policy(section.jobs)
+
+
+def _check_policy(jobs: JobPolicySection) -> None:
+    for name in ("mounts", "mounts_read_only", "secrets", "devices"):
+        for path in getattr(jobs, name):
+            if not path.startswith("/"):
+                raise ValueError(f"security.jobs.{name}: must start with /: {path!r}")
+    if not jobs.networks:
+        raise ValueError('security.jobs.networks: a job needs one of them; for no network say "none"')
+    for name in ("capabilities", "drop_capabilities"):
+        for word in getattr(jobs, name):
+            if not re.fullmatch(r"[A-Z_]+", word) or word.startswith("CAP_"):
+                raise ValueError(f'security.jobs.{name}: written "IPC_LOCK", not {word!r}')
 
 
 def health_rules_of(config: ConfigFile) -> HealthRules:
@@ -279,6 +315,7 @@ def _keys(place: str) -> list[str]:
         "logs": LogsSection,
         "history": HistorySection,
         "security": SecuritySection,
+        "security.jobs": JobPolicySection,
     }
     kind = sections.get(place)
     return [] if kind is None else [field.encode_name for field in msgspec.structs.fields(kind)]

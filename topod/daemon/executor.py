@@ -16,6 +16,7 @@ from typing import Final, TypeVar, assert_never
 from topod.daemon.faults import checkpoint
 from topod.daemon.health import Health
 from topod.daemon.logs import Key
+from topod.daemon.vetting import Vet, allow, at_create
 from topod.errors import JobRejectedError, ProbeError, RuntimeUnavailableError, TopodError
 from topod.lifecycle import effects as fx
 from topod.lifecycle import events as ev
@@ -47,6 +48,8 @@ class Surroundings:
     post: Callable[[ev.Event], Awaitable[None]]
     state: Callable[[], HostState]
     health: Health
+    vet: Vet = allow
+    """Judges a job again when its container is made and started; raises `PolicyError`."""
 
 
 class Executor:
@@ -149,7 +152,10 @@ class Executor:
     async def _create(self, effect: fx.Create) -> ev.Event:
         # Tried until the runtime answers even if the job was cancelled: the container may exist by now, and
         # only the answer tells its handle.
-        create = partial(self._runtime.create, effect.job, effect.attempt, effect.spec, effect.allocation)
+        def create() -> str:
+            spec = at_create(self._around.vet, effect.spec)
+            return self._runtime.create(effect.job, effect.attempt, spec, effect.allocation)
+
         failed = partial(ev.CreateFailed, job=effect.job, attempt=effect.attempt)
         try:
             handle = await self._patiently(create, effect, lambda: False)
@@ -169,10 +175,14 @@ class Executor:
             # Told to stop meanwhile: the signal waits behind this start, which is better not made.
             return len(lane) > 1 or not self._is_at(effect.job, effect.attempt, Stage.LAUNCHING)
 
+        def start() -> float:
+            job = self._around.state().jobs.get(effect.job)
+            if job is not None:
+                at_create(self._around.vet, job.spec)
+            return self._runtime.start(effect.handle, effect.checkpoint)
+
         try:
-            at = await self._patiently(
-                partial(self._runtime.start, effect.handle, effect.checkpoint), effect, obsolete
-            )
+            at = await self._patiently(start, effect, obsolete)
         except JobRejectedError as error:
             return failed(error=error.message, final=True)
         except (RuntimeUnavailableError, AdapterDefectError) as error:

@@ -4,6 +4,7 @@ Rule: the name of a user comes from the kernel, never from the message; what is 
 administrator.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
@@ -15,7 +16,9 @@ import msgspec
 from topod.adapters.peers import Peer
 from topod.daemon.access import ANYBODY, Access, Caller, Role
 from topod.daemon.logs import Key
+from topod.daemon.vetting import Vet, allow
 from topod.errors import NotAllowedError, TopodError
+from topod.model.job import JobSpec
 from topod.protocol import replies as rp
 from topod.protocol import requests as rq
 from topod.protocol.views import JobView
@@ -66,8 +69,13 @@ class Gate:
         *,
         answer: Callable[[rq.AnyRequest], Awaitable[rp.AnyReply]],
         owner: Callable[[int], Awaitable[tuple[str, str]]],
+        vet: Vet = allow,
     ) -> None:
-        """`answer` does what is asked; `owner` returns a job's label and user, or raises `NotFoundError`."""
+        """`answer` does what is asked; `owner` returns a job's label and user, or raises `NotFoundError`.
+
+        `vet` judges what a job asks for, by the host's policy.
+        """
+        self._vet = vet
         self._access = access
         self._answer = answer
         self._owner = owner
@@ -77,7 +85,7 @@ class Gate:
         try:
             caller = await self._access.caller(peer)
             await self._check(request, caller)
-            named = _in_the_name_of(request, caller)
+            named = await self._vetted(_in_the_name_of(request, caller))
         except TopodError as refused:
             _note(request, peer, refused)
             raise
@@ -99,6 +107,16 @@ class Gate:
         if caller.max_priority is not None:
             _check_priority(request, caller.user, caller.max_priority)
 
+    async def _vetted(self, request: rq.AnyRequest) -> rq.AnyRequest:
+        """Return the request with the user that the policy chose. Raises `PolicyError`."""
+        match request:
+            case rq.Submit() | rq.DryRun():
+                spec = await asyncio.to_thread(self._vet, _without_placeholder(request))
+                user = spec.container_user
+                return msgspec.structs.replace(request, spec=replace(request.spec, container_user=user))
+            case _:
+                return request
+
     def _lacks(self, caller: Caller, role: Role, what: str) -> NotAllowedError:
         groups = [group for group in self._access.groups_of(role) if group != ANYBODY]
         who = f"members of group {' or '.join(groups)}" if groups else "nobody but root"
@@ -119,6 +137,12 @@ _WORDS: Final[Mapping[type[rq.Request], str]] = {
     rq.SetPriority: "change priorities",
     rq.DryRun: "ask for plans",
 }
+
+
+def _without_placeholder(request: rq.Submit | rq.DryRun) -> JobSpec:
+    # `topoctl plan` asks for room without anything to run.
+    asks_for_room = isinstance(request, rq.DryRun) and not request.spec.command
+    return replace(request.spec, image=None) if asks_for_room else request.spec
 
 
 def _jobs_of(request: rq.AnyRequest) -> list[int]:

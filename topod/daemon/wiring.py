@@ -7,7 +7,6 @@ import signal
 import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, closing
-from pathlib import Path
 from typing import Final
 
 from topod import __version__
@@ -25,6 +24,7 @@ from topod.daemon.logs import Key
 from topod.daemon.machine import memory_nodes, online_cpus, usable_cpus
 from topod.daemon.service import Identity
 from topod.daemon.site import Site, find_site, to_remember
+from topod.daemon.vetting import Vet, vetter
 from topod.daemon.watches import Watches
 from topod.errors import ConflictError
 from topod.flextopo.tables import TopologyTables
@@ -78,6 +78,11 @@ def choose_runtime(settings: Settings, store: SqliteStore, state: HostState, sit
     store.note_facts({"runtime": name, "host": here})
     logs = settings.state_dir / LOGS
     if name == "process":
+        if settings.file.security.jobs is not None:
+            raise ConflictError(
+                "a policy for jobs, [security.jobs], can only be kept with a container engine",
+                hint="start the engine, or name it with --engine; else remove the section",
+            )
         return ProcessRuntime(
             root=settings.state_dir / "process",
             state_id=store.instance,
@@ -86,7 +91,7 @@ def choose_runtime(settings: Settings, store: SqliteStore, state: HostState, sit
             emulated=topology.emulated,
             log_bytes=settings.file.logs.max_bytes,
         )
-    return _docker(engine, store.instance, logs, emulated=topology.emulated, settings=settings)
+    return _docker(settings, engine, store.instance, emulated=topology.emulated)
 
 
 def _find_engine() -> str | None:
@@ -95,14 +100,14 @@ def _find_engine() -> str | None:
     return find_engine()
 
 
-def _docker(
-    engine: str | None, instance: str, logs: Path, *, emulated: bool, settings: Settings
-) -> ContainerRuntime:
+def _docker(settings: Settings, engine: str | None, instance: str, *, emulated: bool) -> ContainerRuntime:
     from topod.adapters.docker_runtime import DockerRuntime  # noqa: PLC0415 - as in _find_engine
+    from topod.adapters.docker_spec import Hardening  # noqa: PLC0415 - as in _find_engine
 
+    policy = settings.file.security.jobs
     return DockerRuntime(
         state_id=instance,
-        log_dir=logs,
+        log_dir=settings.state_dir / LOGS,
         machine_cpus=online_cpus(),
         machine_nodes=memory_nodes(),
         base_url=engine or _find_engine(),
@@ -110,6 +115,11 @@ def _docker(
         log_bytes=settings.file.logs.max_bytes,
         call_timeout=settings.engine_seconds,
         slow_timeout=settings.engine_seconds * SLOW_CALL,
+        hardening=Hardening()
+        if policy is None
+        else Hardening(
+            no_new_privileges=policy.no_new_privileges, drop_capabilities=policy.drop_capabilities
+        ),
     )
 
 
@@ -150,16 +160,18 @@ async def _serve(
         notes=site.notes,
         started_at=clock.now(),
     )
+    vet = vetter(settings.file.security.jobs, (settings.state_dir, settings.socket.parent))
     daemon = Daemon(
         Ports(tables=tables, runtime=runtime, probe=site.probe, store=store, clock=clock),
         state,
         identity,
         rules=rules_of(settings.file),
+        vet=vet,
         devices_free_seconds=settings.devices_free_seconds,
     )
     daemon.health.runtime_text = await _described(runtime)
     access = Access(settings.file.security)
-    server = _server(settings, access, daemon)
+    server = _server(settings, access, daemon, vet)
     folder = settings.state_dir / LOGS
     housekeeper = Housekeeper(store, folder, settings.file, state=lambda: daemon.mailbox.state, clock=clock)
     watches = Watches(site, daemon, settings, runtime=runtime, store=store, clock=clock)
@@ -188,10 +200,10 @@ async def _serve(
         log.info("daemon.stopping")
 
 
-def _server(settings: Settings, access: Access, daemon: Daemon) -> Server:
+def _server(settings: Settings, access: Access, daemon: Daemon, vet: Vet) -> Server:
     """Return the sockets with the gate behind them."""
     rules = settings.file.security
-    gate = Gate(access, answer=daemon.service.answer, owner=daemon.service.owner)
+    gate = Gate(access, answer=daemon.service.answer, owner=daemon.service.owner, vet=vet)
     return Server(
         settings.socket,
         gate.answer,

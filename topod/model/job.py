@@ -80,6 +80,25 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device file of the host, or a folder of them, for the container; GPUs are asked for by number."""
+
+    source: str
+    target: str
+    permissions: str = "rwm"
+    """Of `r`, `w` and `m` (mknod)."""
+
+
+class Network(StrEnum):
+    """What network a container is in."""
+
+    BRIDGE = "bridge"
+    NONE = "none"
+    HOST = "host"
+    """The host's own: RDMA and NCCL between hosts need it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointHook:
     """What lets a job save its work before it is preempted, for at most `timeout_seconds`.
 
@@ -109,6 +128,11 @@ class JobSpec:
     """Size of /dev/shm; the engine's 64 MB makes NCCL fail."""
     ulimits: Mapping[str, int] = field(default_factory=dict)
     """Name without RLIMIT_ (`memlock`) to limit, -1 = unlimited; added to topod's defaults."""
+    cap_add: tuple[str, ...] = ()
+    """Capabilities without CAP_, such as IPC_LOCK."""
+    devices: tuple[Device, ...] = ()
+    network: Network | None = None
+    """None: the engine's default."""
     labels: Mapping[str, str] = field(default_factory=dict)
     request: ResourceRequest = field(default_factory=ResourceRequest)
     memory_bytes: int | None = None

@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypeVar
 
-from topod.model.job import Mount, RestartPolicy
+from topod.model.job import Device, Mount, RestartPolicy
 from topod.model.request import AUTO, PRIORITIES
 from topod.protocol.units import parse_duration, parse_size
 
@@ -207,6 +207,31 @@ def mounts(value: object, base: Path) -> tuple[Mount, ...]:
     """Read `src:dst[:ro|rw]` texts, or mappings with `source`, `target`, `read_only`; relative to `base`."""
     items = [value] if isinstance(value, str) else _items(value, "src:dst[:ro]")
     return tuple(_mount(item, base) for item in items)
+
+
+def capabilities(value: object) -> tuple[str, ...]:
+    """Read names such as `IPC_LOCK`; `CAP_` before them and the case do not matter."""
+    items = [value] if isinstance(value, str) else _items(value, "capabilities")
+    found = [text(item).strip().upper().removeprefix("CAP_") for item in items]
+    for word in found:
+        if not re.fullmatch(r"[A-Z]+(_[A-Z]+)*", word):
+            raise ValueError(f"not a capability: {_show(word)} (write IPC_LOCK)")
+    return tuple(dict.fromkeys(found))
+
+
+def devices(value: object) -> tuple[Device, ...]:
+    """Read `path[:path in the container][:rwm]` texts."""
+    items = [value] if isinstance(value, str) else _items(value, "devices")
+    return tuple(_device(text(item)) for item in items)
+
+
+def _device(item: str) -> Device:
+    source, *more = item.split(":")
+    permissions = more.pop() if more and re.fullmatch(r"[rwm]{1,3}", more[-1]) else "rwm"
+    target = more.pop() if more else source
+    if more or not source.startswith("/") or not target.startswith("/"):
+        raise ValueError(f"not a device: {_show(item)} (write /dev/infiniband or /dev/fuse:/dev/fuse:rw)")
+    return Device(source=source, target=target, permissions=permissions)
 
 
 def near(word: str, words: "Mapping[str, object] | list[str]") -> str:

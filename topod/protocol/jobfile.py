@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 from topod.errors import DataError, NotFoundError, UsageError
-from topod.model.job import CheckpointHook, JobSpec, OnPreempt, RestartPolicy
+from topod.model.job import CheckpointHook, JobSpec, Network, OnPreempt, RestartPolicy
 from topod.model.request import AUTO, Affinity, CpuAffinity, Policy, ResourceRequest
 from topod.protocol import jobfields as parse
 from topod.protocol.units import format_duration
@@ -40,6 +40,9 @@ _PARSERS: Final[Mapping[str, parse.Parser]] = {
     "shm_size": parse.positive_size,
     "user": parse.nonempty,
     "ulimit": parse.ulimits,
+    "cap_add": parse.capabilities,
+    "device": parse.devices,
+    "network": parse.choice(Network),
     "checkpoint_command": parse.script,
     "checkpoint_timeout": parse.positive_duration,
 }
@@ -54,6 +57,8 @@ _ALIASES: Final = {
     "volumes": "volume",
     "mounts": "volume",
     "ulimits": "ulimit",
+    "devices": "device",
+    "network_mode": "network",
     "labels": "label",
     "env_files": "env_file",
     "environment": "env",
@@ -218,6 +223,9 @@ def _spec(got: dict[str, Any], origins: list[Origin], environ: Mapping[str, str]
         workdir=got.get("workdir"),
         container_user=got.get("user"),
         ulimits=got["ulimit"],
+        cap_add=got.get("cap_add", ()),
+        devices=got.get("device", ()),
+        network=got.get("network"),
         labels={key: value or "" for key, value in _pairs(origins, "label", "label").items()},
         request=request,
         memory_bytes=got.get("memory"),

@@ -92,6 +92,11 @@ def _container(spec: JobSpec) -> list[tuple[str, str]]:
     if spec.env:
         # Values may be secrets; `-o json` has them.
         rows.append(("env", ", ".join(spec.env)))
+    if spec.network:
+        rows.append(("network", spec.network.value))
+    if spec.cap_add:
+        rows.append(("capabilities", ", ".join(spec.cap_add)))
+    rows += [("device", d.source if d.source == d.target else f"{d.source}:{d.target}") for d in spec.devices]
     if spec.ulimits:
         rows.append(("ulimits", ", ".join(f"{name}={value}" for name, value in spec.ulimits.items())))
     if spec.labels:

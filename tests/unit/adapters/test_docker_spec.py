@@ -10,6 +10,7 @@ from topod.adapters.docker_engine import _devices_of_spec, is_transient, short
 from topod.adapters.docker_logs import LogCopy
 from topod.adapters.docker_spec import (
     EngineHost,
+    Hardening,
     container_body,
     container_name,
     emulation_notes,
@@ -18,7 +19,7 @@ from topod.adapters.docker_spec import (
 )
 from topod.errors import JobRejectedError
 from topod.model.cpuset import NO_CPUS, CpuSet
-from topod.model.job import Allocation, JobId, JobSpec
+from topod.model.job import Allocation, Device, JobId, JobSpec, Network
 
 HOST = EngineHost(state_id="s", machine_cpus=CpuSet.parse("0-7"), machine_nodes=(0, 1))
 EMULATED = replace(HOST, emulated=True)
@@ -72,7 +73,37 @@ def test_podman_would_ignore_gpus_so_the_job_is_rejected() -> None:
 
 def test_a_job_without_gpus_sees_none_even_where_the_nvidia_runtime_is_the_default() -> None:
     assert environment(body(allocation=Allocation()))["NVIDIA_VISIBLE_DEVICES"] == "void"
-    assert "NVIDIA_VISIBLE_DEVICES" not in environment(body())
+    assert environment(body())["NVIDIA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
+
+
+def test_a_job_cannot_ask_the_nvidia_runtime_for_more_than_it_was_given() -> None:
+    greedy = replace(SPEC, env={"NVIDIA_VISIBLE_DEVICES": "all"})
+    assert environment(body(greedy))["NVIDIA_VISIBLE_DEVICES"] == "GPU-a,GPU-b"
+    assert environment(body(greedy, Allocation()))["NVIDIA_VISIBLE_DEVICES"] == "void"
+    cdi = frozenset({"nvidia.com/gpu=GPU-a", "nvidia.com/gpu=GPU-b"})
+    by_cdi = body(greedy, host=replace(HOST, cdi_devices=cdi))
+    assert environment(by_cdi)["NVIDIA_VISIBLE_DEVICES"] == "void"
+
+
+def test_rights_are_those_of_the_job_less_those_that_no_job_has() -> None:
+    assert not {"CapAdd", "CapDrop", "SecurityOpt", "NetworkMode"} & set(body()["HostConfig"])
+    rdma = replace(
+        SPEC,
+        cap_add=("IPC_LOCK",),
+        network=Network.HOST,
+        devices=(Device(source="/dev/infiniband", target="/dev/infiniband", permissions="rw"),),
+    )
+    hard = replace(
+        HOST, network_mode="none", hardening=Hardening(no_new_privileges=True, drop_capabilities=("NET_RAW",))
+    )
+    got = body(rdma, Allocation(), hard)["HostConfig"]
+    assert (got["CapAdd"], got["CapDrop"], got["NetworkMode"]) == (["IPC_LOCK"], ["NET_RAW"], "host")
+    assert got["SecurityOpt"] == ["no-new-privileges"]
+    assert got["Devices"] == [
+        {"PathOnHost": "/dev/infiniband", "PathInContainer": "/dev/infiniband", "CgroupPermissions": "rw"}
+    ]
+    assert body(host=hard)["HostConfig"]["NetworkMode"] == "none"
+    assert "Privileged" not in got
 
 
 def test_host_indices_are_never_given_to_cuda_in_a_container() -> None:

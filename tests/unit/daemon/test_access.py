@@ -91,3 +91,18 @@ def test_the_user_database_names_users_and_their_groups() -> None:
 def test_a_wrong_section_is_refused(text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         parse_config(text, "t.toml")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("networks = []", "security.jobs.networks: a job needs one of them"),
+        ('networks = ["hosts"]', "hosts"),
+        ('mounts = ["data"]', "security.jobs.mounts: must start with /: 'data'"),
+        ('capabilities = ["CAP_IPC_LOCK"]', "security.jobs.capabilities: written"),
+        ('image = ["x"]', "unknown key 'image' in .security.jobs.; did you mean 'images'"),
+    ],
+)
+def test_a_wrong_policy_is_refused(line: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        parse_config(f"[security.jobs]\n{line}", "t.toml")

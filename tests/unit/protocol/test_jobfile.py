@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from topod.errors import DataError, NotFoundError, TopodError, UsageError
-from topod.model.job import CheckpointHook, JobSpec, Mount, OnPreempt, RestartPolicy
+from topod.model.job import CheckpointHook, Device, JobSpec, Mount, Network, OnPreempt, RestartPolicy
 from topod.model.request import Affinity, CpuAffinity, Policy, ResourceRequest
 from topod.protocol.jobfile import Origin, build_spec, default_name, parse_job_text, read_job_file
 
@@ -34,6 +34,9 @@ volumes: ["/data:/data:ro"]
 workdir: /work
 shm_size: 16G
 ulimits: {memlock: unlimited}
+cap_add: [IPC_LOCK]
+devices: ["/dev/fuse:/dev/fuse:rw"]
+network: host
 user: 1000:1000
 labels: {team: vision}
 checkpoint_command: kill -USR1 $TOPOD_JOB_PID
@@ -61,6 +64,9 @@ volumes = ["/data:/data:ro"]
 workdir = "/work"
 shm_size = "16G"
 ulimits = {memlock = -1}
+cap_add = ["cap_ipc_lock"]
+devices = ["/dev/fuse:/dev/fuse:rw"]
+network_mode = "host"
 user = "1000:1000"
 labels = {team = "vision"}
 checkpoint_command = "kill -USR1 $TOPOD_JOB_PID"
@@ -88,6 +94,9 @@ FLAGS: dict[str, object] = {
     "workdir": "/work",
     "shm_size": "16G",
     "ulimit": ["memlock=-1"],
+    "cap_add": ["IPC_LOCK"],
+    "device": ["/dev/fuse:rw"],
+    "network": "host",
     "user": "1000:1000",
     "label": ["team=vision"],
     "checkpoint_command": "kill -USR1 $TOPOD_JOB_PID",
@@ -104,6 +113,9 @@ WHOLE = JobSpec(
     container_user="1000:1000",
     shm_bytes=16 << 30,
     ulimits={"memlock": -1},
+    cap_add=("IPC_LOCK",),
+    devices=(Device(source="/dev/fuse", target="/dev/fuse", permissions="rw"),),
+    network=Network.HOST,
     labels={"team": "vision"},
     request=ResourceRequest(
         gpus=4,
