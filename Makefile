@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check fix bench docs clean
+.PHONY: setup demo test check fix bench soak docs clean
 setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "topod needs Python 3.11 or newer; use make PYTHON=/path/to/python3.11")'
@@ -31,6 +31,10 @@ demo: setup
 
 bench: setup
 	$(BIN)/python -m bench
+
+# Thousands of simulated days with faults at every boundary; SEED=N lives through one of them again.
+soak: setup
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED))
 
 docs: setup
 	$(BIN)/python docs/generate_states.py

@@ -1,0 +1,154 @@
+"""One seed decides everything: which faults a day has, when each strikes, how long every call takes."""
+
+import hashlib
+import random
+from collections import Counter
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Final
+
+EPOCH: Final = 1_700_000_000.0
+"""Wall-clock time at the beginning of a day."""
+
+RATES: Final[dict[str, float]] = {
+    # Calls of the engine.
+    "engine.fails": 0.04,
+    "engine.times_out": 0.02,
+    "engine.late": 0.02,
+    "engine.unheard": 0.03,
+    "engine.defect": 0.004,
+    "create.rejected": 0.02,
+    "start.rejected": 0.02,
+    "remove.rejected": 0.03,
+    "image.away": 0.3,
+    "image.unknown": 0.04,
+    "hook.fails": 0.2,
+    "hook.times_out": 0.2,
+    # Containers.
+    "box.deaf": 0.2,
+    "box.exits_late": 0.2,
+    "box.stuck": 0.15,
+    "watch.loses": 0.15,
+    "watch.repeats": 0.15,
+    # GPUs.
+    "gpu.memory_left": 0.15,
+    "nvml.slow": 0.05,
+    # The disk.
+    "disk.unsure": 0.01,
+}
+"""How likely a fault strikes where it can; a day has about half of them."""
+
+TIMED: Final[dict[str, float]] = {
+    "engine.frozen": 1.0,
+    "engine.restarted": 1.0,
+    "engine.restarted_killing": 0.7,
+    "engine.restarted_forgetting": 0.4,
+    "image.removed": 1.0,
+    "box.vanishes": 0.8,
+    "box.stopped_by_hand": 1.0,
+    "box.removed_unstarted": 0.8,
+    "gpu.unhealthy": 0.8,
+    "gpu.foreign": 1.2,
+    "nvml.dead": 0.8,
+    "disk.full": 1.0,
+    "disk.read_only": 0.6,
+    "clock.forward": 0.7,
+    "clock.back": 0.7,
+    "daemon.killed": 2.5,
+    "daemon.stopped": 0.6,
+}
+"""How often a fault happens in a day that has it, in the mean."""
+
+ALL_FAULTS: Final = (*RATES, *TIMED)
+
+
+class Chance:
+    """The random numbers of one day, what struck in it, and the trace of everything that happened."""
+
+    def __init__(self, seed: int, *, keep_trace: bool = False) -> None:
+        self.rng = random.Random(seed)
+        self.on = {name: self.rng.random() < 0.5 for name in ALL_FAULTS}
+        self.storm = True
+        """Faults strike only while it lasts."""
+        self.happened: Counter[str] = Counter()
+        self._hash = hashlib.sha256()
+        self.keeps_trace = keep_trace
+        self.trace: list[str] = []
+
+    def strikes(self, fault: str) -> bool:
+        """Say whether a fault that could happen here does."""
+        if not self.storm or not self.on[fault] or self.rng.random() >= RATES[fault]:
+            return False
+        self.happened[fault] += 1
+        return True
+
+    def note(self, line: str) -> None:
+        """Add a line to the trace."""
+        self._hash.update(line.encode())
+        if self.keeps_trace:
+            self.trace.append(line)
+
+    @property
+    def digest(self) -> str:
+        """What the whole trace comes to."""
+        return self._hash.hexdigest()
+
+
+class World:
+    """True time and everything that happens by itself; goes on while no daemon runs."""
+
+    def __init__(self, chance: Chance) -> None:
+        self.chance = chance
+        self.now = 0.0
+        self.clock_offset = 0.0
+        self.takes = 0.0
+        """How long the blocking call in progress takes; set by whoever carries it out."""
+        self.violations: list[str] = []
+        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+
+    @property
+    def wall(self) -> float:
+        """What a clock on the wall shows."""
+        return EPOCH + self.now + self.clock_offset
+
+    def after(self, seconds: float, act: Callable[[], None]) -> None:
+        """Let something happen in the world so many seconds from now, whatever becomes of the daemon."""
+        self._count += 1
+        heappush(self._agenda, (self.now + max(0.0, seconds), self._count, act))
+
+    @property
+    def due(self) -> float | None:
+        """When the next such thing happens."""
+        return self._agenda[0][0] if self._agenda else None
+
+    def happen(self) -> None:
+        """Let time pass until the next such thing, and let it happen."""
+        when, _, act = heappop(self._agenda)
+        self.now = max(self.now, when)
+        act()
+
+    def pass_until(self, moment: float) -> None:
+        """Let time pass with no daemon there."""
+        while self._agenda and self._agenda[0][0] <= moment:
+            self.happen()
+        self.now = max(self.now, moment)
+
+    def say(self, line: str) -> None:
+        """Add a line to the trace, with the time."""
+        self.chance.note(f"{self.now:11.4f} {line}")
+
+    def violated(self, text: str) -> None:
+        """Report that something happened which must never happen; the day ends there."""
+        self.say(f"VIOLATED: {text}")
+        self.violations.append(text)
+
+
+class WorldClock:
+    """The wall clock that topod reads."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def now(self) -> float:
+        return self._world.wall

@@ -1,0 +1,142 @@
+"""Whether a pending job says the truth. Written from the contract, without the planner.
+
+A reason is a claim about the host; every claim that can be checked against the state is.
+"""
+
+import re
+from functools import cache
+from itertools import combinations
+from typing import Final
+
+from tests.oracles.brute_force import Host
+from topod.flextopo.tables import TopologyTables
+from topod.lifecycle.states import HOLDING, HostState, Job, JobState, Mark, Stage, StopPhase
+from topod.model.cpuset import CpuSet
+from topod.model.job import JobId
+from topod.model.request import CpuAffinity, Policy
+from topod.model.topology import Topology
+
+BACKING_OFF: Final = (
+    "next try in",
+    "restart ",
+    "the host changed while its container was made",
+    "its GPUs cannot be checked",
+)
+KEPT: Final = re.compile(r"GPUs or CPUs it could use are kept for job (\d+)")
+HOLDS: Final = re.compile(r"job (\d+) \(([^)]*(?:\([^)]*\))?[^)]*)\) holds (\d+)")
+
+
+@cache
+def brute(topology: Topology) -> Host:
+    return Host(topology)
+
+
+def untrue(  # noqa: PLR0911 - one return for each claim
+    tables: TopologyTables, state: HostState, job: Job, now: float
+) -> str:
+    """Return what is untrue of a pending job's reason; empty when it is true."""
+    said = job.reason
+    if not job.image_ready:
+        true = "next try in" in said if job.pull_failures else said == f"pulling image {job.spec.image}"
+        return "" if true else "its image is not there"
+    if said.startswith("pulling"):
+        return "its image is there"
+    if job.not_before > now:
+        return "" if any(words in said for words in BACKING_OFF) else "it is backing off"
+    if "next try in" in said:
+        return "the time to try again has come"
+    if state.drain is not None:
+        return "" if said == f"the host is drained: {state.drain}" else "the host is drained"
+    if said.startswith("the host is drained"):
+        return "the host is not drained"
+    return _untrue_of_room(tables, state, job, now)
+
+
+def _untrue_of_room(tables: TopologyTables, state: HostState, job: Job, now: float) -> str:
+    if found := KEPT.search(job.reason):
+        return _untrue_of_kept(state, job, state.jobs.get(JobId(int(found[1]))))
+    free, cpus = _within_reach(tables.topology, state, job, now)
+    # A job behind one that waits may be refused what lies in reach.
+    if not _kept_for_earlier(state, job, now) and fits(tables.topology, job, free, cpus):
+        return f"it could start: GPUs {sorted(free)} are in reach"
+    return _untrue_of_blockers(tables, state, job)
+
+
+def _untrue_of_kept(state: HostState, job: Job, other: Job | None) -> str:
+    if other is None or other.state is not JobState.PENDING:
+        return "the job it is kept for does not wait"
+    return "" if _turn(other) < _turn(job) else f"{other.label} does not come first"
+
+
+def _untrue_of_blockers(tables: TopologyTables, state: HostState, job: Job) -> str:
+    for ident, why, _count in HOLDS.findall(job.reason):
+        holder = state.jobs.get(JobId(int(ident)))
+        if holder is None or holder.state not in HOLDING or holder.state is JobState.STOPPING:
+            return f"job {ident} holds nothing"
+        if "not preemptible" in why and holder.spec.preemptible:
+            return f"job {ident} is preemptible"
+    for gpu in tables.topology.gpus:
+        for kind in ("drained", "unhealthy", "quarantined", "foreign"):
+            named = re.search(rf"GPUs? [\d,-]*\b{gpu.index}\b[\d,-]* {kind}", job.reason)
+            if named and not any(mark.kind.value == kind for mark in _marks(state, gpu.uuid)):
+                return f"GPU {gpu.index} is not {kind}"
+    return ""
+
+
+def _turn(job: Job) -> tuple[int, bool, float, int]:
+    return (-job.priority, not job.restart_first, job.submitted_at, job.id)
+
+
+def _marks(state: HostState, uuid: str) -> tuple[Mark, ...]:
+    return state.marks.get(uuid, ())
+
+
+def _kept_for_earlier(state: HostState, job: Job, now: float) -> bool:
+    """Say whether some job before this one waits for room, so that something may be kept for it."""
+    return any(
+        other.state is JobState.PENDING
+        and other.image_ready
+        and other.not_before <= now
+        and _turn(other) < _turn(job)
+        for other in state.jobs.values()
+    )
+
+
+def _within_reach(topology: Topology, state: HostState, job: Job, now: float) -> tuple[set[int], set[int]]:
+    """Return the GPUs and CPUs that are free or could be freed for the job."""
+    gpus = {gpu.index for gpu in topology.gpus if not _marks(state, gpu.uuid)}
+    cpus = set(brute(topology).cpus)
+    for text in state.foreign_cpus:
+        cpus -= set(CpuSet.parse(text))
+    for other in state.jobs.values():
+        if other.state not in HOLDING or other.allocation is None:
+            continue
+        if other.state is JobState.STOPPING:
+            out_of_reach = other.stop is not None and other.stop.phase is StopPhase.STUCK
+        else:
+            out_of_reach = not _may_evict(state, job, other, now)
+        if out_of_reach:
+            gpus -= set(other.allocation.gpu_indices)
+            cpus -= set(other.allocation.cpus)
+    return gpus, cpus
+
+
+def _may_evict(state: HostState, job: Job, other: Job, now: float) -> bool:
+    if not other.spec.preemptible or other.priority >= job.priority:
+        return False
+    if other.state is JobState.STARTING:
+        return not (other.stage is Stage.CREATING and other.victims)
+    started = other.started_at if other.started_at is not None else now
+    return started + other.spec.min_runtime_seconds <= now
+
+
+def fits(topology: Topology, job: Job, gpus: set[int], cpus: set[int]) -> bool:
+    """Say whether some set of these GPUs, with CPUs of these beside it, is what the job asks for."""
+    host, request = brute(topology), job.spec.request
+    guaranteed = request.policy is Policy.GUARANTEED
+    level = request.cpu_affinity.value if guaranteed or not request.gpus else CpuAffinity.ANY.value
+    return any(
+        (not guaranteed or host.satisfies(chosen, request.affinity.value))
+        and host.cpus_fit(chosen, cpus, request, level)
+        for chosen in combinations(sorted(gpus), request.gpus)
+    )

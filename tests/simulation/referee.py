@@ -1,0 +1,221 @@
+"""What must never happen on a host, whatever goes wrong: checked at every commit, call and start.
+
+The referee trusts nothing that topod says: it looks at what is durable and at what really runs.
+"""
+
+from typing import Final
+
+from tests.simulation.chance import World
+from tests.simulation.disk import Disk
+from tests.simulation.engine import Box, Engine
+from tests.simulation.reasons import untrue
+from topod.flextopo.tables import TopologyTables
+from topod.lifecycle.effects import Create
+from topod.lifecycle.outcome import Outcome
+from topod.lifecycle.states import (
+    ENDED,
+    HOLDING,
+    HostState,
+    Job,
+    JobState,
+    Stage,
+    StopCause,
+    StopPhase,
+)
+from topod.model.container import Signal
+from topod.model.job import Allocation, JobId
+
+GRACE_SLACK: Final = 0.05
+
+
+def shares(a: Allocation, b: Allocation) -> bool:
+    return bool(set(a.gpus) & set(b.gpus)) or bool(a.cpus & b.cpus)
+
+
+class Referee:
+    """Sees everything; says what was against the rules."""
+
+    def __init__(self, world: World, tables: TopologyTables, disk: Disk, engine: Engine) -> None:
+        self._world = world
+        self._tables = tables
+        self._disk = disk
+        self._engine = engine
+        self.accepted: set[JobId] = set()
+        self.cancelled: set[JobId] = set()
+        """Jobs that a user asked to cancel, heard or not."""
+
+    @property
+    def _durable(self) -> HostState:
+        return self._disk.content.state
+
+    def _foul(self, text: str) -> None:
+        self._world.violated(text)
+
+    # --- what is decided ----------------------------------------------------------------------------------
+
+    def committed(self, base: HostState, outcome: Outcome, now: float) -> None:
+        """Look at a decision that has just become durable."""
+        state = outcome.state
+        for job in outcome.changed:
+            self._check_step(base, job)
+            if job.state is JobState.STOPPING:
+                self._check_victim(base, state, job, now)
+        for ident in base.jobs:
+            if ident not in state.jobs and not any(
+                job.id == ident and job.state in ENDED and not job.leftovers for job in outcome.changed
+            ):
+                self._foul(f"job {ident} is forgotten before it ended")
+        self._check_room(state)
+
+    def stepped(self, outcome: Outcome, now: float) -> None:
+        """Look at what the core says of the jobs that wait."""
+        if any(isinstance(effect, Create) for effect in outcome.effects):
+            return  # who was looked at before the one that starts speaks of the moment before
+        for job in outcome.state.jobs.values():
+            if job.state is JobState.PENDING and (why := untrue(self._tables, outcome.state, job, now)):
+                self._foul(f"{job.label} waits and says: {job.reason!r}; but {why}")
+
+    def _check_step(self, base: HostState, job: Job) -> None:
+        before = base.jobs.get(job.id)
+        if before is None:
+            if job.id < base.next_job:
+                self._foul(f"{job.label} rises from the dead")
+            return
+        if before.state in ENDED and job.state is not before.state:
+            self._foul(f"{job.label} was {before.state} and is {job.state}")
+        if job.attempt < before.attempt:
+            self._foul(f"{job.label} counts attempts backwards")
+
+    def _check_victim(self, base: HostState, state: HostState, job: Job, now: float) -> None:
+        """A job that is told to stop for another was named by that one's plan, and may be stopped."""
+        before = base.jobs.get(job.id)
+        stop = job.stop
+        if before is None or before.state is JobState.STOPPING or stop is None or before.state not in HOLDING:
+            return
+        if stop.cause is not StopCause.PREEMPT:
+            return
+        by = state.jobs.get(stop.by) if stop.by is not None else None
+        planned = base.jobs.get(stop.by) if stop.by is not None else None
+        if by is None or by.state is not JobState.STARTING or planned is None or by.allocation is None:
+            self._foul(f"{job.label} is stopped for {stop.by}, which is not being started")
+            return
+        if job.id not in by.victims or job.id not in planned.victims:
+            self._foul(f"{job.label} is stopped, and the plan of {by.label} did not name it")
+        if job.allocation is None or not shares(job.allocation, by.allocation):
+            self._foul(f"{job.label} is stopped in vain for {by.label}")
+        if not job.spec.preemptible or job.spec.request.priority >= by.spec.request.priority:
+            self._foul(f"{job.label} may not be stopped for {by.label}")
+        protected = before.started_at is not None and now < before.started_at + job.spec.min_runtime_seconds
+        if before.state is JobState.RUNNING and protected:
+            self._foul(f"{job.label} is stopped for {by.label} in its minimum run time")
+
+    def _check_room(self, state: HostState) -> None:
+        holding = [job for job in state.jobs.values() if job.state in HOLDING]
+        for i, one in enumerate(holding):
+            for other in holding[i + 1 :]:
+                if one.allocation is None or other.allocation is None:
+                    self._foul(f"{one.label} or {other.label} holds nothing in state {one.state}")
+                elif shares(one.allocation, other.allocation) and not (
+                    self._waits_for(one, other) or self._waits_for(other, one)
+                ):
+                    self._foul(f"{one.label} ({one.stage}) and {other.label} ({other.stage}) hold the same")
+
+    @staticmethod
+    def _waits_for(one: Job, other: Job) -> bool:
+        """Say whether `one` is promised what `other` still holds, and may be."""
+        if one.state is not JobState.STARTING or one.stage not in (Stage.CREATING, Stage.CLEARING):
+            return False
+        if other.state is JobState.STOPPING:
+            return other.stop is not None and other.stop.phase is not StopPhase.STUCK
+        return one.stage is Stage.CREATING and other.id in one.victims
+
+    # --- what is asked of the engine ------------------------------------------------------------------------
+
+    def _holder_of(self, handle: str) -> tuple[Job | None, int]:
+        job, attempt = (int(part) for part in handle.rsplit("-", 2)[1:])
+        return self._durable.jobs.get(JobId(job)), attempt
+
+    def asks_create(self, job: JobId, attempt: int, allocation: Allocation) -> None:
+        found = self._durable.jobs.get(job)
+        # A job may be over while its container is still being made: only the answer tells its name.
+        if found is None and job not in self._disk.content.rows:
+            self._foul(f"container {job}-{attempt} is made for no job")
+        elif found is None:
+            return
+        elif found.attempt < attempt:
+            self._foul(f"container {job}-{attempt} is made before that is durable")
+        elif found.attempt == attempt and found.allocation not in (None, allocation):
+            self._foul(f"container {job}-{attempt} is made for other GPUs than the durable ones")
+
+    def asks_start(self, handle: str) -> None:
+        job, attempt = self._holder_of(handle)
+        if job is None or (job.attempt == attempt and job.stage not in (Stage.LAUNCHING, None)):
+            self._foul(f"{handle} is started before that is durable")
+
+    def asks_signal(self, handle: str, signal: Signal) -> None:
+        job, attempt = self._holder_of(handle)
+        if job is None or job.attempt != attempt:
+            return
+        if job.state in (JobState.STARTING, JobState.RUNNING):
+            self._foul(f"{handle} gets {signal.value} and the job is {job.state}")
+        if signal is Signal.KILL and job.stop and job.stop.phase in (StopPhase.TERM, StopPhase.HOOK):
+            self._foul(f"{handle} gets SIGKILL before that is durable")
+
+    def asks_remove(self, handle: str) -> None:
+        job, attempt = self._holder_of(handle)
+        if job is not None and job.attempt == attempt and job.state in HOLDING:
+            self._foul(f"{handle} is removed and {job.label} still is {job.state}")
+
+    # --- what really runs -----------------------------------------------------------------------------------
+
+    def container_started(self, box: Box) -> None:
+        if box.starts > 1:
+            self._foul(f"{box.handle} is started twice")
+        for other in self._engine.live():
+            if other is box:
+                continue
+            if other.job == box.job:
+                self._foul(f"{other.handle} and {box.handle} run at the same time")
+            if shares(other.allocation, box.allocation):
+                self._foul(f"{other.handle} and {box.handle} run on the same GPU or CPU")
+
+    def container_signalled(self, box: Box, signal: Signal) -> None:
+        if signal is not Signal.KILL:
+            return
+        asked = [at for told, at in box.told if told is not Signal.KILL]
+        if not box.spec.grace_seconds:
+            return
+        if not asked or self._world.now - asked[0] < box.spec.grace_seconds - GRACE_SLACK:
+            when = f"{self._world.now - asked[0]:.2f} s after" if asked else "without"
+            self._foul(f"{box.handle} gets SIGKILL {when} SIGTERM; its grace is {box.spec.grace_seconds} s")
+
+    # --- how it ended -----------------------------------------------------------------------------------------
+
+    def check_ends(self, jobs: dict[JobId, Job]) -> None:
+        """Every job ended, and as it really ended."""
+        for ident, job in sorted(jobs.items()):
+            boxes = [box for box in self._engine.past if box.job == ident and box.starts]
+            last = boxes[-1] if boxes else None
+            if job.state not in ENDED:
+                self._foul(f"{job.label} never ends: {job.state}, {job.stage}: {job.reason}")
+            elif job.state is JobState.SUCCEEDED and (last is None or last.exit_code != 0):
+                self._foul(f"{job.label} is said to have succeeded, and did not")
+            elif job.state is JobState.CANCELLED and not (
+                ident in self.cancelled or (job.spec.on_preempt.value == "cancel" and job.preemptions)
+            ):
+                self._foul(f"{job.label} is cancelled, and nobody asked for it: {job.reason}")
+            elif job.state is JobState.LOST and last is not None and not last.meddled:
+                self._foul(f"{job.label} is said to be lost, and was not: {job.reason}")
+            elif (
+                job.state is JobState.FAILED
+                and last is not None
+                and last.attempt == job.attempt
+                and last.ended_well
+            ):
+                limit = job.spec.max_runtime_seconds
+                if last.exit_code == 0 and not (limit is not None and "time limit" in job.reason):
+                    self._foul(f"{job.label} ended well and is said to have failed: {job.reason}")
+        for ident in sorted(self.accepted - set(jobs)):
+            self._foul(f"job {ident} was accepted and is nowhere")
+        for box in self._engine.boxes.values():
+            self._foul(f"container {box.handle} is left behind: {box.status}")

@@ -1,0 +1,150 @@
+"""Users who submit, cancel and change their minds, through the requests that topoctl sends."""
+
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from tests.fakes.world import spec
+from tests.simulation.chance import World
+from tests.simulation.disk import Disk
+from tests.simulation.referee import Referee
+from topod.daemon.service import Service
+from topod.errors import TopodError
+from topod.flextopo.tables import TopologyTables
+from topod.lifecycle.admission import admit
+from topod.model.job import CheckpointHook, JobId, JobSpec, OnPreempt, RestartPolicy
+from topod.model.request import Affinity, CpuAffinity, Policy
+from topod.protocol import replies as rp
+from topod.protocol import requests as rq
+
+TRIES: Final = 6
+Ask = Callable[[Callable[[Service], Coroutine[Any, Any, None]]], None]
+
+
+def random_job(rng: random.Random, tables: TopologyTables, *, deaf: bool, late: bool) -> JobSpec:
+    """Return a random job that this host can run when it is empty and well."""
+    while True:
+        job = _any_job(rng, tables.count, deaf=deaf, late=late)
+        if admit(tables, job) is None:
+            return job
+
+
+def _any_job(rng: random.Random, gpus: int, *, deaf: bool, late: bool) -> JobSpec:
+    manners = ["quick"] * 4 + ["deaf"] * deaf + ["late"] * late
+    seconds = rng.choice((0.0, 0.5, 5.0, 30.0, 90.0))
+    code = rng.choice((0, 0, 0, 1))
+    return spec(
+        name=rng.choice(("train", "serve", "eval")),
+        command=("work", str(seconds), str(code), rng.choice(manners)),
+        image=rng.choice(
+            ("img:1", "img:1", "img:2", "never:1") if rng.random() < 0.2 else ("img:1", "img:2")
+        ),
+        user=rng.choice(("alice", "bob")),
+        gpus=min(gpus, rng.choice((0, 1, 1, 1, 2, 2, 4))),
+        cpus=rng.choice((0, 0, "auto", 2, 5)),
+        cpu_affinity=rng.choice(list(CpuAffinity)),
+        priority=rng.choice((100, 100, 500, 1000)),
+        affinity=rng.choice(list(Affinity)),
+        policy=rng.choice(list(Policy)),
+        preemptible=rng.random() < 0.9,
+        grace_seconds=rng.choice((0.0, 2.0, 10.0, 30.0)),
+        min_runtime_seconds=rng.choice((0.0, 0.0, 0.0, 40.0)),
+        max_runtime_seconds=rng.choice((None, None, None, 60.0)),
+        on_preempt=rng.choice((OnPreempt.REQUEUE, OnPreempt.REQUEUE, OnPreempt.CANCEL)),
+        restart=rng.choice(list(RestartPolicy)),
+        max_restarts=2,
+        checkpoint=rng.choice((None, None, CheckpointHook(command=("save",), timeout_seconds=5.0))),
+    )
+
+
+class Users:
+    """What the users of one host do. `ask` hands a request to the daemon, if one is there."""
+
+    def __init__(self, world: World, tables: TopologyTables, disk: Disk, referee: Referee, ask: Ask) -> None:
+        self._world = world
+        self._rng = world.chance.rng
+        self._tables = tables
+        self._disk = disk
+        self._referee = referee
+        self._ask = ask
+        self._submits = 0
+        self._by_token: dict[str, JobId] = {}
+
+    def submit(self) -> None:
+        on = self._world.chance.on
+        job = random_job(self._rng, self._tables, deaf=on["box.deaf"], late=on["box.exits_late"])
+        if job.command[3] == "deaf":
+            self._world.chance.happened["box.deaf"] += 1
+        elif job.command[3] == "late":
+            self._world.chance.happened["box.exits_late"] += 1
+        self._submits += 1
+        self._try_submit(rq.Submit(spec=job, token=f"token-{self._submits}"), TRIES)
+
+    def _try_submit(self, request: rq.Submit, tries: int) -> None:
+        """Submit until topod says that it has the job; the token keeps it from running twice."""
+        if request.token in self._by_token or not tries:
+            return
+
+        async def submit(service: Service) -> None:
+            try:
+                reply = await service.answer(request)
+            except TopodError as error:
+                self._world.say(f"user: {request.token} refused: {error.message}")
+                return
+            assert isinstance(reply, rp.Jobs)
+            self._accepted(request.token, JobId(reply.jobs[0].id))
+
+        self._ask(submit)
+        self._world.after(self._rng.uniform(1.0, 20.0), lambda: self._try_submit(request, tries - 1))
+
+    def _accepted(self, token: str, job: JobId) -> None:
+        self._world.say(f"user: {token} is job {job}")
+        if self._by_token.setdefault(token, job) != job:
+            self._world.violated(f"{token} led to job {self._by_token[token]} and to job {job}")
+        if job not in self._disk.content.rows:
+            self._world.violated(f"job {job} was accepted before it was durable")
+        self._referee.accepted.add(job)
+
+    def _request(self, request: rq.AnyRequest) -> None:
+        async def send(service: Service) -> None:
+            try:
+                await service.answer(request)
+            except TopodError as error:
+                self._world.say(f"user: {type(request).__name__} refused: {error.message}")
+
+        self._ask(send)
+
+    def _some_job(self) -> int | None:
+        jobs = sorted(self._disk.content.rows)
+        return self._rng.choice(jobs[-6:]) if jobs else None
+
+    def cancel(self) -> None:
+        if (job := self._some_job()) is not None:
+            self._referee.cancelled.add(JobId(job))
+            self._request(rq.Cancel(jobs=[job], by="alice"))
+
+    def change_priority(self) -> None:
+        if (job := self._some_job()) is not None:
+            self._request(rq.SetPriority(job=job, priority=self._rng.choice((50, 100, 500, 1000, 2000))))
+
+    def drain(self) -> None:
+        gpu = self._rng.choice((None, *[str(gpu.index) for gpu in self._tables.topology.gpus]))
+        self._request(rq.Drain(gpu=gpu, reason="maintenance"))
+        self._world.after(self._rng.uniform(5.0, 60.0), lambda: self._request(rq.Resume(gpu=gpu)))
+
+    def look(self) -> None:
+        self._request(rq.GetHost())
+        self._request(rq.ListJobs())
+
+    def put_in_order(self) -> None:
+        """Undo whatever keeps GPUs back, as an administrator does after a bad day."""
+        self._request(rq.Resume(gpu=None))
+        for gpu in self._tables.topology.gpus:
+            self._request(rq.Resume(gpu=str(gpu.index)))
+
+    def act(self) -> None:
+        """Do one thing."""
+        act = self._rng.choice(
+            (self.submit,) * 6 + (self.cancel, self.change_priority, self.drain, self.look)
+        )
+        act()
