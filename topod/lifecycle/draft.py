@@ -41,6 +41,11 @@ class Draft:
         self._touched: set[JobId] = set()
         self._retold = 0
 
+    @property
+    def generation(self) -> int:
+        """The generation of the state before this step."""
+        return self._before.generation
+
     def get(self, job: JobId | None) -> Job | None:
         """Return a job that has not been put to rest, or None."""
         return None if job is None else self.jobs.get(job)

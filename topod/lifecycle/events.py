@@ -239,6 +239,8 @@ class MovesRequested:
 
     moves: tuple[tuple[JobId, Allocation], ...]
     by: str = ""
+    generation: int | None = None
+    """Refused where the state is not of this generation any more; None: only what is taken is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ def cost_data(cost: Cost) -> dict[str, Any]:
     }
 
 
-def _job_name(name: str) -> int | str:
+def job_name(name: str) -> int | str:
     """Return a job as its number where it has one; host documents may name jobs otherwise."""
     return int(name) if name.isdecimal() else name
 
@@ -35,7 +35,7 @@ def _core_data(plan: Plan) -> dict[str, Any]:
     return {
         "gpus": list(plan.gpus),
         "cpus": str(plan.cpus),
-        "victims": [_job_name(name) for name in plan.victims],
+        "victims": [job_name(name) for name in plan.victims],
         "affinity": plan.affinity.value,
         "cpu_affinity": plan.cpu_affinity.value,
         "satisfied": plan.satisfied,
@@ -55,7 +55,7 @@ def plan_data(
     reasons = explain(tables, occupancy, request, plan)
     data = _core_data(plan)
     data["victim_reasons"] = [
-        {"job": _job_name(victim.job), "priority": victim.priority, "why": victim.why}
+        {"job": job_name(victim.job), "priority": victim.priority, "why": victim.why}
         for victim in reasons.victims
     ]
     data["cost_text"] = [{"key": line.key, "value": line.value} for line in reasons.cost]

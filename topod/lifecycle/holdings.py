@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from topod.lifecycle.jobtable import active
 from topod.lifecycle.states import HOLDING, Job, JobState, Mark, MarkKind, Stage, StopPhase
@@ -11,6 +11,9 @@ from topod.model.job import Allocation, JobId
 from topod.model.occupancy import Block, Holder, Occupancy
 from topod.model.rules import Rules
 from topod.model.topology import Topology
+
+_PLACED: Final = frozenset({JobState.STARTING, JobState.RUNNING})
+"""States in which a job has its place, whatever is reserved for it."""
 
 
 def gpu_mask(indices: Iterable[int]) -> int:
@@ -65,14 +68,18 @@ def occupancy(
         Block(reason=f"foreign: {who}", cpus=CpuSet.parse(cpus))
         for cpus, who in sorted(host.foreign_cpus.items())
     ]
-    blocks += [_reserved(job) for job in jobs if job.id != without and job.pinned_reserved]
     claims: dict[JobId, list[Allocation]] = {}
     for job in jobs:
         if job.id != without and job.state is JobState.STARTING and job.allocation is not None:
             for victim in job.victims:
                 claims.setdefault(victim, []).append(job.allocation)
     for job in jobs:
-        if job.id == without or job.state not in HOLDING or job.allocation is None:
+        if job.id == without:
+            continue
+        if job.pinned is not None and job.pinned_reserved and job.state not in _PLACED:
+            # Where a job moves to is its own already: who may evict it may have its new place.
+            holders.append(_without(_holder(job, job.pinned, now), claims.get(job.id, ())))
+        if job.state not in HOLDING or job.allocation is None:
             continue
         if job.state is JobState.STOPPING:
             if job.stop is not None and job.stop.phase is StopPhase.STUCK:
@@ -81,20 +88,17 @@ def occupancy(
                     Block(reason=reason, gpus=gpu_mask(job.allocation.gpu_indices), cpus=job.allocation.cpus)
                 )
             continue
-        holder = _holder(job, job.allocation, now)
-        for taken in claims.get(job.id, ()):
-            holder = replace(
-                holder, gpus=holder.gpus & ~gpu_mask(taken.gpu_indices), cpus=holder.cpus - taken.cpus
-            )
-        holders.append(holder)
+        holders.append(_without(_holder(job, job.allocation, now), claims.get(job.id, ())))
     return Occupancy(holders=tuple(holders), blocks=tuple(blocks))
 
 
-def _reserved(job: Job) -> Block:
-    assert job.pinned is not None
-    return Block(
-        reason=f"reserved for {job.label}", gpus=gpu_mask(job.pinned.gpu_indices), cpus=job.pinned.cpus
-    )
+def _without(holder: Holder, claims: Iterable[Allocation]) -> Holder:
+    """Return the holder without what others will take from it."""
+    for taken in claims:
+        holder = replace(
+            holder, gpus=holder.gpus & ~gpu_mask(taken.gpu_indices), cpus=holder.cpus - taken.cpus
+        )
+    return holder
 
 
 def _holder(job: Job, allocation: Allocation, now: float) -> Holder:

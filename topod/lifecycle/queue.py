@@ -12,6 +12,7 @@ from topod.lifecycle.effects import Create
 from topod.lifecycle.explaining import plan_data, plan_text
 from topod.lifecycle.holdings import gpu_mask, memory_nodes, occupancy, unknown_health
 from topod.lifecycle.states import Job, JobState, Stage
+from topod.lifecycle.stopping import unpin
 from topod.lifecycle.transitions import moved
 from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId
@@ -37,13 +38,17 @@ def run_queue(draft: Draft) -> None:
         job = draft.put(replace(found, not_before=0.0)) if found.not_before else found
         kept = None if hold is None or _yields_to(job, hold[0]) else hold[1]
         if job.pinned is not None:
-            answer = _decide_pinned(draft, job, job.pinned, kept)
+            # What is reserved for a job that moves is not kept for others: it ran, and it goes on.
+            answer = _decide_pinned(draft, job, job.pinned, None if job.pinned_reserved else kept)
             if isinstance(answer, Plan):
                 place(draft, job, answer)
                 refused.clear()
-            else:
+                continue
+            if not job.pinned_reserved:
                 _wait(draft, job, answer.reason)
-            continue
+                continue
+            job = unpin(draft, job, answer.reason)  # noqa: PLW2901 - the same job, changed
+            refused.clear()
         key = (job.spec.request, kept is None)
         answer = refused.get(key) or _decide(draft, job, kept)
         if isinstance(answer, Plan):
@@ -143,9 +148,7 @@ def place(draft: Draft, job: Job, answer: Plan) -> None:
         victims=victims,
         plan=data,
         handle=None,
-        restart_first=False,
-        pinned=None,
-        pinned_reserved=False,
+        pinned=job.pinned if job.pinned_reserved else None,
         not_before=0.0,
     )
     draft.put(job)

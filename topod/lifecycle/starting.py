@@ -9,7 +9,16 @@ from topod.lifecycle.effects import CheckDevices, Collect, Launch, PullImage
 from topod.lifecycle.holdings import overlaps
 from topod.lifecycle.queue import still_good
 from topod.lifecycle.states import Job, JobState, Mark, MarkKind, Stage, StopCause, StopPhase
-from topod.lifecycle.stopping import BACK_OFF_SECONDS, back_off, begin_stop, exited, fail, terminate, unplace
+from topod.lifecycle.stopping import (
+    BACK_OFF_SECONDS,
+    back_off,
+    begin_stop,
+    exited,
+    fail,
+    terminate,
+    unpinned,
+    unplace,
+)
 from topod.lifecycle.transitions import moved
 from topod.model.cpuset import CpuSet
 from topod.model.job import JobId
@@ -90,7 +99,7 @@ def create_failed(draft: Draft, event: ev.CreateFailed) -> None:
     if job is None:
         return
     if event.image_missing:
-        job = unplace(draft, job, f"pulling image {job.spec.image}")
+        job = unplace(draft, unpinned(job), f"pulling image {job.spec.image}")
         draft.put(replace(job, image_ready=False))
         draft.do(PullImage(job=job.id, spec=job.spec))
         return
@@ -161,7 +170,7 @@ def started(draft: Draft, event: ev.Started) -> None:
         return
     # Said by the runtime's clock; whatever became of that, it was after the order to start and is over.
     at = min(max(event.at, job.stage_since), draft.now)
-    job = replace(job, stage=None, started_at=at, starts=job.starts + 1)
+    job = replace(unpinned(job), stage=None, started_at=at, starts=job.starts + 1, restart_first=False)
     if job.state is JobState.STOPPING:
         draft.put(job)
         return
@@ -194,7 +203,8 @@ def hook_done(draft: Draft, event: ev.HookDone) -> None:
     else:
         draft.note("hook.failed", job, f"the checkpoint hook of {job.label} failed: {event.text}")
     # Nobody else may have been promised what it holds: a stopping job's GPUs count as free.
-    if stop.cause is StopCause.PREEMPT and not is_victim(draft, job) and is_clear(draft, job):
+    wanted = is_victim(draft, job) or is_promised(draft, job)
+    if stop.cause is StopCause.PREEMPT and not wanted and is_clear(draft, job):
         draft.put(moved(job, JobState.RUNNING, stop=None, reason=""))
         draft.note("job.spared", job, f"{job.label} goes on: the job it was stopped for gave up")
         return
@@ -235,6 +245,18 @@ def is_clear(draft: Draft, job: Job) -> bool:
     return not any(
         other.id != job.id and other.allocation is not None and overlaps(job.allocation, other.allocation)
         for other in draft.holding()
+    )
+
+
+def is_promised(draft: Draft, job: Job) -> bool:
+    """Say whether what the job holds is reserved for one that is moved there."""
+    assert job.allocation is not None
+    return any(
+        other.id != job.id
+        and other.pinned is not None
+        and other.pinned_reserved
+        and overlaps(job.allocation, other.pinned)
+        for other in draft.all()
     )
 
 

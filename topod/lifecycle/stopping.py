@@ -44,19 +44,42 @@ def begin_stop(draft: Draft, job: Job, cause: StopCause, reason: str, by: JobId 
     elif job.state is JobState.STOPPING:
         if cause is StopCause.CANCEL and job.stop is not None:
             stop = replace(job.stop, cause=cause, reason=reason)
-            draft.put(replace(job, stop=stop, reason=reason))
+            draft.put(replace(unpinned(job), stop=stop, reason=reason))
+        elif cause is StopCause.PREEMPT:
+            unpin(draft, job, reason)
     elif cause is StopCause.CANCEL:
         _end(draft, job, JobState.CANCELLED, reason)
     elif job.state is JobState.STARTING:
-        unplace(draft, job, reason, preempted=True)
+        unplace(draft, unpinned(job), reason, preempted=True)
+    elif cause is StopCause.PREEMPT:
+        unpin(draft, job, reason)
+
+
+def unpinned(job: Job) -> Job:
+    """Return the job without a place that is reserved for it."""
+    return replace(job, pinned=None, pinned_reserved=False) if job.pinned_reserved else job
+
+
+def unpin(draft: Draft, job: Job, reason: str) -> Job:
+    """Give up the place that is reserved for a job on its way; it queues then, first among its equals."""
+    if not job.pinned_reserved:
+        return job
+    draft.note("job.unpinned", job, f"{job.label} does not move to its place: {reason}")
+    return draft.put(replace(unpinned(job), restart_first=True))
 
 
 def _stop_container(draft: Draft, job: Job, cause: StopCause, reason: str, by: JobId | None) -> None:
     stop = Stop(cause=cause, by=by, reason=reason, since=draft.now, phase=StopPhase.HOOK, deadline=None)
+    job = job if cause is StopCause.MOVE else unpinned(job)
     job = draft.put(moved(job, JobState.STOPPING, stop=stop, reason=reason))
     draft.note("job.stopping", job, f"{job.label} is told to stop: {reason}", cause=cause.value, by=by)
     hook = job.spec.checkpoint
-    if cause is not StopCause.PREEMPT or hook is None or job.stage is not None or job.handle is None:
+    if (
+        cause not in (StopCause.PREEMPT, StopCause.MOVE)
+        or hook is None
+        or job.stage is not None
+        or job.handle is None
+    ):
         terminate(draft, job)
         return
     deadline = draft.now + hook.timeout_seconds + HOOK_MARGIN_SECONDS
@@ -157,7 +180,7 @@ def _left_behind(draft: Draft, job: Job) -> Job:
 
 def _end(draft: Draft, job: Job, state: JobState, reason: str, exit_code: int | None = None) -> Job:
     job = moved(
-        _left_behind(draft, job),
+        _left_behind(draft, unpinned(job)),
         state,
         reason=reason,
         exit_code=exit_code,
@@ -206,7 +229,22 @@ def exited(draft: Draft, job: Job, exit_code: int | None, *, out_of_memory: bool
                     exit_code=exit_code,
                 )
             )
-        case StopCause.PREEMPT | StopCause.MOVE:
+        case StopCause.MOVE:
+            draft.note("job.cleared", job, f"{job.label} has stopped: {stop.reason}")
+            draft.put(
+                moved(
+                    _left_behind(draft, job),
+                    JobState.PENDING,
+                    reason=stop.reason,
+                    allocation=None,
+                    stage=None,
+                    stop=None,
+                    exit_code=exit_code,
+                    moves=job.moves + 1,
+                    restart_first=True,
+                )
+            )
+        case StopCause.PREEMPT:
             job = replace(job, preemptions=job.preemptions + 1, exit_code=exit_code)
             if job.spec.on_preempt is OnPreempt.CANCEL:
                 _end(draft, job, JobState.CANCELLED, stop.reason, exit_code)
