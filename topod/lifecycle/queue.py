@@ -47,7 +47,7 @@ def run_queue(draft: Draft) -> None:
             if not job.pinned_reserved:
                 _wait(draft, job, answer.reason)
                 continue
-            job = unpin(draft, job, answer.reason)  # noqa: PLW2901 - the same job, changed
+            job = unpin(draft, job, answer.reason)
             refused.clear()
         key = (job.spec.request, kept is None)
         answer = refused.get(key) or _decide(draft, job, kept)
