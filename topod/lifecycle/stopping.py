@@ -217,33 +217,10 @@ def exited(draft: Draft, job: Job, exit_code: int | None, *, out_of_memory: bool
         case StopCause.TIME_LIMIT:
             _end(draft, job, JobState.FAILED, stop.reason, exit_code)
         case StopCause.UNHEALTHY:
-            draft.note("job.requeued", job, f"{job.label} is back in the queue: {stop.reason}")
-            draft.put(
-                moved(
-                    _left_behind(draft, job),
-                    JobState.PENDING,
-                    reason=f"requeued; {stop.reason}",
-                    allocation=None,
-                    stage=None,
-                    stop=None,
-                    exit_code=exit_code,
-                )
-            )
+            _queue_again(draft, job, f"requeued; {stop.reason}", exit_code)
         case StopCause.MOVE:
-            draft.note("job.cleared", job, f"{job.label} has stopped: {stop.reason}")
-            draft.put(
-                moved(
-                    _left_behind(draft, job),
-                    JobState.PENDING,
-                    reason=stop.reason,
-                    allocation=None,
-                    stage=None,
-                    stop=None,
-                    exit_code=exit_code,
-                    moves=job.moves + 1,
-                    restart_first=True,
-                )
-            )
+            moving = replace(job, moves=job.moves + 1, restart_first=True)
+            _queue_again(draft, moving, stop.reason, exit_code)
         case StopCause.PREEMPT:
             job = replace(job, preemptions=job.preemptions + 1, exit_code=exit_code)
             if job.spec.on_preempt is OnPreempt.CANCEL:
@@ -259,6 +236,21 @@ def exited(draft: Draft, job: Job, exit_code: int | None, *, out_of_memory: bool
                     stage=None,
                 )
             )
+
+
+def _queue_again(draft: Draft, job: Job, reason: str, exit_code: int | None) -> None:
+    draft.note("job.requeued", job, f"{job.label} is back in the queue: {reason}")
+    draft.put(
+        moved(
+            _left_behind(draft, job),
+            JobState.PENDING,
+            reason=reason,
+            allocation=None,
+            stage=None,
+            stop=None,
+            exit_code=exit_code,
+        )
+    )
 
 
 def _ended_by_itself(draft: Draft, job: Job, exit_code: int | None, *, out_of_memory: bool) -> None:
