@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from topod.lifecycle.events import ArrayPlan
 from topod.model.job import JobSpec
 from topod.model.request import PRIORITIES, Affinity, CpuAffinity, Policy
-from topod.protocol.jobfile import Origin, build_spec, read_job_file
+from topod.protocol.jobfile import Origin, array_plan, build_spec, read_job_file
 
 
 def _option(*names: str, metavar: str, help: str) -> Any:  # noqa: A002 - typer's own name for it
@@ -128,6 +129,22 @@ FLAGS: dict[str, tuple[Any, Any]] = {
         _option("--network", metavar="NET", help="bridge (the engine's default), host or none."),
     ),
     "user": (Text, _option("--user", metavar="USER", help="User inside the container: uid[:gid] or a name.")),
+    "secret": (
+        Texts,
+        _option("--secret", metavar="NAME=FILE", help="File that it reads at /run/secrets/NAME. Repeatable."),
+    ),
+    "after": (
+        Text,
+        _option(
+            "--after",
+            metavar="[WHEN:]ID,...",
+            help="Starts after the success of these jobs; any:12 after their end, failed:12 after failure.",
+        ),
+    ),
+    "array": (
+        Text,
+        _option("--array", metavar="0-9[%N]", help="One job for each index; at most N run at a time."),
+    ),
     "label": (Texts, _option("-l", "--label", metavar="K=V", help="Label of the job. Repeatable.")),
     "checkpoint_command": (
         Text,
@@ -135,6 +152,14 @@ FLAGS: dict[str, tuple[Any, Any]] = {
             "--checkpoint-command",
             metavar="COMMAND",
             help="Run inside the job before it is stopped for another.",
+        ),
+    ),
+    "checkpoint_signal": (
+        Text,
+        _option(
+            "--checkpoint-signal",
+            metavar="SIG[:TIME]",
+            help="Sent instead, such as USR1:60: the job saves its work and ends by itself.",
         ),
     ),
     "checkpoint_timeout": (
@@ -182,13 +207,19 @@ def job_spec(job: dict[str, Any], user: str = "", *, runs: bool = True) -> JobSp
 
     With `runs` False a job without anything to run is good enough, as for `plan`.
     """
+    return job_and_array(job, user, runs=runs)[0]
+
+
+def job_and_array(job: dict[str, Any], user: str, *, runs: bool = True) -> tuple[JobSpec, ArrayPlan | None]:
+    """Return the job as `job_spec` does, and the array of such jobs that is asked for, if one is."""
     given = {name: value for name, value in job.items() if value not in (None, []) and name != "file"}
     file = None
     if job["file"] is not None:
         file = read_job_file(job["file"], sys.stdin.read() if job["file"] == "-" else "")
     if not runs and "command" not in given and (file is None or not {"command", "image"} & set(file.values)):
         given.setdefault("image", "none")
-    return build_spec(file, Origin(values=given, base=Path.cwd()), environ=os.environ, user=user)
+    flags = Origin(values=given, base=Path.cwd())
+    return build_spec(file, flags, environ=os.environ, user=user), array_plan(file, flags)
 
 
 def user_name() -> str:

@@ -11,12 +11,14 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from topoctl.render.jobs import ENDED
 from topoctl.render.style import Style
 from topod.errors import DaemonUnavailableError, NotFoundError, UsageError
 from topod.protocol.client import Client
 from topod.protocol.codec import ProtocolError, encode
+from topod.protocol.jobextras import indices
 from topod.protocol.replies import AnyReply, Jobs
-from topod.protocol.requests import AnyRequest, ListJobs
+from topod.protocol.requests import AnyRequest, GetArray, ListJobs
 from topod.protocol.views import JobView
 
 LATEST = "latest"
@@ -47,9 +49,14 @@ OutputOption = Annotated[
 TextOrJsonOption = Annotated[
     TextOrJson, typer.Option("-o", "--output", help="json is for programs.", show_default=False)
 ]
-JobArgument = Annotated[str, typer.Argument(metavar="ID", help="A job id, or `latest`.", show_default=False)]
+JobArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="A job id, 12[3] of an array, or `latest`.", show_default=False)
+]
 JobsArgument = Annotated[
-    list[str], typer.Argument(metavar="ID...", help="Job ids, or `latest`.", show_default=False)
+    list[str],
+    typer.Argument(
+        metavar="ID...", help="Job ids, 12[3] or 12[*] of an array, or `latest`.", show_default=False
+    ),
 ]
 
 
@@ -100,10 +107,49 @@ def one_job(jobs: Jobs) -> JobView:
     return jobs.jobs[0]
 
 
-def job_ids(client: Client, words: Sequence[str]) -> list[int]:
-    """Turn the words of a command line into job ids, each once, in order; `latest` is the newest job."""
-    ids = [_newest(client) if word == LATEST else _number(word) for word in words]
+def job_ids(client: Client, words: Sequence[str], *, whole: bool = False, live: bool = False) -> list[int]:
+    """Turn the words of a command line into job ids, each once, in order; `latest` is the newest job.
+
+    `12[3]`, `12[1-4]` and `12[*]` are jobs of array 12. With `whole` the number of an array (of its first
+    job) means all of it; with `live` only those of an array that have not ended, where there are any.
+    """
+    ids = [ident for word in words for ident in _ids(client, word, whole=whole, live=live)]
     return list(dict.fromkeys(ids))
+
+
+def _ids(client: Client, word: str, *, whole: bool, live: bool) -> list[int]:
+    number, bracket, rest = word.partition("[")
+    if not bracket:
+        ident = _newest(client) if word == LATEST else _number(word)
+        if not whole:
+            return [ident]
+        members = ask(client, GetArray(job=ident), Jobs).jobs
+    else:
+        members = _members(client, _number(number), rest, word)
+    going_on = [job.id for job in members if job.state not in ENDED]
+    return going_on if live and going_on and len(members) > 1 else [job.id for job in members]
+
+
+def _members(client: Client, first: int, rest: str, word: str) -> list[JobView]:
+    """Return the jobs of `first[rest`."""
+    found = ask(client, GetArray(job=first), Jobs).jobs
+    if found[0].array_id != first:
+        raise UsageError(f"job {first} is not an array: {word!r}", hint=f"topoctl show {first}")
+    if rest == "*]":
+        return found
+    try:
+        if not rest.endswith("]"):
+            raise ValueError(f"not a job: {word!r}")  # noqa: TRY301 - told as the parser's own errors are
+        wanted = indices(rest[:-1].partition("%")[0])
+    except ValueError as error:
+        raise UsageError(str(error), hint=f"{first}[3], {first}[1-4] or {first}[*]") from None
+    by_index = {job.array_index: job for job in found}
+    for index in wanted:
+        if index not in by_index:
+            raise NotFoundError(
+                f"no job {first}[{index}]", hint=f"topoctl show {first} tells how many jobs the array has"
+            )
+    return [by_index[index] for index in wanted]
 
 
 def _number(word: str) -> int:

@@ -1,7 +1,7 @@
 """Waiting for jobs, and the exit status that their end means."""
 
 from topoctl import exit_codes
-from topoctl.render.jobs import ENDED
+from topoctl.render.jobs import ENDED, label
 from topoctl.session import ask_patiently, one_job
 from topod.model.job import OnPreempt
 from topod.protocol.client import Client
@@ -39,4 +39,4 @@ def exit_status(job: JobView) -> int:
 def ending(job: JobView) -> str:
     """Say in one line how a job ended: `job 12 (train) failed: exit code 3`."""
     reason = f": {job.reason}" if job.reason and job.state != "succeeded" else ""
-    return f"job {job.id} ({job.name}) {job.state}{reason}"
+    return f"{label(job)} {job.state}{reason}"

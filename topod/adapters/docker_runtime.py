@@ -43,6 +43,7 @@ from topod.adapters.docker_spec import (
 )
 from topod.adapters.docker_watch import ExitWatcher
 from topod.adapters.gpu_nodes import control_nodes, gpu_nodes
+from topod.adapters.secret_files import checked_secrets
 from topod.errors import JobRejectedError, RuntimeUnavailableError
 from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId, JobSpec
@@ -136,6 +137,9 @@ class DockerRuntime:
 
     def create(self, job: JobId, attempt: int, spec: JobSpec, allocation: Allocation) -> str:
         """Create the container without starting it; one of other content that never ran is replaced."""
+        paths = checked_secrets(spec)
+        real = tuple(replace(secret, source=paths[secret.name]) for secret in spec.secrets)
+        spec = replace(spec, secrets=real)
         facts = self._engine.facts()
         host = replace(
             self._host,

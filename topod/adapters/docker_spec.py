@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from topod.adapters.job_environment import job_environment
+from topod.adapters.job_environment import SECRETS, job_environment, secret_variable
 from topod.errors import JobRejectedError
 from topod.model.cpuset import CpuSet
-from topod.model.job import Allocation, JobId, JobSpec
+from topod.model.job import Allocation, JobId, JobSpec, Mount
 
 STATE_LABEL = "topod.state"
 JOB_LABEL = "topod.job"
@@ -79,6 +79,7 @@ def container_body(
             hint="add `image:` to the job file",
         )
     environment = job_environment(job, attempt, spec, allocation)
+    environment |= {secret_variable(secret.name): f"{SECRETS}/{secret.name}" for secret in spec.secrets}
     if not host.emulated:
         # CUDA images, or the job itself, ask for all GPUs, and get them where the NVIDIA runtime is the
         # engine's default. CDI gives devices by itself.
@@ -122,7 +123,7 @@ def _host_config(
         "Ulimits": [_ulimit(name, value) for name, value in sorted(ulimits.items())],
         "Mounts": [
             {"Type": "bind", "Source": m.source, "Target": m.target, "ReadOnly": m.read_only}
-            for m in spec.mounts
+            for m in (*spec.mounts, *_secret_mounts(spec))
         ],
         "DeviceRequests": _device_requests(job, allocation, host),
     }
@@ -160,6 +161,14 @@ def _rights(spec: JobSpec, host: EngineHost) -> dict[str, Any]:
     if host.hardening.no_new_privileges:
         rights["SecurityOpt"] = ["no-new-privileges"]
     return rights
+
+
+def _secret_mounts(spec: JobSpec) -> list[Mount]:
+    """Return the read-only mounts of a job's secrets; their content passes neither topod nor the engine."""
+    return [
+        Mount(source=secret.source, target=f"{SECRETS}/{secret.name}", read_only=True)
+        for secret in spec.secrets
+    ]
 
 
 def without_default_ulimits(inspected: Mapping[str, Any]) -> dict[str, Any]:

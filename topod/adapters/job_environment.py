@@ -1,11 +1,22 @@
 """The environment variables that every runtime gives to a job."""
 
+import re
+
 from topod.model.job import Allocation, JobId, JobSpec
 
 GROUP_SIGNALS = "TINI_KILL_PROCESS_GROUP"
 """Read by docker-init (tini): any value, even an empty one, sends signals to the whole process group."""
 JOB_PID = "TOPOD_JOB_PID"
 """For hooks only: the job's main process, as the hook sees it."""
+
+
+SECRETS = "/run/secrets"
+"""The folder of a job's secrets in its container."""
+
+
+def secret_variable(name: str) -> str:
+    """Return the variable that tells a job where it finds the secret of that name."""
+    return "TOPOD_SECRET_" + re.sub(r"[^A-Z0-9_]", "_", name.upper())
 
 
 def job_environment(job: JobId, attempt: int, spec: JobSpec, allocation: Allocation) -> dict[str, str]:

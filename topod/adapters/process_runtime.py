@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from topod.adapters import process_shim
-from topod.adapters.job_environment import JOB_PID, job_environment
+from topod.adapters.job_environment import JOB_PID, job_environment, secret_variable
 from topod.adapters.process_attempt import MARK, Attempt, attempts
 from topod.adapters.process_shim import write_durably
 from topod.adapters.process_watch import ExitWatcher
+from topod.adapters.secret_files import checked_secrets
 from topod.errors import JobRejectedError, RuntimeUnavailableError
 from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId, JobSpec, Network
@@ -286,6 +287,7 @@ class ProcessRuntime:
             raise JobRejectedError(f"CPUs {missing} are not on this machine, which has {self._machine_cpus}")
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         environment = inherited | job_environment(job, attempt, spec, allocation)
+        environment |= {secret_variable(name): path for name, path in checked_secrets(spec).items()}
         environment |= {"TOPOD_STATE": self._state_id, MARK: str(self._attempt(f"{job}.{attempt}").directory)}
         if not self._emulated:
             # Nothing but this hides the other GPUs. Indices, since some programs fail on UUIDs here.

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
+from topod.daemon.dependencies import with_settled
 from topod.daemon.faults import checkpoint
 from topod.daemon.health import Health
 from topod.daemon.logs import Key
@@ -25,7 +26,7 @@ from topod.errors import StoreError, TopodError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.deadlines import next_deadline
 from topod.lifecycle.effects import Effect
-from topod.lifecycle.events import ClockSet, Event, Recovered, Tick
+from topod.lifecycle.events import ClockSet, Event, Recovered, Submitted, Tick
 from topod.lifecycle.machine import step_all
 from topod.lifecycle.outcome import Outcome
 from topod.lifecycle.states import HostState
@@ -253,7 +254,9 @@ class Mailbox:
         tokens = [letter.token for letter in letters if letter.token]
         known = await self._stored(partial(self._store.submitted, tokens)) if tokens else {}
         fresh = [letter for letter in letters if letter.token not in known]
-        happened = [*clock_set, *(letter.event for letter in fresh)]
+        happened: list[Event] = [*clock_set, *(letter.event for letter in fresh)]
+        if any(isinstance(event, Submitted) and event.spec.after for event in happened):
+            happened = await self._stored(partial(with_settled, self._store, base, happened))
         outcome, made = step_all(self._tables, base, happened, now, self._rules)
         made = made[len(clock_set) :]
         events: tuple[EventView, ...] = ()

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Final, TypeVar, assert_never
 
 from topod import __version__
+from topod.adapters.secret_files import checked_secrets
 from topod.daemon import joblog
+from topod.daemon.dependencies import array_ids, check_array, resolved
 from topod.daemon.health import Health
 from topod.daemon.logs import Key
 from topod.daemon.mailbox import InternalError, Mailbox
@@ -109,6 +111,8 @@ class Service:
                 reply = await self.list_jobs(request)
             case rq.GetJob():
                 reply = _jobs(await self._find(request.job), marks=self._mailbox.state.marks)
+            case rq.GetArray():
+                reply = await self.array(request.job)
             case rq.WaitJob():
                 reply = await self.wait_job(request)
             case rq.Cancel():
@@ -147,13 +151,26 @@ class Service:
         )
 
     async def submit(self, request: rq.Submit) -> rp.Jobs:
-        """Queue a job; the answer comes when it is durable."""
+        """Queue a job, or an array; the answer comes when it is durable."""
         if len(request.token) > TOKEN_CHARS_MAX:
             raise UsageError(f"the token has {len(request.token)} characters, {TOKEN_CHARS_MAX} are allowed")
         self._check_spec(request.spec)
-        done = await self._mailbox.ask(ev.Submitted(spec=request.spec), token=request.token)
+        check_array(request.array)
+        await asyncio.to_thread(checked_secrets, request.spec)
+        spec = await resolved(request.spec, self._find)
+        done = await self._mailbox.ask(ev.Submitted(spec=spec, array=request.array), token=request.token)
         assert done.job is not None
-        return _jobs(await self._find(done.job))
+        return await self.array(done.job)
+
+    async def array(self, first: int) -> rp.Jobs:
+        """Return all jobs of an array that are still known; a job that is the first of none by itself."""
+        job = await self._find(first)
+        state, others = self._mailbox.state, array_ids(job)[1:]
+        stored = [ident for ident in others if ident not in state.jobs]
+        known = await asyncio.to_thread(lambda: [self._store.job(ident) for ident in stored])
+        members = {one.id: one for one in known if one is not None}
+        members |= {JobId(ident): state.jobs[JobId(ident)] for ident in others if ident in state.jobs}
+        return _jobs(job, *(one for _, one in sorted(members.items())), marks=state.marks)
 
     def dry_run(self, request: rq.DryRun) -> rp.Planned:
         """Say what the job would get now."""

@@ -48,6 +48,12 @@ def job_view(job: Job, marks: Mapping[str, tuple[Mark, ...]] | None = None) -> J
         gpu_seconds=job.gpu_seconds,
         victims=list(job.victims),
         handle=job.handle,
+        label=job.label,
+        array_id=job.array.id if job.array else None,
+        array_index=job.array.index if job.array else None,
+        array_limit=job.array.limit if job.array else None,
+        array_count=job.array.count if job.array else None,
+        after=[wanted.job for wanted in job.after],
         plan=dict(job.plan),
         spec=job.spec,
     )
@@ -88,8 +94,6 @@ def host_view(
         document=document,
         gpus=[gpu_view(gpu, holding, state.marks.get(gpu.uuid, ())) for gpu in topology.gpus],
         notes=notes,
-        foreign_cpus=dict(state.foreign_cpus),
-        blind=state.blind,
     )
 
 
@@ -104,7 +108,7 @@ def resumed_text(name: str, marks: tuple[Mark, ...]) -> str:
 
 def _mark_text(mark: Mark) -> str:
     if mark.accepted:
-        return f"used all the same: {mark.kind.value}: {mark.reason}"
+        return f"used all the same: {mark.reason}"
     return f"{mark.kind.value}: {mark.reason}" if mark.reason else mark.kind.value
 
 

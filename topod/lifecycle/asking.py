@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from topod.lifecycle import events as ev
+from topod.lifecycle.depending import impossible, members
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import PullImage
 from topod.lifecycle.states import ENDED, Job, StopCause
@@ -11,19 +12,26 @@ from topod.model.job import JobId
 
 
 def submitted(draft: Draft, event: ev.Submitted) -> None:
-    """Queue a new job under the next id; its image is pulled at once."""
-    job = Job(
-        id=draft.next_job,
-        spec=event.spec,
-        submitted_at=draft.now,
-        image_ready=event.spec.image is None,
-        reason="queued",
-    )
-    draft.next_job = JobId(draft.next_job + 1)
-    draft.put(job)
-    draft.note("job.submitted", job, f"{job.label} submitted", user=job.spec.user, priority=job.priority)
-    if not job.image_ready:
-        draft.do(PullImage(job=job.id, spec=job.spec))
+    """Queue a new job, or each member of an array, under the next ids; images are pulled at once."""
+    never = impossible(draft, event)
+    draft.tell_dependents |= bool(event.spec.after)
+    for spec, place in members(event, draft.next_job):
+        job = Job(
+            id=draft.next_job,
+            spec=spec,
+            submitted_at=draft.now,
+            image_ready=spec.image is None,
+            reason="queued",
+            array=place,
+            after=spec.after if never is None else (),
+        )
+        draft.next_job = JobId(draft.next_job + 1)
+        draft.put(job)
+        draft.note("job.submitted", job, f"{job.label} submitted", user=spec.user, priority=job.priority)
+        if never is not None:
+            begin_stop(draft, job, StopCause.CANCEL, never)
+        elif not job.image_ready:
+            draft.do(PullImage(job=job.id, spec=spec))
 
 
 def cancel(draft: Draft, event: ev.CancelRequested) -> None:

@@ -38,6 +38,8 @@ class Draft:
         self._before = state
         self.taken: Occupancy | None = None
         """Who holds what, while the queue is run; None: to be looked at again."""
+        self.tell_dependents = False
+        """Whether a job ended, or a new one waits for others, since dependencies were looked at."""
         self._touched: set[JobId] = set()
         self._retold = 0
 
@@ -54,6 +56,8 @@ class Draft:
         """Store a changed job."""
         self.jobs[job.id] = job
         self._touched.add(job.id)
+        if job.state in ENDED:
+            self.tell_dependents = True
         self.taken = None
         return job
 

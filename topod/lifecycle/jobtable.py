@@ -40,11 +40,14 @@ class JobTable(dict[JobId, Job]):
         """Whether some pending jobs still say an earlier reason; the next step tells more of them."""
         self._active: dict[JobId, Job]
         self._queue: list[Turn]
+        self._after: set[JobId]
         if isinstance(jobs, JobTable) and jobs._rules == rules:
             self._active, self._queue = jobs._active.copy(), jobs._queue.copy()
+            self._after = jobs._after.copy()
         else:
             self._active = {job.id: job for job in self.values() if not _only_waits(job)}
             self._queue = sorted(turn(job, rules) for job in self.values() if job.state is JobState.PENDING)
+            self._after = {job.id for job in self.values() if job.after}
 
     def __setitem__(self, ident: JobId, job: Job) -> None:
         old = self.get(ident)
@@ -55,6 +58,8 @@ class JobTable(dict[JobId, Job]):
             self._active[ident] = job
         if job.state is JobState.PENDING:
             insort(self._queue, turn(job, self._rules))
+        if job.after:
+            self._after.add(ident)
 
     def __delitem__(self, ident: JobId) -> None:
         self._forget(self[ident])
@@ -77,8 +82,13 @@ class JobTable(dict[JobId, Job]):
         """Return the pending jobs in the order of the queue."""
         return [self[place.job] for place in self._queue]
 
+    def dependent(self) -> list[Job]:
+        """Return the jobs that wait for others to end, lowest id first."""
+        return [self[ident] for ident in sorted(self._after)]
+
     def _forget(self, old: Job) -> None:
         self._active.pop(old.id, None)
+        self._after.discard(old.id)
         if old.state is JobState.PENDING:
             del self._queue[bisect_left(self._queue, turn(old, self._rules))]
 

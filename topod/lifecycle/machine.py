@@ -12,6 +12,7 @@ from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
 from topod.lifecycle.asking import cancel, change_priority, submitted
 from topod.lifecycle.clocks import clock_set
+from topod.lifecycle.depending import settle_dependencies
 from topod.lifecycle.devices import concerning_devices
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import PullImage
@@ -149,6 +150,7 @@ def _settle(draft: Draft) -> None:
             preemptor = draft.get(job.stop.by) if job.stop else None
             runs = preemptor is not None and preemptor.state is JobState.RUNNING
             requeue(draft, job, first=not runs)
+    settle_dependencies(draft)
     _replan_stuck(draft)
     for job in draft.active():
         if job.state is JobState.STARTING and job.stage is Stage.CLEARING and is_clear(draft, job):

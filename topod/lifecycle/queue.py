@@ -4,9 +4,11 @@ Rule: the first job that must wait keeps its target GPUs and CPUs. A job behind 
 could be evicted for it at once; so backfill never delays the job that waits.
 """
 
+from collections import Counter
 from dataclasses import replace
 from typing import Final
 
+from topod.lifecycle.depending import array_counts, array_is_full, waits_for
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import Create
 from topod.lifecycle.explaining import plan_data, plan_text
@@ -27,10 +29,11 @@ LOWEST: Final = -(1 << 62)
 def run_queue(draft: Draft) -> None:
     """Place every pending job that can start now, and give every other one its reason."""
     refused: dict[tuple[ResourceRequest, bool], Refusal] = {}
+    arrays = array_counts(draft)
     hold: tuple[Job, Block] | None = None
     draft.taken = None
     for found in draft.jobs.waiting():
-        wait = _not_ready(draft, found)
+        wait = _not_ready(draft, found) or array_is_full(found, arrays)
         if wait is not None:
             _wait(draft, found, wait)
             continue
@@ -41,7 +44,7 @@ def run_queue(draft: Draft) -> None:
             # What is reserved for a job that moves is not kept for others: it ran, and it goes on.
             answer = _decide_pinned(draft, job, job.pinned, None if job.pinned_reserved else kept)
             if isinstance(answer, Plan):
-                place(draft, job, answer)
+                place(draft, job, answer, arrays)
                 refused.clear()
                 continue
             if not job.pinned_reserved:
@@ -52,7 +55,7 @@ def run_queue(draft: Draft) -> None:
         key = (job.spec.request, kept is None)
         answer = refused.get(key) or _decide(draft, job, kept)
         if isinstance(answer, Plan):
-            place(draft, job, answer)
+            place(draft, job, answer, arrays)
             refused.clear()
             continue
         refused[key] = answer
@@ -97,6 +100,8 @@ def _not_ready(draft: Draft, job: Job) -> str | None:
     if job.not_before > draft.now:
         return job.reason
     # Last: what a job says of its own trouble is kept nowhere else, and would be lost.
+    if job.after:
+        return waits_for(draft, job)
     if draft.drain is not None:
         return f"the host is drained: {draft.drain}"
     if draft.blind is not None and job.spec.request.gpus:
@@ -131,7 +136,7 @@ def _target(draft: Draft, job: Job) -> Block | None:
     return Block(reason=f"kept for {job.label}", gpus=gpu_mask(answer.gpus), cpus=answer.cpus)
 
 
-def place(draft: Draft, job: Job, answer: Plan) -> None:
+def place(draft: Draft, job: Job, answer: Plan, arrays: "Counter[JobId]") -> None:
     """Reserve the plan's GPUs and CPUs for the job; first of all its container is made."""
     allocation = allocate(draft, answer, job.spec.request)
     data = plan_data(draft.tables, _occupancy(draft), job.spec.request, answer)
@@ -152,6 +157,8 @@ def place(draft: Draft, job: Job, answer: Plan) -> None:
         not_before=0.0,
     )
     draft.put(job)
+    if job.array is not None and job.array.limit is not None:
+        arrays[job.array.id] += 1
     draft.note("job.placed", job, f"{job.label}: {plan_text(data)}", plan=data)
     draft.do(Create(job=job.id, attempt=job.attempt, spec=job.spec, allocation=allocation))
 

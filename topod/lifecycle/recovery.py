@@ -124,7 +124,7 @@ def _recover_stopping(draft: Draft, job: Job, container: Observed | None) -> Ite
             yield ev.Exited(job=job.id, attempt=job.attempt, exit_code=None)
         return
     hook = job.spec.checkpoint
-    if job.stop.phase is StopPhase.HOOK and hook is not None:
+    if job.stop.phase is StopPhase.HOOK and hook is not None and hook.signal is None:
         deadline = draft.now + hook.timeout_seconds + HOOK_MARGIN_SECONDS
         draft.put(replace(job, stop=replace(job.stop, deadline=deadline)))
         draft.do(
@@ -138,6 +138,8 @@ def _recover_stopping(draft: Draft, job: Job, container: Observed | None) -> Ite
         )
         return
     signal = Signal.KILL if job.stop.phase in (StopPhase.KILL, StopPhase.STUCK) else Signal.TERM
+    if job.stop.phase is StopPhase.HOOK and hook is not None and hook.signal is not None:
+        signal = hook.signal
     # Nobody knows whether the signal arrived: it is sent again, and the time to obey it runs anew.
     draft.put(replace(job, stop=replace(job.stop, deadline=None)))
     draft.do(Deliver(job=job.id, attempt=job.attempt, handle=container.handle, signal=signal))

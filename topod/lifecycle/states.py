@@ -110,6 +110,8 @@ class ArrayPlace:
     index: int
     limit: int | None = None
     """At most so many of the array hold an allocation at a time."""
+    count: int = 1
+    """How many members the array has; their ids follow each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,15 @@ STUCK_SECONDS: Final = 60.0
 """How often a job that survives SIGKILL gets another one."""
 HOOK_MARGIN_SECONDS: Final = 5.0
 """A hook that its runtime should have ended is given up after this much more."""
+NUMBERS: Final = {
+    Signal.HUP: 1,
+    Signal.INT: 2,
+    Signal.KILL: 9,
+    Signal.USR1: 10,
+    Signal.USR2: 12,
+    Signal.TERM: 15,
+}
+"""Of Linux, on every architecture that has GPUs; exit code 128 + n: the signal killed the job."""
 BACK_OFF_SECONDS: Final = 5.0
 BACK_OFF_LIMIT_SECONDS: Final = 300.0
 
@@ -82,6 +91,9 @@ def _stop_container(draft: Draft, job: Job, cause: StopCause, reason: str, by: J
     ):
         terminate(draft, job)
         return
+    if hook.signal is not None:
+        _enter(draft, job, StopPhase.HOOK, hook.signal)
+        return
     deadline = draft.now + hook.timeout_seconds + HOOK_MARGIN_SECONDS
     draft.put(replace(job, stop=replace(stop, deadline=deadline)))
     draft.do(
@@ -120,6 +132,10 @@ def delivered(draft: Draft, event: ev.Delivered) -> None:
             seconds = KILL_SECONDS
         case StopPhase.STUCK, Signal.KILL:
             seconds = STUCK_SECONDS
+        case StopPhase.HOOK, signal if (
+            job.spec.checkpoint is not None and job.spec.checkpoint.signal is signal
+        ):
+            seconds = job.spec.checkpoint.timeout_seconds
         case _:
             return
     draft.put(replace(job, stop=replace(job.stop, deadline=draft.now + seconds)))
@@ -130,7 +146,14 @@ def advance_stop(draft: Draft, job: Job) -> None:
     assert job.stop is not None
     match job.stop.phase:
         case StopPhase.HOOK:
-            draft.note("hook.expired", job, f"the checkpoint hook of {job.label} did not end in time")
+            hook = job.spec.checkpoint
+            by_signal = hook is not None and hook.signal is not None
+            what = (
+                f"{job.label} did not end after its checkpoint signal"
+                if by_signal
+                else (f"the checkpoint hook of {job.label} did not end")
+            )
+            draft.note("hook.expired", job, f"{what} in time")
             terminate(draft, job)
         case StopPhase.TERM:
             _enter(draft, job, StopPhase.KILL, Signal.KILL)
@@ -207,8 +230,11 @@ def exited(draft: Draft, job: Job, exit_code: int | None, *, out_of_memory: bool
     if stop is not None and stop.phase is StopPhase.STUCK:
         for uuid in gpus:
             draft.unmark(uuid, MarkKind.QUARANTINED, job.id)
-    # A victim that ends while its hook still runs has not been told to stop: it ended by itself.
-    if stop is None or (stop.phase is StopPhase.HOOK and exit_code is not None):
+    # A victim that ends while its hook still runs has not been told to stop: it ended by itself. A checkpoint
+    # signal is different: to save and to end is what it asks for.
+    hook = job.spec.checkpoint
+    asked = hook is not None and hook.signal is not None
+    if stop is None or (stop.phase is StopPhase.HOOK and exit_code is not None and not asked):
         _ended_by_itself(draft, job, exit_code, out_of_memory=out_of_memory)
         return
     match stop.cause:
@@ -219,9 +245,11 @@ def exited(draft: Draft, job: Job, exit_code: int | None, *, out_of_memory: bool
         case StopCause.UNHEALTHY:
             _queue_again(draft, job, f"requeued; {stop.reason}", exit_code)
         case StopCause.MOVE:
+            job = _after_signal(draft, job, exit_code)
             moving = replace(job, moves=job.moves + 1, restart_first=True)
             _queue_again(draft, moving, stop.reason, exit_code)
         case StopCause.PREEMPT:
+            job = _after_signal(draft, job, exit_code)
             job = replace(job, preemptions=job.preemptions + 1, exit_code=exit_code)
             if job.spec.on_preempt is OnPreempt.CANCEL:
                 _end(draft, job, JobState.CANCELLED, stop.reason, exit_code)
@@ -251,6 +279,19 @@ def _queue_again(draft: Draft, job: Job, reason: str, exit_code: int | None) -> 
             exit_code=exit_code,
         )
     )
+
+
+def _after_signal(draft: Draft, job: Job, exit_code: int | None) -> Job:
+    """Note what became of the work of a job that was sent its checkpoint signal."""
+    hook = job.spec.checkpoint
+    if hook is None or hook.signal is None or job.stop is None or job.stop.phase is not StopPhase.HOOK:
+        return job
+    if exit_code == 128 + NUMBERS[hook.signal]:
+        text = f"{job.label} does not handle its checkpoint signal: {hook.signal.value} killed it"
+        draft.note("hook.failed", job, text)
+        return job
+    draft.note("hook.done", job, f"{job.label} ended after its checkpoint signal", exit_code=exit_code)
+    return replace(job, checkpoint_at=draft.now)
 
 
 def _ended_by_itself(draft: Draft, job: Job, exit_code: int | None, *, out_of_memory: bool) -> None:

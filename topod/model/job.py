@@ -52,6 +52,8 @@ class Dependency:
 
     job: JobId
     condition: AfterCondition = AfterCondition.OK
+    index: int | None = None
+    """Only the member with this index of the array that `job` is the first of; None: all its members."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,13 +4,15 @@ Rule: what cannot be meant is refused with the name of the flag or of the file a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 from topod.errors import DataError, NotFoundError, UsageError
-from topod.model.job import CheckpointHook, JobSpec, Network, OnPreempt, RestartPolicy
+from topod.lifecycle.events import ArrayPlan
+from topod.model.job import CheckpointHook, JobSpec, Network, OnPreempt, RestartPolicy, Secret
 from topod.model.request import AUTO, Affinity, CpuAffinity, Policy, ResourceRequest
+from topod.protocol import jobextras as extras
 from topod.protocol import jobfields as parse
 from topod.protocol.units import format_duration
 
@@ -45,11 +47,13 @@ _PARSERS: Final[Mapping[str, parse.Parser]] = {
     "network": parse.choice(Network),
     "checkpoint_command": parse.script,
     "checkpoint_timeout": parse.positive_duration,
+    "checkpoint_signal": extras.checkpoint_signal,
+    "after": extras.after,
 }
 """Fields that need nothing but their value; env, env_file, label and volume are merged below."""
 
-_MERGED: Final = ("env", "env_file", "label", "volume")
-FIELDS: Final = (*_PARSERS, *_MERGED)
+_MERGED: Final = ("env", "env_file", "label", "volume", "secret")
+FIELDS: Final = (*_PARSERS, *_MERGED, "array")
 """Every name that a job file knows, in the form that `Origin.values` uses."""
 
 _ALIASES: Final = {
@@ -62,6 +66,8 @@ _ALIASES: Final = {
     "labels": "label",
     "env_files": "env_file",
     "environment": "env",
+    "secrets": "secret",
+    "dependency": "after",
     "working_dir": "workdir",
     "shm": "shm_size",
 }
@@ -160,6 +166,17 @@ def build_spec(
     return spec
 
 
+def array_plan(file: Origin | None, flags: Origin) -> ArrayPlan | None:
+    """Return the array that `file` and `flags` ask for; flags win. None: one job."""
+    for origin in (flags, file):
+        if origin is not None and "array" in origin.values:
+            try:
+                return extras.array(origin.values["array"])
+            except ValueError as error:
+                raise origin.refuse("array", str(error)) from None
+    return None
+
+
 def _canonical(document: Mapping[object, object], source: str) -> dict[str, object]:
     values: dict[str, object] = {}
     written: dict[str, str] = {}
@@ -233,6 +250,8 @@ def _spec(got: dict[str, Any], origins: list[Origin], environ: Mapping[str, str]
         restart=restart,
         max_restarts=got.get("max_restarts", _RESTARTS if restarts is None else restarts),
         checkpoint=_checkpoint(got, origins[-1]),
+        after=got.get("after", ()),
+        secrets=_secrets(origins),
         **{target: got[name] for target, name in renamed.items() if name in got},
     )
 
@@ -251,17 +270,31 @@ def default_name(command: tuple[str, ...], image: str | None) -> str:
 
 
 def _checkpoint(got: Mapping[str, Any], last: Origin) -> CheckpointHook | None:
-    command = got.get("checkpoint_command")
-    if not command:
-        if "checkpoint_timeout" in got:
-            raise last.refuse("checkpoint_timeout", "needs a checkpoint command")
-        return None
+    command = got.get("checkpoint_command") or ()
+    signal, bound = got.get("checkpoint_signal", (None, None))
     timeout = got.get("checkpoint_timeout")
-    return (
-        CheckpointHook(command=command)
-        if timeout is None
-        else CheckpointHook(command=command, timeout_seconds=timeout)
-    )
+    if command and signal is not None:
+        raise last.refuse("checkpoint_signal", "give either a checkpoint command or a checkpoint signal")
+    if not command and signal is None:
+        if timeout is not None:
+            raise last.refuse("checkpoint_timeout", "needs a checkpoint command or a checkpoint signal")
+        return None
+    if bound is not None and timeout not in (None, bound):
+        raise last.refuse("checkpoint_timeout", f"contradicts checkpoint_signal: {timeout:g} s, {bound:g} s")
+    hook = CheckpointHook(command=command, signal=signal)
+    seconds = timeout if bound is None else bound
+    return hook if seconds is None else replace(hook, timeout_seconds=seconds)
+
+
+def _secrets(origins: list[Origin]) -> tuple[Secret, ...]:
+    by_name: dict[str, Secret] = {}
+    for origin in origins:
+        try:
+            found = extras.secrets(origin.values.get("secret", {}), origin.base)
+        except ValueError as error:
+            raise origin.refuse("secret", str(error)) from None
+        by_name.update({secret.name: secret for secret in found})
+    return tuple(by_name.values())
 
 
 def _environment(origins: list[Origin], environ: Mapping[str, str]) -> dict[str, str]:

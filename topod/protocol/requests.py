@@ -2,6 +2,7 @@
 
 import msgspec
 
+from topod.lifecycle.events import ArrayPlan
 from topod.model.job import JobSpec
 
 
@@ -14,9 +15,13 @@ class Hello(Request, frozen=True, kw_only=True, tag="hello"):
 
 
 class Submit(Request, frozen=True, kw_only=True, tag="submit"):
-    """Queue a job. Answer: `Jobs` with the new job, once it is durable."""
+    """Queue a job, or an array of them. Answer: `Jobs` with the new ones, once they are durable.
+
+    In `spec.after` a job that is the first of an array means all its members, unless `index` is given.
+    """
 
     spec: JobSpec
+    array: ArrayPlan | None = None
     token: str = ""
     """Chosen by the client; a second submit with the same token answers with the first one's job."""
 
@@ -37,6 +42,15 @@ class ListJobs(Request, frozen=True, kw_only=True, tag="list-jobs"):
 
 class GetJob(Request, frozen=True, kw_only=True, tag="get-job"):
     """One job, ended or not. Answer: `Jobs` with one."""
+
+    job: int
+
+
+class GetArray(Request, frozen=True, kw_only=True, tag="get-array"):
+    """All jobs of the array that `job` is the first of, ended or not. Answer: `Jobs`.
+
+    A job that is not the first of an array is answered by itself.
+    """
 
     job: int
 
@@ -107,6 +121,7 @@ AnyRequest = (
     | DryRun
     | ListJobs
     | GetJob
+    | GetArray
     | WaitJob
     | Cancel
     | SetPriority

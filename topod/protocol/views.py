@@ -43,6 +43,16 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     gpu_seconds: float = 0.0
     victims: list[int] = []
     handle: str | None = None
+    label: str = ""
+    """How topod names the job in sentences: `job 12[3] (train)`."""
+    array_id: int | None = None
+    """The first job of the array that it belongs to."""
+    array_index: int | None = None
+    array_limit: int | None = None
+    """At most so many of the array run at a time."""
+    array_count: int | None = None
+    after: list[int] = []
+    """The jobs that it still waits for."""
     plan: dict[str, Any] = {}
     spec: JobSpec
 
@@ -69,10 +79,6 @@ class HostView(msgspec.Struct, frozen=True, kw_only=True):
     document: dict[str, Any]
     gpus: list["GpuView"]
     notes: list[str] = []
-    foreign_cpus: dict[str, str] = {}
-    """CPU lists that something topod did not start is bound to and uses, with who."""
-    blind: str | None = None
-    """Why the health of the GPUs is unknown; no job with GPUs starts meanwhile."""
 
 
 class GpuView(msgspec.Struct, frozen=True, kw_only=True):

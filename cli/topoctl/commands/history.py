@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from topoctl.render.jobs import history_table
+from topoctl.render.jobs import history_table, ident
 from topoctl.session import Output, OutputOption, ask, connect, note, show, show_json, style
 from topod.protocol.replies import Jobs
 from topod.protocol.requests import ListJobs
@@ -33,7 +33,7 @@ def history(
         case Output.JSON:
             show_json(jobs)
         case Output.NAME:
-            show("".join(f"{job.id}\n" for job in jobs))
+            show("".join(f"{ident(job)}\n" for job in jobs))
         case _:
             show(history_table(jobs, time.time(), style(ctx), wide=output is Output.WIDE))
             if not jobs:

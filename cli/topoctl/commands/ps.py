@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from topoctl.render.jobs import ENDED, jobs_table
+from topoctl.render.jobs import ENDED, ident, jobs_table
 from topoctl.session import Output, OutputOption, ask, connect, note, show, show_json, style
 from topod.errors import UsageError
 from topod.protocol.replies import Jobs
@@ -62,7 +62,7 @@ def ps(
         case Output.JSON:
             show_json(jobs)
         case Output.NAME:
-            show("".join(f"{job.id}\n" for job in jobs))
+            show("".join(f"{ident(job)}\n" for job in jobs))
         case _:
             show(jobs_table(jobs, time.time(), style(ctx), wide=output is Output.WIDE))
             if not jobs:

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from topoctl.attached import Attached, Interrupts, run_status
-from topoctl.jobflags import job_spec, takes_job, user_name
+from topoctl.jobflags import job_and_array, takes_job, user_name
 from topoctl.session import ask, ask_patiently, connect, note, one_job
 from topoctl.waiting import ending
+from topod.errors import UsageError
 from topod.protocol.replies import Jobs, Welcome
 from topod.protocol.requests import Hello, Submit
 
@@ -38,7 +39,9 @@ def run(
     Exit code: the job's own; 75 when it was stopped for another one for good; as with `docker run` 125 when
     it could not be started, 126 and 127 when its command cannot be run or does not exist.
     """
-    spec = job_spec(job, user_name())
+    spec, array = job_and_array(job, user_name())
+    if array is not None:
+        raise UsageError("--array: an attached run is one job", hint="topoctl submit --wait --array ...")
     with connect(ctx) as client, Interrupts() as interrupts:
         ask(client, Hello(), Welcome)  # nobody there is told at once; later a restart is waited for
         # An interrupt waits for the answer: only then is it known what there is to cancel.

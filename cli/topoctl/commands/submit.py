@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from topoctl.jobflags import job_spec, takes_job, user_name
+from topoctl.jobflags import job_and_array, takes_job, user_name
+from topoctl.render.jobs import ranges
 from topoctl.render.plan import plan_text
 from topoctl.session import (
     TextOrJson,
@@ -13,7 +14,6 @@ from topoctl.session import (
     ask,
     connect,
     note,
-    one_job,
     show,
     show_json,
     style,
@@ -21,6 +21,7 @@ from topoctl.session import (
 from topoctl.waiting import ending, exit_status, wait_until_ended
 from topod.protocol.replies import Jobs, Planned
 from topod.protocol.requests import DryRun, Submit
+from topod.protocol.views import JobView
 
 EXAMPLES = """
 topoctl submit --gpus 4 --affinity nvlink --priority high \\
@@ -28,6 +29,9 @@ topoctl submit --gpus 4 --affinity nvlink --priority high \\
 topoctl submit -f job.yaml --gpus 2
 topoctl submit --wait --gpus 1 -- nvidia-smi -L
 id=$(topoctl submit --parsable -f job.yaml)
+topoctl submit --after $id --gpus 1 -- python evaluate.py
+topoctl submit --array 0-9%2 --gpus 1 -- \\
+    sh -c 'exec python fold.py --fold $TOPOD_ARRAY_INDEX'
 """
 
 
@@ -50,7 +54,7 @@ def submit(
     Everything from COMMAND on belongs to the job, as with `docker run`. Sizes are written 512m or 8G,
     times 90, 30s, 5m, 2h or 1-12:00:00.
     """
-    spec = job_spec(job, user_name())
+    spec, array = job_and_array(job, user_name())
     with connect(ctx) as client:
         if dry_run:
             planned = ask(client, DryRun(spec=spec), Planned)
@@ -60,21 +64,31 @@ def submit(
                 show(plan_text(planned, spec.request, style(ctx)))
             return None
         # The token makes asking twice safe; the first answer may be slow on a busy disk.
-        reply = ask(client, Submit(spec=spec, token=uuid.uuid4().hex), Jobs, timeout=30)
-        view = one_job(reply)
+        request = Submit(spec=spec, array=array, token=uuid.uuid4().hex)
+        jobs = ask(client, request, Jobs, timeout=30).jobs
+        first = jobs[0]
         if output is TextOrJson.JSON and not wait:
-            show_json(view)
+            show_json(first if array is None else jobs)
         elif output is TextOrJson.TABLE:
-            show(f"{view.id}\n" if parsable else f"Submitted job {view.id} ({view.name})\n")
+            show(f"{first.id}\n" if parsable else f"Submitted {_told(jobs)}\n")
         if not wait:
             return None
         try:
-            view = wait_until_ended(client, view.id)
+            jobs = [wait_until_ended(client, one.id) for one in jobs]
         except KeyboardInterrupt:
-            note(f"\njob {view.id} goes on; to stop it: topoctl cancel {view.id}")
+            note(f"\njob {first.id} goes on; to stop it: topoctl cancel {first.id}")
             raise
     if output is TextOrJson.JSON:
-        show_json(view)
+        show_json(jobs[0] if array is None else jobs)
     else:
-        note(ending(view))
-    return exit_status(view)
+        note("\n".join(map(ending, jobs)))
+    return next((status for status in map(exit_status, jobs) if status), 0)
+
+
+def _told(jobs: list[JobView]) -> str:
+    first = jobs[0]
+    if first.array_id is None:
+        return f"job {first.id} ({first.name})"
+    indices = ranges([job.array_index for job in jobs if job.array_index is not None])
+    count = f"{len(jobs)} job{'' if len(jobs) == 1 else 's'}"
+    return f"array {first.id} ({first.name}): {count}, {first.id}[{indices}]"

@@ -22,7 +22,7 @@ def wait(ctx: typer.Context, ids: JobsArgument, *, output: TextOrJsonOption = Te
     """
     ended = []
     with connect(ctx) as client:
-        jobs = job_ids(client, ids)
+        jobs = job_ids(client, ids, whole=True)
         for job in jobs:
             ask(client, GetJob(job=job), Jobs)  # a job that does not exist is told before waiting for others
         for job in jobs:

@@ -1,6 +1,6 @@
 """Jobs as lines: `topoctl ps` and `topoctl history`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from topoctl.render.style import STATE_COLORS, Style, printable
 from topoctl.render.table import Column, table
@@ -15,7 +15,7 @@ ENDED = frozenset({"succeeded", "failed", "cancelled", "lost"})
 def jobs_table(jobs: Sequence[JobView], now: float, style: Style, *, wide: bool) -> str:
     """Return `ps` output; `now` in epoch seconds."""
     columns = [
-        Column(head="ID", right=True),
+        Column(head="ID", right=True, most=14),
         Column(head="NAME", most=12),
         Column(head="USER", most=8),
         Column(head="PRIO"),
@@ -28,7 +28,7 @@ def jobs_table(jobs: Sequence[JobView], now: float, style: Style, *, wide: bool)
     ]
     rows = [
         [
-            str(job.id),
+            name,
             printable(job.name),
             printable(job.user),
             priority_name(job.priority),
@@ -39,9 +39,36 @@ def jobs_table(jobs: Sequence[JobView], now: float, style: Style, *, wide: bool)
             str(restarts(job)),
             printable(job.reason),
         ]
-        for job in jobs
+        for name, job in _grouped(jobs)
     ]
     return table(columns, rows, style, whole=wide)
+
+
+def _grouped(jobs: Sequence[JobView]) -> Iterator[tuple[str, JobView]]:
+    """Yield what each line of `ps` is about: a job, or jobs of an array that wait for their first start."""
+    groups: dict[tuple[object, ...], list[JobView]] = {}
+    for job in jobs:
+        waits = job.array_id is not None and job.state == "pending" and job.starts == 0
+        key = (job.array_id, job.priority, job.user) if waits else (job.id, None)
+        groups.setdefault(key, []).append(job)
+    for members in groups.values():
+        first = members[0]
+        if len(members) == 1:
+            yield ident(first), first
+            continue
+        indices = ranges([job.array_index for job in members if job.array_index is not None])
+        most = "" if first.array_limit is None else f"%{first.array_limit}"
+        yield f"{first.array_id}[{indices}{most}]", first
+
+
+def ident(job: JobView) -> str:
+    """Return how the command line names a job: `12`, in an array `12[3]`."""
+    return str(job.id) if job.array_id is None else f"{job.array_id}[{job.array_index}]"
+
+
+def label(job: JobView) -> str:
+    """Return how sentences name a job: `job 12[3] (train)`."""
+    return f"job {ident(job)} ({job.name})"
 
 
 def history_table(jobs: Sequence[JobView], now: float, style: Style, *, wide: bool) -> str:
@@ -61,7 +88,7 @@ def history_table(jobs: Sequence[JobView], now: float, style: Style, *, wide: bo
     ]
     rows = [
         [
-            str(job.id),
+            ident(job),
             printable(job.name),
             printable(job.user),
             priority_name(job.priority),

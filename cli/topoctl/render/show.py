@@ -6,6 +6,7 @@ from textwrap import wrap
 
 from topoctl.render.events import clock
 from topoctl.render.jobs import ENDED, ago, elapsed, priority_name, ranges, restarts
+from topoctl.render.jobs import label as named
 from topoctl.render.plan import LABEL, labelled, plan_lines
 from topoctl.render.style import STATE_COLORS, Style, printable
 from topod.model.job import JobSpec
@@ -16,7 +17,7 @@ from topod.protocol.views import EventView, JobView
 def job_text(job: JobView, events: Sequence[EventView], now: float, style: Style) -> str:
     """Return everything about a job: its state, what it asked for, its plan, its story."""
     state = style.paint(job.state, STATE_COLORS.get(job.state, "bold"))
-    title = style.paint(f"job {job.id} ({printable(job.name)})", "bold")
+    title = style.paint(printable(named(job)), "bold")
     lines = [f"{title}  {state}{f' ({job.stage})' if job.stage else ''}"]
     rows = [*_life(job, now), *_request(job), *_container(job.spec)]
     for label, value in rows:
@@ -48,6 +49,12 @@ def _life(job: JobView, now: float) -> list[tuple[str, str]]:
         verb = "had" if job.state in ENDED or job.state in {"pending", "preempted"} else "holds"
         cpus = f", CPUs {job.cpu_list}" if job.cpu_list else ""
         rows.append((verb, f"GPUs {ranges(job.gpu_indices)}{cpus}"))
+    if job.array_id is not None:
+        most = "" if job.array_limit is None else f", at most {job.array_limit} at a time"
+        text = f"index {job.array_index}, one of the {job.array_count} jobs of array {job.array_id}{most}"
+        rows.append(("array", text))
+    if job.after:
+        rows.append(("waits for", ", ".join(f"job {other}" for other in job.after)))
     if job.victims:
         rows.append(("stops", ", ".join(f"job {victim}" for victim in job.victims)))
     if job.handle:
@@ -76,7 +83,8 @@ def _request(job: JobView) -> list[tuple[str, str]]:
         rows.append(("restart", f"{spec.restart.value}, {spec.max_restarts} times"))
     if spec.checkpoint is not None:
         timeout = format_duration(spec.checkpoint.timeout_seconds)
-        rows.append(("checkpoint", f"{shlex.join(spec.checkpoint.command)} (at most {timeout})"))
+        hook = spec.checkpoint.signal or shlex.join(spec.checkpoint.command)
+        rows.append(("checkpoint", f"{hook} (at most {timeout})"))
     return rows
 
 
@@ -89,6 +97,7 @@ def _container(spec: JobSpec) -> list[tuple[str, str]]:
     if spec.container_user:
         rows.append(("runs as", spec.container_user))
     rows += [("volume", f"{m.source}:{m.target}{':ro' if m.read_only else ''}") for m in spec.mounts]
+    rows += [("secret", f"{secret.name} from {secret.source}") for secret in spec.secrets]
     if spec.env:
         # Values may be secrets; `-o json` has them.
         rows.append(("env", ", ".join(spec.env)))
@@ -107,7 +116,7 @@ def _container(spec: JobSpec) -> list[tuple[str, str]]:
 def _story(job: JobView, events: Sequence[EventView], now: float, style: Style) -> list[str]:
     lines = []
     for event in events:
-        text = printable(event.text).removeprefix(f"job {job.id} ({printable(job.name)})").lstrip(": ")
+        text = printable(event.text).removeprefix(printable(named(job))).lstrip(": ")
         head = f"  {clock(event.at, now)}  "
         parts = wrap(text or event.name, max(20, style.width - len(head)), break_on_hyphens=False)
         lines.append(style.paint(head, "dim") + parts[0])

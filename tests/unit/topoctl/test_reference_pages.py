@@ -15,7 +15,13 @@ from topod.protocol.replies import Planned
 from topod.protocol.views import EventView, JobView
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
-PLURALS = {"volume": "volumes", "label": "labels", "ulimit": "ulimits", "device": "devices"}
+PLURALS = {
+    "secret": "secrets",
+    "volume": "volumes",
+    "label": "labels",
+    "ulimit": "ulimits",
+    "device": "devices",
+}
 
 
 def _generator() -> Any:

@@ -1,0 +1,177 @@
+"""Arrays, dependencies and secrets as a user meets them: topoctl against a real topod, plain processes."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.daemon_process import Topod, topod_in
+from tests.integration.test_cli import Cli
+from topod.adapters.secret_files import checked_secrets
+from topod.errors import JobRejectedError
+from topod.lifecycle.events import ArrayPlan
+from topod.model.job import JobSpec, Secret
+from topod.protocol.replies import Jobs
+from topod.protocol.requests import Submit
+
+WAITS = (
+    "sh",
+    "-c",
+    "while ! test -e go; do sleep 0.02; done; echo index $TOPOD_ARRAY_INDEX of $TOPOD_ARRAY_COUNT",
+)
+
+
+@pytest.fixture
+def topod(tmp_path: Path) -> Iterator[Topod]:
+    yield from topod_in(tmp_path)
+
+
+@pytest.fixture
+def cli(topod: Topod) -> Cli:
+    return Cli(topod)
+
+
+def test_an_array_from_submit_to_its_end(cli: Cli, topod: Topod, tmp_path: Path) -> None:
+    told = cli.out("submit", "-w", str(tmp_path), "--array", "0-5:5,7%2", "--name", "fold", "--", *WAITS)
+    assert told == "Submitted array 1 (fold): 3 jobs, 1[0,5,7]\n"
+    for job in (1, 2):
+        topod.wait(job, "running")
+    lines = cli.out("ps").splitlines()
+    assert [line.split()[0] for line in lines] == ["ID", "1[0]", "1[5]", "1[7]"]
+    assert "2 of array 1 run" in lines[3]
+    assert cli.out("ps", "-o", "name").split() == ["1[0]", "1[5]", "1[7]"]
+    assert cli.json("show", "1[5]")["job"]["array_index"] == 5
+    (tmp_path / "go").touch()
+    assert cli.out("wait", "1").splitlines() == [f"job 1[{index}] (fold) succeeded" for index in (0, 5, 7)]
+    assert cli.out("logs", "1[7]") == "index 7 of 3\n"
+    assert "1[7]" in cli.out("history")
+
+
+def test_the_waiting_jobs_of_an_array_share_a_line(cli: Cli, topod: Topod) -> None:
+    topod.submit("sleep", "100", gpus=8)
+    cli.out("submit", "--array", "0-99%4", "--gpus", "1", "--", "true")
+    lines = cli.out("ps").splitlines()
+    assert len(lines) == 3
+    assert lines[2].split()[0] == "2[0-99%4]"
+    assert len(cli.json("ps")) == 101
+
+
+def test_one_some_or_all_jobs_of_an_array_are_cancelled(cli: Cli, topod: Topod) -> None:
+    topod.submit("sleep", "100", gpus=8)
+    cli.out("submit", "--array", "0-5", "--gpus", "1", "--name", "a", "--", "true")
+    assert cli.out("cancel", "2[0]") == "Cancelled job 2[0] (a)\n"
+    assert cli.out("cancel", "2[2-3]").splitlines() == ["Cancelled job 2[2] (a)", "Cancelled job 2[3] (a)"]
+    assert cli.out("cancel", "2").splitlines() == [f"Cancelled job 2[{index}] (a)" for index in (1, 4, 5)]
+    assert "has ended" in cli.error("cancel", "2[*]", status=5)
+    assert [job["id"] for job in cli.json("ps")] == [1]
+
+
+def test_what_is_no_job_of_an_array_is_refused(cli: Cli, topod: Topod) -> None:
+    topod.submit("true")
+    cli.out("submit", "--array", "1-2", "--", "true")
+    assert cli.error("show", "1[0]", status=2) == "error: job 1 is not an array: '1[0]'"
+    assert cli.error("show", "2[9]", status=4) == "error: no job 2[9]"
+    assert cli.error("show", "2[x]", status=2).startswith("error: not an array: 'x'")
+    assert "one job" in cli.error("run", "--array", "1-2", "--", "true", status=2)
+    for bad in ("", "5-1", "1-2000", "1%0", "a"):
+        assert cli.error("submit", f"--array={bad}", "--", "true", status=2).startswith("error: --array: ")
+
+
+def test_a_chain_of_jobs_runs_in_order_and_its_reasons_are_true(
+    cli: Cli, topod: Topod, tmp_path: Path
+) -> None:
+    first = cli.out("submit", "--parsable", "-w", str(tmp_path), "--name", "train", "--", *WAITS).strip()
+    second = cli.out("submit", "--parsable", "--after", first, "--name", "eval", "--", "echo", "eval").strip()
+    cleanup = cli.out("submit", "--parsable", "--after", f"failed:{first}", "--", "true").strip()
+    assert topod.job(int(second)).reason == "waits for job 1 (train) to succeed"
+    assert topod.job(int(cleanup)).after == [1]
+    (tmp_path / "go").touch()
+    assert cli.out("wait", second) == "job 2 (eval) succeeded\n"
+    assert "only after its failure" in cli.run("wait", cleanup, status=1).stdout
+    # The first has been put to rest by now.
+    cli.run("submit", "--wait", "--after", "afterok:1,afterany:2", "--", "true")
+    assert (
+        "job 1 succeeded" in cli.run("submit", "--wait", "--after", "failed:1", "--", "true", status=1).stderr
+    )
+
+
+def test_after_an_array_or_one_of_its_jobs(cli: Cli, topod: Topod, tmp_path: Path) -> None:
+    cli.out("submit", "-w", str(tmp_path), "--array", "0-2%1", "--", *WAITS)
+    all_of_it = topod.job(int(cli.out("submit", "--parsable", "--after", "1", "--", "true")))
+    last = topod.job(int(cli.out("submit", "--parsable", "--after", "1[2]", "--", "true")))
+    first = topod.job(int(cli.out("submit", "--parsable", "--after", "any:1[0]", "--", "true")))
+    assert all_of_it.reason == "waits for array 1 (sh) to succeed"
+    assert last.reason == "waits for job 1[2] (sh) to succeed"
+    assert first.reason == "waits for job 1[0] (sh) to end"
+    (tmp_path / "go").touch()
+    ended = {job.id: topod.wait(job.id) for job in (all_of_it, last, first)}
+    assert {job.state for job in ended.values()} == {"succeeded"}
+    assert (ended[first.id].started_at or 0) < (ended[last.id].started_at or 0)
+    # An array that has ended whole counts too.
+    assert topod.wait(int(cli.out("submit", "--parsable", "--after", "1", "--", "true"))).state == "succeeded"
+
+
+def test_dependencies_that_cannot_be_meant_are_refused(cli: Cli, topod: Topod) -> None:
+    topod.submit("true")
+    assert cli.error("submit", "--after", "9", "--", "true", status=4) == "error: no job 9"
+    assert "twice" in cli.error("submit", "--after", "1,any:1", "--", "true", status=2)
+    assert "ok, any or failed" in cli.error("submit", "--after", "fail:1", "--", "true", status=2)
+    assert "not a job" in cli.error("submit", "--after", "train", "--", "true", status=2)
+
+
+def test_dependencies_and_arrays_outlive_a_crash_of_topod(cli: Cli, topod: Topod, tmp_path: Path) -> None:
+    cli.out("submit", "-w", str(tmp_path), "--array", "0-3%1", "--", *WAITS)
+    child = topod.job(int(cli.out("submit", "--parsable", "--after", "1", "--", "true")))
+    topod.wait(1, "running")
+    topod.kill()
+    (tmp_path / "go").touch()
+    topod.start()
+    assert topod.wait(child.id, timeout=60).state == "succeeded"
+    assert [topod.output(job) for job in (1, 2, 3, 4)] == [f"index {index} of 4\n" for index in range(4)]
+
+
+def test_a_submit_of_an_array_that_is_asked_twice_is_one_array(topod: Topod) -> None:
+    request = Submit(spec=JobSpec(name="a", command=("true",)), array=ArrayPlan(indices=(1, 2)), token="t1")
+    answers = [topod.ask(request), topod.ask(request)]
+    assert [[job.id for job in answer.jobs] for answer in answers if isinstance(answer, Jobs)] == [[1, 2]] * 2
+
+
+def test_a_secret_is_read_from_its_file_and_leaves_no_trace(cli: Cli, topod: Topod, tmp_path: Path) -> None:
+    token = tmp_path / "hf.token"
+    token.write_text("s3cr3t-of-alice")
+    script = "wc -c < $TOPOD_SECRET_HF_TOKEN"
+    done = cli.run("run", "-q", "--secret", f"hf-token={token}", "--", "sh", "-c", script)
+    assert done.stdout == "15\n"
+    assert "hf-token" in cli.out("show", "1")
+    topod.stop()
+    for path in (topod.state_dir, topod.log):
+        for file in [path, *path.rglob("*")]:
+            assert not file.is_file() or b"s3cr3t" not in file.read_bytes(), file
+    topod.start()
+
+
+def test_a_secret_that_is_not_there_is_refused_at_the_submit(cli: Cli, tmp_path: Path) -> None:
+    missing = cli.error("submit", "--secret", f"a={tmp_path}/no", "--", "true", status=1)
+    assert missing == f"error: secret a: {tmp_path}/no: no such file or directory"
+    assert "is no file" in cli.error("submit", "--secret", f"a={tmp_path}", "--", "true", status=1)
+    assert "--secret: secret a has no file" in cli.error("submit", "--secret", "a", "--", "true", status=2)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may name another user")
+def test_a_secret_that_its_user_may_not_read_is_refused(tmp_path: Path) -> None:
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_mode & 1 == 0:
+            folder.chmod(folder.stat().st_mode | 1)
+    token = tmp_path / "token"
+    token.write_text("x")
+    spec = JobSpec(name="a", command=("true",), user="nobody", secrets=(Secret(name="t", source=str(token)),))
+    token.chmod(0o644)
+    assert checked_secrets(spec) == {"t": str(token)}
+    token.chmod(0o600)
+    with pytest.raises(JobRejectedError, match="nobody may not read"):
+        checked_secrets(spec)
+    token.chmod(0o604)
+    tmp_path.chmod(0o700)
+    with pytest.raises(JobRejectedError, match=r"may not read .* or it is not there"):
+        checked_secrets(spec)
