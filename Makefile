@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check fix bench soak docs clean
+.PHONY: setup demo test check fix bench soak soak-fuzz docs clean
 setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "topod needs Python 3.11 or newer; use make PYTHON=/path/to/python3.11")'
@@ -35,6 +35,11 @@ bench: setup
 # Thousands of simulated days with faults at every boundary; SEED=N lives through one of them again.
 soak: setup
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED))
+	@$(if $(SEED),,$(BIN)/python -m tests.fuzz)
+
+# A hundred thousand damaged inputs to every reader, and thousands of messages to a real socket.
+soak-fuzz: setup
+	@$(BIN)/python -m tests.fuzz $(if $(SEED),--seed $(SEED))
 
 docs: setup
 	$(BIN)/python docs/generate_states.py

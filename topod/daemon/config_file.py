@@ -169,7 +169,7 @@ def parse_config(text: str, source: str) -> ConfigFile:
     """Return the configuration that a text describes. Raises `DataError`."""
     try:
         plain = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError too
         raise DataError(f"not TOML: {error}", source=source) from None
     try:
         config = msgspec.convert(plain, ConfigFile, dec_hook=_from_plain)

@@ -121,7 +121,7 @@ def parse_job_text(text: str, *, kind: Literal["yaml", "toml"], source: str, bas
 
         try:
             document: object = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError too
             raise DataError(f"not TOML: {error}", source=source) from None
     else:
         from topod.protocol.jobyaml import load_yaml  # noqa: PLC0415 - PyYAML only where a YAML file is read
