@@ -1,5 +1,6 @@
 """What is special about jobs as plain processes: they must outlive topod and leave nothing behind."""
 
+import json
 import os
 import queue
 import signal
@@ -14,6 +15,7 @@ import pytest
 
 from topod.adapters import process_shim
 from topod.adapters.process_attempt import Attempt
+from topod.adapters.process_launcher import Launcher
 from topod.adapters.process_runtime import ProcessRuntime
 from topod.errors import JobRejectedError
 from topod.model.cpuset import CpuSet
@@ -255,3 +257,77 @@ def test_the_job_does_not_see_the_daemons_variables(
     assert exit_code(runtime) == 0
     assert "NOTIFY_SOCKET" not in log(runtime)
     assert "PATH=" in log(runtime)
+
+
+def shims_waiting(mark: str) -> set[int]:
+    """Return the shims that were told nothing yet and have `mark` in their environment."""
+    file = os.fsencode(process_shim.__file__)
+    found = set()
+    for process in process_shim.all_processes():
+        try:
+            words = Path(f"/proc/{process.pid}/cmdline").read_bytes().split(b"\0")
+            environment = Path(f"/proc/{process.pid}/environ").read_bytes()
+        except OSError:
+            continue
+        if words[-2:] == [file, b""] and os.fsencode(mark) in environment and process.alive:
+            found.add(process.pid)
+    return found
+
+
+def test_a_shim_waits_for_the_next_start_and_goes_with_topod(tmp_path: Path) -> None:
+    mark = str(tmp_path)
+    program = (
+        "import time\nfrom pathlib import Path\n"
+        "from topod.adapters.process_runtime import ProcessRuntime\nfrom topod.model.cpuset import CpuSet\n"
+        f"root = Path({str(tmp_path)!r})\n"
+        "r = ProcessRuntime(root=root / 's', state_id='s', log_dir=root / 'l', machine_cpus=CpuSet(1))\n"
+        "r.watch(lambda exit: None)\nprint('up', flush=True)\ntime.sleep(100)\n"
+    )
+    environment = {**os.environ, "MARK": mark}
+    daemon = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment)
+    assert daemon.stdout is not None
+    daemon.stdout.readline()
+    wait_for(lambda: len(shims_waiting(mark)) == 1)
+    daemon.kill()
+    daemon.communicate()
+    wait_for(lambda: not shims_waiting(mark))
+
+
+def test_a_waiting_shim_that_was_killed_costs_no_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = str(tmp_path)
+    monkeypatch.setenv("MARK", mark)
+    launcher = Launcher()
+    launcher.keep_one_ready()
+    try:
+        wait_for(lambda: launcher._spare is not None)
+        (waiting,) = shims_waiting(mark)
+        runtime = make(tmp_path)
+        handle = runtime.create(JobId(1), 1, spec("echo ran"), NOTHING)
+        os.kill(waiting, signal.SIGKILL)
+        launcher.launch(tmp_path / "state" / handle)
+        assert exit_code(runtime) == 0
+        assert log(runtime) == "ran\n"
+    finally:
+        launcher.close()
+    wait_for(lambda: not shims_waiting(mark))
+
+
+def test_the_shim_that_waited_starts_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = str(tmp_path)
+    monkeypatch.setenv("MARK", mark)
+    launcher = Launcher()
+    launcher.keep_one_ready()
+    try:
+        wait_for(lambda: launcher._spare is not None)
+        (waiting,) = shims_waiting(mark)
+        runtime = make(tmp_path)
+        handle = runtime.create(JobId(1), 1, spec("sleep 100"), NOTHING)
+        launcher.launch(tmp_path / "state" / handle)
+        assert waiting == json.loads((tmp_path / "state" / handle / "claim.json").read_text())["pid"]
+        runtime.remove(handle)
+    finally:
+        launcher.close()

@@ -99,7 +99,7 @@ class Attempt:
         if shim is not None:
             return tuple(sorted(descendants(shim)))
         started = self.read("started")
-        if started is None or started["boot"] != boot_id():
+        if started is None or started["boot"] != boot_id() or (self.read("exit") or {}).get("alone"):
             return ()
         session = self.living("started")
         mark = f"{MARK}={self.directory}".encode()

@@ -13,7 +13,6 @@ import resource
 import shutil
 import signal as signals
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -24,6 +23,7 @@ from typing import Any
 from topod.adapters import process_shim
 from topod.adapters.job_environment import JOB_PID, job_environment, secret_variable
 from topod.adapters.process_attempt import MARK, Attempt, attempts
+from topod.adapters.process_launcher import Launcher
 from topod.adapters.process_shim import write_durably
 from topod.adapters.process_watch import ExitWatcher
 from topod.adapters.secret_files import checked_secrets
@@ -34,7 +34,6 @@ from topod.ports import LOG_BYTES, ContainerStatus, Exit, Observed, Signal
 
 log = logging.getLogger(__name__)
 
-START_SECONDS = 20.0
 REMOVE_SECONDS = 15.0
 OUTPUT_BYTES = 4096
 """How much of the end of a hook's output is kept."""
@@ -69,6 +68,7 @@ class ProcessRuntime:
         self._emulated = emulated
         self._watcher: ExitWatcher | None = None
         self._lock = threading.Lock()
+        self._launcher = Launcher()
 
     def describe(self) -> str:
         """Return one line for people."""
@@ -117,7 +117,7 @@ class ProcessRuntime:
         if attempt.read("spec") is None:
             raise JobRejectedError(f"attempt {handle} was removed by someone before it was started")
         if attempt.read("claim") is None:
-            self._spawn(attempt)
+            self._launcher.launch(attempt.directory)
         started = attempt.wait_started()
         if started is None:
             raise RuntimeUnavailableError(
@@ -126,7 +126,7 @@ class ProcessRuntime:
             )
         with self._lock:
             if self._watcher is not None:
-                self._watcher.wake()
+                self._watcher.wake(handle)
         return float(started["started_at"])
 
     def freeze(self, handle: str, name: str) -> None:
@@ -195,6 +195,7 @@ class ProcessRuntime:
             if self._watcher is not None:
                 raise RuntimeError("watch() is called once")
             self._watcher = ExitWatcher(self._root, on_exit)
+        self._launcher.keep_one_ready()
 
     def log_path(self, job: JobId, attempt: int) -> Path:
         """Return the file that the job's output goes to directly."""
@@ -235,29 +236,10 @@ class ProcessRuntime:
             watcher, self._watcher = self._watcher, None
         if watcher is not None:
             watcher.close()
+        self._launcher.close()
 
     def _attempt(self, handle: str) -> Attempt:
         return Attempt(self._root / handle)
-
-    def _spawn(self, attempt: Attempt) -> None:
-        command = [sys.executable, "-I", "-S", process_shim.__file__, str(attempt.directory)]
-        try:
-            done = subprocess.run(  # noqa: S603 - topod's own program
-                command,
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=START_SECONDS,
-                check=False,
-                start_new_session=True,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise _unavailable(f"starting {attempt.handle}", error) from error
-        if not done.stdout:
-            last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-            raise RuntimeUnavailableError(
-                f"the shim of attempt {attempt.handle} failed: {last or 'no answer'}"
-            )
 
     def _document(self, job: JobId, attempt: int, spec: JobSpec, allocation: Allocation) -> dict[str, Any]:
         if not spec.command:

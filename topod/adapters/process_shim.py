@@ -1,12 +1,14 @@
 """The small process that starts one job as a plain process, outlives topod and writes down how it ended.
 
-Run as `python -I -S process_shim.py DIRECTORY`; imports nothing of topod, so it is up in some 20 ms. What it
+Run as `python -I -S process_shim.py [DIRECTORY]`; imports nothing of topod. Without a directory it waits for
+one on a line of its stdin, ready to go on at once, and ends when nobody is left who could send one. What it
 finds and leaves in the directory:
 
 `spec.json`     what to run (written by topod)
 `claim.json`    this shim's identity; made by link(2), so of several shims only one goes on
 `started.json`  the job's identity; durable before the job's first instruction runs
-`exit.json`     exit code and time; written after every process of the job is gone
+`exit.json`     exit code and time; written after every process of the job is gone (`alone`), or cannot be
+                killed
 
 On stdout it says `started EPOCH_SECONDS` or `claimed`, then closes it.
 """
@@ -58,9 +60,15 @@ class Process:
 def read_process(pid: int) -> Process | None:
     """Return the process, or None when there is none of that number."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
     except OSError:
         return None
+    try:
+        text = os.read(descriptor, 4096).decode(errors="replace")
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
     # The name in brackets may hold spaces and brackets itself; the fields after it are plain.
     fields = text.rpartition(")")[2].split()
     return Process(pid, fields[0], int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
@@ -110,7 +118,7 @@ def claim(directory: Path) -> bool:
         return False
     finally:
         draft.unlink()
-    _sync_directory(directory)
+    # That it is there gets durable together with `started.json`; before that nothing has happened.
     return True
 
 
@@ -129,16 +137,20 @@ def trim(log: int, most: int) -> bool:
     return bool(fallocate(log, PUNCH_HOLE, 0, cut) == 0)
 
 
-def main(directory: Path) -> None:
-    """Run the job of this directory, unless it was run before."""
+def main(named: Path | None) -> None:
+    """Run the job of this directory, or of the one that comes on stdin, unless it was run before."""
+    # Orphans of the job become children of this process, so none can hide from the clean-up.
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
     if os.fork():
         os._exit(0)  # the shim proper is nobody's child, so topod need not reap it
     os.setsid()
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    directory = _told() if named is None else named
+    if directory is None:
+        return
     if not claim(directory):
         _say("claimed")
         return
-    # Orphans of the job become children of this process, so none can hide from the clean-up.
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     spec = json.loads((directory / "spec.json").read_text())
     go_read, go_write = os.pipe()
     job = os.fork()
@@ -162,8 +174,20 @@ def main(directory: Path) -> None:
     if code == 128 + signal.SIGTERM:
         _let_group_finish(job, float(spec["grace_seconds"]))
     _kill_rest(job)
-    write_durably(directory / "exit.json", {"exit_code": code, "ended_at": time.time()})
+    end = {"exit_code": code, "ended_at": time.time(), "alone": _alone()}
+    write_durably(directory / "exit.json", end)
     os.waitpid(job, 0)
+
+
+def _told() -> Path | None:
+    """Return the directory that comes on stdin; None when there is nobody any more to send one."""
+    text = b""
+    while not text.endswith(b"\n"):
+        piece = os.read(0, 4096)
+        if not piece:
+            return None
+        text += piece
+    return Path(os.fsdecode(text[:-1]))
 
 
 def _become_job(spec: dict[str, Any], go: int) -> NoReturn:
@@ -233,16 +257,30 @@ def _until_ended(job: int, path: Path, most: int | None) -> None:
 def _let_group_finish(job: int, grace_seconds: float) -> None:
     """Wait for the job's group: a shell dies of SIGTERM while its program still saves its work."""
     deadline = time.monotonic() + grace_seconds
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and not _alone():
         if not any(p.group == job and p.alive for p in all_processes()):
             return
         time.sleep(LOOK_SECONDS)
 
 
+def _alone() -> bool:
+    """Say whether nothing of the job lives, quickly; False where the kernel does not tell.
+
+    A child that ended stays in the list until it is waited for, and what an ended process leaves behind
+    becomes a child of this one: so where all in the list have ended, nothing hides.
+    """
+    try:
+        children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    except OSError:
+        return False
+    processes = [read_process(int(pid)) for pid in children.split()]
+    return not any(process is not None and process.alive for process in processes)
+
+
 def _kill_rest(job: int) -> None:
     """Kill whatever the job left running, also what went into the background as a daemon."""
     deadline = time.monotonic() + STRAGGLER_SECONDS
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and not _alone():
         rest = descendants(os.getpid())
         if not rest:
             return
@@ -297,4 +335,5 @@ def _complain(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
+    os._exit(0)  # there is nothing to clean up, and the news of the job's end waits for this process's

@@ -4,6 +4,8 @@ import logging
 import os
 import select
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +25,8 @@ class ExitWatcher:
         self._root = root
         self._on_exit = on_exit
         self._reported: set[str] = set()
-        self._pidfds: dict[int, int] = {}
+        self._pidfds: dict[int, tuple[int, str]] = {}
+        self._woken: deque[str] = deque()
         self._poll = select.poll()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._poll.register(self._wake_read, select.POLLIN)
@@ -31,8 +34,10 @@ class ExitWatcher:
         self._thread = threading.Thread(target=self._run, name="process exits", daemon=True)
         self._thread.start()
 
-    def wake(self) -> None:
-        """Look again: an attempt was started."""
+    def wake(self, handle: str | None = None) -> None:
+        """Look again at an attempt that was started, or at all of them."""
+        if handle is not None:
+            self._woken.append(handle)
         try:
             os.write(self._wake_write, b"w")
         except BlockingIOError:
@@ -43,30 +48,48 @@ class ExitWatcher:
         self._stop.set()
         self.wake()
         self._thread.join()
-        for descriptor in (self._wake_read, self._wake_write, *self._pidfds.values()):
+        for descriptor in (
+            self._wake_read,
+            self._wake_write,
+            *(descriptor for descriptor, _ in self._pidfds.values()),
+        ):
             os.close(descriptor)
 
     def _run(self) -> None:
+        full_look, handles = 0.0, set[str]()
         while not self._stop.is_set():
-            handled = False
+            now, handled = time.monotonic(), False
             try:
-                handled = self._look()
+                if now >= full_look:
+                    handled = self._look(list(attempts(self._root)), everything=True)
+                    full_look = now + (RESYNC_SECONDS if handled else RETRY_SECONDS)
+                elif not self._look([Attempt(self._root / handle) for handle in sorted(handles)]):
+                    full_look = min(full_look, now + RETRY_SECONDS)
             except OSError as error:
                 log.warning("the processes of jobs cannot be looked at: %s", error)
-            pause = RESYNC_SECONDS if handled else RETRY_SECONDS
-            ready = {descriptor for descriptor, _ in self._poll.poll(pause * 1000)}
-            if self._wake_read in ready:
-                os.read(self._wake_read, 4096)
-            for pid in [pid for pid, descriptor in self._pidfds.items() if descriptor in ready]:
-                descriptor = self._pidfds.pop(pid)
-                self._poll.unregister(descriptor)
-                os.close(descriptor)
+                full_look = now + RETRY_SECONDS
+            handles = self._next(max(0.0, full_look - time.monotonic()))
 
-    def _look(self) -> bool:
-        """Report every ended attempt not yet reported; return whether all reports were handled."""
+    def _next(self, seconds: float) -> set[str]:
+        """Return the attempts of which something happened, waiting for that at most so long."""
+        ready = {descriptor for descriptor, _ in self._poll.poll(seconds * 1000)}
+        if self._wake_read in ready:
+            os.read(self._wake_read, 4096)
+        handles = set()
+        while self._woken:
+            handles.add(self._woken.popleft())
+        for pid in [pid for pid, (descriptor, _) in self._pidfds.items() if descriptor in ready]:
+            descriptor, handle = self._pidfds.pop(pid)
+            self._poll.unregister(descriptor)
+            os.close(descriptor)
+            handles.add(handle)
+        return handles
+
+    def _look(self, found: list[Attempt], *, everything: bool = False) -> bool:
+        """Report the attempts of these that ended and are not yet reported; say if all could be handled."""
         handled = True
-        found = list(attempts(self._root))
-        self._reported &= {attempt.handle for attempt in found}
+        if everything:
+            self._reported &= {attempt.handle for attempt in found}
         for attempt in found:
             if attempt.handle in self._reported:
                 continue
@@ -87,13 +110,16 @@ class ExitWatcher:
         return handled
 
     def _keep_watching(self, attempt: Attempt) -> None:
+        # The shim ends after the job; the job itself is watched where its shim was killed.
         for name in ("claim", "started"):
             pid = attempt.living(name)
-            if pid is None or pid in self._pidfds:
+            if pid is None:
                 continue
-            try:
-                descriptor = os.pidfd_open(pid)
-            except ProcessLookupError:
-                continue
-            self._pidfds[pid] = descriptor
-            self._poll.register(descriptor, select.POLLIN)
+            if pid not in self._pidfds:
+                try:
+                    descriptor = os.pidfd_open(pid)
+                except ProcessLookupError:
+                    continue
+                self._pidfds[pid] = (descriptor, attempt.handle)
+                self._poll.register(descriptor, select.POLLIN)
+            return

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar, assert_never
 
 from topod import __version__
@@ -34,7 +35,10 @@ from topod.protocol.codec import PROTOCOL_VERSION
 WAITERS_MAX: Final = 512
 """Requests that may wait at the same time; one more is answered at once."""
 WAIT_SECONDS_MAX: Final = 60.0
-LOG_POLL_SECONDS: Final = 0.1
+LOG_POLL_SECONDS: Final = (0.002, 0.1)
+"""Shortest and longest pause between looks at a log that may grow."""
+LOG_POLL_SHARE: Final = 0.1
+"""... and between them this share of the time for which it has been silent."""
 JOBS_MAX: Final = 10_000
 EVENTS_MAX: Final = 10_000
 PRIORITY_MAX: Final = 1_000_000_000
@@ -258,14 +262,16 @@ class Service:
     async def read_log(self, request: rq.ReadLog) -> rp.LogChunk:
         """Return a piece of a job's output; wait for one if asked to."""
         job = await self._find(request.job)
-        attempt = self._attempt(job) if request.attempt is None else request.attempt
-        if not 0 <= attempt <= job.attempt:
-            raise NotFoundError(f"{job.label} has no attempt {attempt}; its last is {job.attempt}")
-        path = self._runtime.log_path(job.id, attempt)
-        end = time.monotonic() + self._bounded(request.wait)
+        if request.attempt is not None and not 0 <= request.attempt <= job.attempt:
+            raise NotFoundError(f"{job.label} has no attempt {request.attempt}; its last is {job.attempt}")
+        silent = time.monotonic()
+        end = silent + self._bounded(request.wait)
         while True:
             # Asked before reading: what was printed until the end is then in the piece, or in the next one.
-            complete = self._log_complete(await self._find(request.job), attempt)
+            job = await self._find(request.job)
+            attempt = self._attempt(job) if request.attempt is None else request.attempt
+            complete = self._log_complete(job, attempt)
+            path = self._runtime.log_path(job.id, attempt)
             piece = await asyncio.to_thread(joblog.read_piece, path, request.offset, request.limit)
             if piece.data or complete or time.monotonic() >= end:
                 return rp.LogChunk(
@@ -276,7 +282,13 @@ class Service:
                     skipped=piece.skipped,
                     gone=complete and not piece.exists and bool(job.starts),
                 )
-            await asyncio.sleep(LOG_POLL_SECONDS)
+            if not _has_begun(job, attempt):
+                begun = partial(_begun_in, job=job.id, attempt=attempt)
+                await self._patiently(begun, end - time.monotonic())
+                silent = time.monotonic()
+            shortest, longest = LOG_POLL_SECONDS
+            pause = (time.monotonic() - silent) * LOG_POLL_SHARE
+            await asyncio.sleep(min(longest, max(shortest, pause)))
 
     async def read_events(self, request: rq.ReadEvents) -> rp.Events:
         """Return a piece of the host's story."""
@@ -357,6 +369,19 @@ class Service:
 
 def _jobs(*jobs: Job, marks: Mapping[str, tuple[Mark, ...]] | None = None) -> rp.Jobs:
     return rp.Jobs(jobs=[job_view(job, marks) for job in jobs])
+
+
+def _begun_in(state: HostState, *, job: JobId, attempt: int) -> bool:
+    return _has_begun(state.jobs.get(job), attempt)
+
+
+def _has_begun(job: Job | None, attempt: int) -> bool:
+    """Say whether this attempt of a job may have printed something; True also where there is no such job."""
+    if job is None or attempt < job.attempt or job.state in ENDED:
+        return True
+    return attempt > 0 and (
+        job.state in (JobState.RUNNING, JobState.STOPPING) or job.stage is Stage.LAUNCHING
+    )
 
 
 def _refuse_ended(job: Job) -> None:
