@@ -22,20 +22,26 @@ from tests.simulation.referee import Referee
 from tests.simulation.users import Users
 from topod.daemon import mailbox
 from topod.daemon.assembly import Daemon, Ports
+from topod.daemon.gpu_watch import GpuWatch
+from topod.daemon.owners import Owners
 from topod.daemon.service import Identity, Service
 from topod.discovery.library import load_library_host
 from topod.flextopo.tables import TopologyTables
+from topod.health.assessor import Assessor
+from topod.health.rules import HealthRules
 from topod.lifecycle import events as ev
 from topod.lifecycle.machine import step_all
 from topod.lifecycle.outcome import Outcome
-from topod.lifecycle.states import HostState, Mark, MarkKind
+from topod.lifecycle.states import HostState
 from topod.model.container import ContainerStatus
+from topod.model.cpuset import CpuSet
 from topod.model.job import JobId
 from topod.model.rules import Rules
 
-STORM_SECONDS: Final = 300.0
+STORM_SECONDS: Final = 240.0
 CALM_SECONDS: Final = 6 * 3600.0
-USER_ACTS: Final = 22
+USER_ACTS: Final = 20
+LOOK_AT_GPUS_SECONDS: Final = 20.0
 LOOK_SECONDS: Final = 30.0
 """How often the referee asks in the calm whether everything is at rest."""
 
@@ -62,7 +68,7 @@ class Day:
         self.rng = self.chance.rng
         self.tables = self.rng.choice(hosts())
         self.engine = Engine(self.world)
-        self.devices = Devices(self.world, self.engine)
+        self.devices = Devices(self.world, self.engine, self.tables.topology)
         self.disk = Disk(self.world)
         self.referee = Referee(self.world, self.tables, self.disk, self.engine)
         self.disk.referee = self.referee
@@ -72,10 +78,13 @@ class Day:
         self.steps = 0
         self._loop: VirtualLoop | None = None
         self._daemon: Daemon | None = None
+        self._watch: GpuWatch | None = None
+        self._requeue = self.rng.random() < 0.5
         self._tasks: list[asyncio.Task[None]] = []
         """What the loop must not lose while it runs."""
         self._steps_left: int | None = None
         self._at_rest = False
+        self._looks = 0
 
     def run(self) -> list[str]:
         """Live through the day; return what happened that must never happen."""
@@ -147,7 +156,11 @@ class Day:
 
     def _look(self) -> None:
         """Look whether everything is at rest; if it never will be, say so."""
-        self.users.put_in_order()
+        if self._looks % 10 == 0:
+            self.users.put_in_order()
+        self._looks += 1
+        if self._daemon is not None:
+            self._begin(self._daemon.mailbox.post(ev.ForeignCpusSeen(cpus=())))
         jobs = self.disk.content.state.jobs
         if not jobs and not self.engine.boxes and self._daemon is not None:
             self._at_rest = True
@@ -172,9 +185,21 @@ class Day:
             tables=self.tables, runtime=self.runtime, probe=self.devices, store=self.disk, clock=clock
         )
         daemon = Daemon(ports, self.disk.load(), identity)
+        self._watch = GpuWatch(
+            self.devices,
+            daemon.mailbox,
+            Owners(self.runtime, self.devices.identify),
+            Assessor(self.tables.topology, HealthRules(requeue=self._requeue)),
+            clock=clock,
+            health=daemon.health,
+            every_seconds=LOOK_AT_GPUS_SECONDS,
+            seen_first=lambda: None,
+        )
 
         def begin() -> None:
+            assert self._watch is not None
             daemon.start(publish=lambda _: None)
+            self._watch.start()
             self._daemon = daemon
 
         loop.call_soon(begin)
@@ -214,11 +239,12 @@ class Day:
         return None
 
     def _daemon_stopped(self) -> bool | None:
-        daemon = self._daemon
-        if daemon is None:
+        daemon, watch = self._daemon, self._watch
+        if daemon is None or watch is None:
             return False
 
         async def stop() -> None:
+            await watch.stop()
             await daemon.stop()
             self._steps_left = 1
 
@@ -264,18 +290,29 @@ class Day:
         act(self.rng.choice(boxes))
         return None
 
-    def _gpu_unhealthy(self) -> bool | None:
-        daemon = self._daemon
+    def _some_gpu(self) -> str:
+        return self.rng.choice(self.tables.topology.gpus).uuid
+
+    def _gpu_xid(self) -> None:
+        self.devices.raise_xid(self._some_gpu(), self.rng.choice((31, 79, 94, 95)))
+
+    def _gpu_lost(self) -> None:
+        self.devices.lost[self._some_gpu()] = self.world.now + self.rng.uniform(5.0, 100.0)
+
+    def _gpu_errors(self) -> None:
+        self.devices.errors[self._some_gpu()] = self.rng.randint(1, 3)
+
+    def _cpu_foreign(self) -> bool | None:
+        daemon, cpus = self._daemon, self.tables.topology.cpus
         if daemon is None:
             return False
-        gpu = self.rng.choice(self.tables.topology.gpus)
-        mark = Mark(kind=MarkKind.UNHEALTHY, reason="Xid 79", since=self.world.wall)
-        self._begin(daemon.mailbox.post(ev.GpuMarked(uuid=gpu.uuid, mark=mark)))
+        some = str(CpuSet.of(self.rng.sample(sorted(cpus), 2)))
+        seen = ((some, "pid 4711 (python, mallory)"),)
+        self._begin(daemon.mailbox.post(ev.ForeignCpusSeen(cpus=seen)))
         return None
 
     def _gpu_foreign(self) -> None:
-        gpu = self.rng.choice(self.tables.topology.gpus)
-        self.devices.foreign[gpu.uuid] = self.world.now + self.rng.uniform(5.0, 100.0)
+        self.devices.foreign[self._some_gpu()] = self.world.now + self.rng.uniform(5.0, 100.0)
 
     def _nvml_dead(self) -> None:
         self.devices.dead_until = self.world.now + self.rng.uniform(5.0, 60.0)

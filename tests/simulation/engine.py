@@ -34,6 +34,7 @@ class Box:
     handle: str
     spec: JobSpec
     allocation: Allocation
+    pid: int = 0
     status: ContainerStatus = ContainerStatus.CREATED
     exit_code: int | None = None
     started_at: float | None = None
@@ -143,22 +144,22 @@ class Engine:
             if left < patience:
                 raise LaterError(left, act)
             self._later(left, act, what)
-            raise self._timed_out(what, patience)
+            raise self.timed_out(what, patience)
         if chance.strikes("engine.fails"):
             raise RuntimeUnavailableError(f"{what}: the engine answers 500")
         if chance.strikes("engine.times_out"):
-            raise self._timed_out(what, patience)
+            raise self.timed_out(what, patience)
         if chance.strikes("engine.late"):
             self._later(patience * chance.rng.uniform(1.0, 2.0), act, what)
-            raise self._timed_out(what, patience)
+            raise self.timed_out(what, patience)
         if chance.strikes("engine.unheard"):
             act()
-            raise self._timed_out(what, patience)
+            raise self.timed_out(what, patience)
         if chance.strikes("engine.defect"):
             raise ZeroDivisionError("planted")
         return act()
 
-    def _timed_out(self, what: str, patience: float) -> RuntimeUnavailableError:
+    def timed_out(self, what: str, patience: float) -> RuntimeUnavailableError:
         self.world.takes = patience
         return RuntimeUnavailableError(f"{what}: no answer within {patience:g} seconds")
 
@@ -216,7 +217,7 @@ class SimRuntime:
             if self._chance.strikes("create.rejected"):
                 raise JobRejectedError(f"creating {handle}: bad mount")
             if handle not in self._engine.boxes:
-                box = Box(job, attempt, handle, spec, allocation)
+                box = Box(job, attempt, handle, spec, allocation, pid=len(self._engine.past) + 1)
                 self._engine.boxes[handle] = box
                 self._engine.past.append(box)
             return handle
@@ -266,7 +267,13 @@ class SimRuntime:
             else:
                 self._terminated(box)
 
-        self._engine.call(f"{signal.value} to {handle}", QUICK_SECONDS, act)
+        try:
+            self._engine.call(f"{signal.value} to {handle}", QUICK_SECONDS, act)
+        except ZeroDivisionError:
+            # A signal that a defect swallows counts as given: there is no second try.
+            if (box := self._engine.boxes.get(handle)) is not None:
+                box.told.append((signal, self._world.now))
+            raise
 
     def _killed(self, box: Box) -> None:
         if box.stuck:
@@ -345,7 +352,15 @@ class SimRuntime:
         self._engine.call(f"remove {handle}", SLOW_SECONDS, act)
 
     def pids(self, handle: str) -> tuple[int, ...]:
-        return ()
+        def act() -> tuple[int, ...]:
+            box = self._engine.boxes.get(handle)
+            return (box.pid,) if box is not None and box.lives else ()
+
+        what = f"pids of {handle}"
+        if self._world.now < self._engine.frozen_until:
+            # Asked in the middle of other work: nothing of that could be done later.
+            raise self._engine.timed_out(what, QUICK_SECONDS)
+        return self._engine.call(what, QUICK_SECONDS, act)
 
     def close(self) -> None:
         self._engine.watch(None)

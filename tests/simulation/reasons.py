@@ -49,6 +49,11 @@ def untrue(  # noqa: PLR0911 - one return for each claim
         return "" if said == f"the host is drained: {state.drain}" else "the host is drained"
     if said.startswith("the host is drained"):
         return "the host is not drained"
+    blind = "no GPU is handed out while their health is unknown"
+    if state.blind is not None and job.spec.request.gpus:
+        return "" if said.startswith(blind) else "the health of the GPUs is unknown"
+    if said.startswith(blind):
+        return "the health of the GPUs is known"
     return _untrue_of_room(tables, state, job, now)
 
 
@@ -88,7 +93,7 @@ def _turn(job: Job) -> tuple[int, bool, float, int]:
 
 
 def _marks(state: HostState, uuid: str) -> tuple[Mark, ...]:
-    return state.marks.get(uuid, ())
+    return tuple(mark for mark in state.marks.get(uuid, ()) if mark.blocks)
 
 
 def _kept_for_earlier(state: HostState, job: Job, now: float) -> bool:

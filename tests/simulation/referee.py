@@ -23,6 +23,7 @@ from topod.lifecycle.states import (
     StopPhase,
 )
 from topod.model.container import Signal
+from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId
 
 GRACE_SLACK: Final = 0.05
@@ -66,6 +67,10 @@ class Referee:
             ):
                 self._foul(f"job {ident} is forgotten before it ended")
         self._check_room(state)
+        for job in outcome.changed:
+            before = base.jobs.get(job.id)
+            if job.state is JobState.STARTING and (before is None or before.attempt < job.attempt):
+                self._check_placed(state, job)
 
     def stepped(self, outcome: Outcome, now: float) -> None:
         """Look at what the core says of the jobs that wait."""
@@ -108,6 +113,19 @@ class Referee:
         protected = before.started_at is not None and now < before.started_at + job.spec.min_runtime_seconds
         if before.state is JobState.RUNNING and protected:
             self._foul(f"{job.label} is stopped for {by.label} in its minimum run time")
+
+    def _check_placed(self, state: HostState, job: Job) -> None:
+        """Nobody is placed on what is known to be ill, in foreign use, drained or quarantined."""
+        assert job.allocation is not None
+        if state.drain is not None or (state.blind is not None and job.allocation.gpus):
+            self._foul(f"{job.label} is placed though the host is drained, or nobody knows how its GPUs are")
+        for uuid in job.allocation.gpus:
+            for mark in state.marks.get(uuid, ()):
+                if mark.blocks:
+                    self._foul(f"{job.label} is placed on {uuid}, which is {mark.kind}")
+        for cpus in state.foreign_cpus:
+            if CpuSet.parse(cpus) & job.allocation.cpus:
+                self._foul(f"{job.label} is placed on CPUs in foreign use")
 
     def _check_room(self, state: HostState) -> None:
         holding = [job for job in state.jobs.values() if job.state in HOLDING]
@@ -211,6 +229,7 @@ class Referee:
                 and last is not None
                 and last.attempt == job.attempt
                 and last.ended_well
+                and not last.meddled
             ):
                 limit = job.spec.max_runtime_seconds
                 if last.exit_code == 0 and not (limit is not None and "time limit" in job.reason):

@@ -31,8 +31,8 @@ def random_job(rng: random.Random, tables: TopologyTables, *, deaf: bool, late: 
 
 def _any_job(rng: random.Random, gpus: int, *, deaf: bool, late: bool) -> JobSpec:
     manners = ["quick"] * 4 + ["deaf"] * deaf + ["late"] * late
-    seconds = rng.choice((0.0, 0.5, 5.0, 30.0, 90.0))
-    code = rng.choice((0, 0, 0, 1))
+    seconds = rng.choice((0.0, 0.5, 5.0, 20.0, 60.0, 60.0, 120.0))
+    code = rng.choice((0, 0, 0, 0, 1))
     return spec(
         name=rng.choice(("train", "serve", "eval")),
         command=("work", str(seconds), str(code), rng.choice(manners)),
@@ -40,16 +40,16 @@ def _any_job(rng: random.Random, gpus: int, *, deaf: bool, late: bool) -> JobSpe
             ("img:1", "img:1", "img:2", "never:1") if rng.random() < 0.2 else ("img:1", "img:2")
         ),
         user=rng.choice(("alice", "bob")),
-        gpus=min(gpus, rng.choice((0, 1, 1, 1, 2, 2, 4))),
+        gpus=min(gpus, rng.choice((0, 1, 1, 1, 2, 2, 2, 4))),
         cpus=rng.choice((0, 0, "auto", 2, 5)),
         cpu_affinity=rng.choice(list(CpuAffinity)),
-        priority=rng.choice((100, 100, 500, 1000)),
+        priority=rng.choice((100, 100, 100, 500, 1000)),
         affinity=rng.choice(list(Affinity)),
         policy=rng.choice(list(Policy)),
         preemptible=rng.random() < 0.9,
         grace_seconds=rng.choice((0.0, 2.0, 10.0, 30.0)),
-        min_runtime_seconds=rng.choice((0.0, 0.0, 0.0, 40.0)),
-        max_runtime_seconds=rng.choice((None, None, None, 60.0)),
+        min_runtime_seconds=rng.choice((0.0,) * 5 + (40.0,)),
+        max_runtime_seconds=rng.choice((None,) * 6 + (40.0,)),
         on_preempt=rng.choice((OnPreempt.REQUEUE, OnPreempt.REQUEUE, OnPreempt.CANCEL)),
         restart=rng.choice(list(RestartPolicy)),
         max_restarts=2,
@@ -145,6 +145,6 @@ class Users:
     def act(self) -> None:
         """Do one thing."""
         act = self._rng.choice(
-            (self.submit,) * 6 + (self.cancel, self.change_priority, self.drain, self.look)
+            (self.submit,) * 7 + (self.cancel, self.change_priority, self.drain, self.look)
         )
         act()
