@@ -16,8 +16,8 @@ import msgspec
 from topod import __version__
 from topod.errors import ProbeError, TopodError
 from topod.protocol.client import Client, find_socket
-from topod.protocol.replies import Welcome
-from topod.protocol.requests import Hello
+from topod.protocol.replies import Host, Welcome
+from topod.protocol.requests import GetHost, Hello
 
 if TYPE_CHECKING:
     from topod.adapters.docker_engine import EngineFacts
@@ -50,6 +50,8 @@ def checks(socket: Path | None, environ: Mapping[str, str]) -> Iterator[Check]:
     yield from _engine(environ, welcome)
     yield _state(Path(welcome.state_dir) if welcome else state_dir(environ))
     yield daemon
+    if welcome is not None:
+        yield from _devices(path)
 
 
 def _python() -> Check:
@@ -277,6 +279,40 @@ def check_daemon(path: Path) -> tuple[Welcome | None, Check]:
             name="daemon", verdict="warn", text=f"{text}; topoctl is {__version__}", mend=mend
         )
     return welcome, Check(name="daemon", verdict="ok", text=text)
+
+
+def _devices(path: Path) -> Iterator[Check]:
+    """Tell what the topod that answers keeps back, and why."""
+    try:
+        with Client(path) as client:
+            reply = client.ask(GetHost(), timeout=PROBE_SECONDS)
+    except TopodError:
+        return
+    if not isinstance(reply, Host):
+        return
+    host = reply.host
+    if host.blind is not None:
+        text = f"the health of the GPUs is unknown, no job with GPUs starts: {host.blind}"
+        yield Check(name="GPUs", verdict="bad", text=text, mend="nvidia-smi; dmesg | grep -iE 'nvrm|xid'")
+    for gpu in host.gpus:
+        if gpu.reason:
+            verdict: Verdict = "warn" if gpu.marks else "ok"
+            mend = "" if not gpu.marks else _mend_gpu(gpu.index, gpu.marks)
+            yield Check(name=f"GPU{gpu.index}", verdict=verdict, text=gpu.reason, mend=mend)
+    for cpus, who in sorted(host.foreign_cpus.items()):
+        text = f"CPUs {cpus} are bound and used by {who}: no job gets them pinned"
+        yield Check(name="CPUs", verdict="warn", text=text, mend="let it run on other CPUs, or end it")
+    kept = sum(bool(gpu.marks) for gpu in host.gpus)
+    if not kept and host.blind is None:
+        yield Check(name="GPUs", verdict="ok", text=f"none of {_count(len(host.gpus), 'GPU')} is kept back")
+
+
+def _mend_gpu(index: int, marks: list[str]) -> str:
+    if "unhealthy" in marks:
+        return f"do what it says, then: topoctl resume --gpu {index}"
+    if marks == ["drained"]:
+        return f"topoctl resume --gpu {index}"
+    return "end the process that is named; the GPU comes back by itself"
 
 
 def _count(number: int, word: str) -> str:

@@ -44,7 +44,9 @@ class Topod:
         runtime: str = "process",
         engine: str = "",
         log_level: str = "debug",
+        environment: dict[str, str] | None = None,
     ) -> None:
+        """`host` empty: the machine itself; `environment` is added to that of topod."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.state_dir = folder / "state"
@@ -53,6 +55,7 @@ class Topod:
         self.host = host
         self.runtime = runtime
         self.engine = engine
+        self.environment = environment or {}
         self.log_level = log_level
         self.process: subprocess.Popen[bytes] | None = None
         self._plain = True
@@ -67,7 +70,7 @@ class Topod:
     def command(self) -> list[str]:
         """The command line that starts it."""
         options = {
-            "--host": self.host,
+            **({"--host": self.host} if self.host else {}),
             "--runtime": self.runtime,
             "--state-dir": str(self.state_dir),
             "--socket": str(self.socket),
@@ -81,6 +84,7 @@ class Topod:
         """Start topod and return when it answers; `more` are further options."""
         self._plain = not more
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TOPOD_")}
+        environment |= self.environment
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*self.command, *more],

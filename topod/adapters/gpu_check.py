@@ -8,7 +8,6 @@ from topod.adapters.nvml_probe import NvmlProbe
 from topod.discovery.gpufacts import LiveFacts, XidEvent, busy_reasons
 from topod.health.use import Who
 
-TIMEOUT_SECONDS = 5.0
 EMULATED_LOOK_SECONDS = 0.2
 
 
@@ -52,21 +51,23 @@ class EmulatedProbe:
 class NvmlGpuProbe:
     """Asks NVML for processes, memory and health; waits for its events in a worker process of its own."""
 
-    def __init__(self, probe: NvmlProbe, events: NvmlProbe | None = None) -> None:
+    def __init__(self, probe: NvmlProbe, timeout: float, events: NvmlProbe | None = None) -> None:
+        """`timeout`: how many seconds NVML may take for one answer."""
         self._probe = probe
+        self._timeout = timeout
         self._events = NvmlProbe() if events is None else events
 
     def busy(self, uuids: tuple[str, ...]) -> dict[str, str]:
-        """Return, for each GPU that is not free, why. Raises `ProbeError`; bounded by 5 s and a little."""
-        return self._probe.busy(uuids, TIMEOUT_SECONDS)
+        """Return, for each GPU that is not free, why. Raises `ProbeError`; bounded by the timeout."""
+        return self._probe.busy(uuids, self._timeout)
 
     def live(self) -> LiveFacts:
-        """Return one reading of all GPUs. Raises `ProbeError`; bounded by 5 s and a little."""
-        return self._probe.live(TIMEOUT_SECONDS)
+        """Return one reading of all GPUs. Raises `ProbeError`; bounded by the timeout and a little."""
+        return self._probe.live(self._timeout)
 
     def events(self, wait_seconds: float) -> tuple[XidEvent, ...]:
-        """Return the Xids since the last call. Raises `ProbeError`; bounded by 5 s more than the wait."""
-        return self._events.events(TIMEOUT_SECONDS, wait_seconds=wait_seconds)
+        """Return the Xids since the last call. Raises `ProbeError`; bounded by wait and timeout."""
+        return self._events.events(self._timeout, wait_seconds=wait_seconds)
 
     def identify(self, pid: int) -> Who:
         """Return who a process is."""

@@ -71,6 +71,7 @@ class HealthSection(Section, frozen=True, kw_only=True):
     """`[health]`: what makes a GPU unfit, and how often it is looked at; see `topod.health.rules`."""
 
     interval: Seconds = Seconds(5)
+    timeout: Seconds = Seconds(5)
     critical_xids: tuple[int, ...] | None = None
     ignore_xids: tuple[int, ...] = ()
     xid_clear: Seconds = Seconds(300)
@@ -239,7 +240,7 @@ def _check_policy(jobs: JobPolicySection) -> None:
 def health_rules_of(config: ConfigFile) -> HealthRules:
     """Return what the watches go by. Raises `ValueError` for values that cannot be meant."""
     health = config.health
-    for name in ("interval", "foreign_cpu_interval"):
+    for name in ("interval", "timeout", "foreign_cpu_interval"):
         if not getattr(health, name) >= SHORTEST_INTERVAL:
             raise ValueError(f"health.{name}: must be at least {SHORTEST_INTERVAL:g} s")
     if health.foreign_cpu_share <= 0:

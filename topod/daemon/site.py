@@ -72,7 +72,11 @@ def find_site(settings: Settings, remembered: Mapping[str, str]) -> Site:
             f"no GPU was found on this machine{why}",
             hint="look with `topoctl doctor`, or emulate a host: topod --host dgx1",
         )
-    return Site(topology=topology, probe=NvmlGpuProbe(nvml), notes=(*found.problems, *notes))
+    return Site(
+        topology=topology,
+        probe=NvmlGpuProbe(nvml, float(settings.file.health.timeout)),
+        notes=(*found.problems, *notes),
+    )
 
 
 def to_remember(site: Site) -> dict[str, str]:

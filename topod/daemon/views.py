@@ -94,6 +94,8 @@ def host_view(
         document=document,
         gpus=[gpu_view(gpu, holding, state.marks.get(gpu.uuid, ())) for gpu in topology.gpus],
         notes=notes,
+        foreign_cpus=dict(state.foreign_cpus),
+        blind=state.blind,
     )
 
 
@@ -108,7 +110,7 @@ def resumed_text(name: str, marks: tuple[Mark, ...]) -> str:
 
 def _mark_text(mark: Mark) -> str:
     if mark.accepted:
-        return f"used all the same: {mark.reason}"
+        return f"used all the same: {mark.kind.value}: {mark.reason}"
     return f"{mark.kind.value}: {mark.reason}" if mark.reason else mark.kind.value
 
 

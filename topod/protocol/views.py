@@ -79,6 +79,10 @@ class HostView(msgspec.Struct, frozen=True, kw_only=True):
     document: dict[str, Any]
     gpus: list["GpuView"]
     notes: list[str] = []
+    foreign_cpus: dict[str, str] = {}
+    """CPU lists that something topod did not start is bound to and uses, with who."""
+    blind: str | None = None
+    """Why the health of the GPUs is unknown; no job with GPUs starts meanwhile."""
 
 
 class GpuView(msgspec.Struct, frozen=True, kw_only=True):

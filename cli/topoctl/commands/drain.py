@@ -48,7 +48,9 @@ def drain(
 def resume(ctx: typer.Context, *, gpu: GpuOption = None) -> None:
     """Use the host or a GPU again.
 
-    On a GPU this also ends its quarantine.
+    On a GPU this also ends its quarantine and forgets its Xids. What is still wrong with it, such as a
+    memory row that waits for a reset, is set aside: shown, and no reason to keep it back any more. A GPU
+    that is lost, in MIG mode, or used by something else stays kept back.
     """
     what = "the host" if gpu is None else f"GPU {gpu}"
     with connect(ctx) as client:

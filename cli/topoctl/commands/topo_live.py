@@ -31,12 +31,13 @@ def live_text(view: HostView, document: HostDocument, style: Style) -> str:
     """Return the map of the live host."""
     kind = f"{'emulated, ' if view.emulated else ''}{view.runtime}"
     drained = [] if view.drain is None else [f"drained: {view.drain}"]
+    foreign = sorted(view.foreign_cpus.items())
     host = HostMap(
         topology=document.topology,
         gpus=view.gpus,
         pinned=pinned(document.occupancy),
         subtitle=kind,
-        notes=[*drained, *view.notes],
+        notes=[*drained, *(f"CPUs {cpus} foreign: {who}" for cpus, who in foreign), *view.notes],
     )
     return host_map(host, style)
 

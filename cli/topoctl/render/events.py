@@ -7,8 +7,10 @@ from topod.protocol.views import EventView
 
 _COLORS = (
     (("job.failed", "job.lost", "job.stuck", "gpu.marked", "image.failed", "hook."), "red"),
+    (("gpus.unseen", "cpus.foreign"), "red"),
     (("job.stopping", "job.preempted", "job.signalled", "host.drained", "job.unplaced"), "yellow"),
-    (("job.started", "job.succeeded", "job.placed"), "green"),
+    (("gpu.noted",), "yellow"),
+    (("job.started", "job.succeeded", "job.placed", "gpu.cleared", "gpus.seen", "cpus.cleared"), "green"),
 )
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
 from topoctl.render.jobs import priority_name
 from topoctl.render.style import PLAIN, Style, printable
@@ -13,12 +15,14 @@ from topod.protocol.views import GpuView
 UNKNOWN_NODE = -1
 _NOWHERE = "on no socket"
 _BAD = frozenset({"foreign", "unhealthy", "drained", "quarantined"})
+USED_ALL_THE_SAME = "used all the same"
+"""How the reason of a GPU begins whose marks an administrator set aside."""
 _COLORS = {"held": "green", "releasing": "yellow", "reserved": "cyan", "free": "dim"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostMap:
-    """What the map shows. `pinned`: CPUs held by jobs; `notes`: sentences below the map."""
+    """What the map shows. `pinned`: CPUs that no job can get; `notes`: sentences below the map."""
 
     topology: Topology
     gpus: Sequence[GpuView]
@@ -47,11 +51,11 @@ def views(topology: Topology, occupancy: Occupancy | None) -> list[GpuView]:
 
 
 def pinned(occupancy: Occupancy | None) -> CpuSet:
-    """Return all CPUs that jobs hold."""
-    mask = 0
-    for holder in occupancy.holders if occupancy else ():
-        mask |= holder.cpus.mask
-    return CpuSet(mask)
+    """Return all CPUs that no job can get: pinned, reserved, or in foreign use."""
+    if occupancy is None:
+        return NO_CPUS
+    taken = [*(holder.cpus for holder in occupancy.holders), *(block.cpus for block in occupancy.blocks)]
+    return reduce(or_, taken, NO_CPUS)
 
 
 def _view(gpu: Gpu, occupancy: Occupancy) -> GpuView:
@@ -203,7 +207,10 @@ def _tile(gpu: GpuView, style: Style) -> _Tile:
         case _:
             owner = f" {held}{gpu.job}" if gpu.job is not None else ""
             text = f"{'✗' if style.unicode else '!'} {gpu.state}{owner}"
-    color = _COLORS.get(gpu.state, "red")
+    # A mark beside its job: it goes on, and nobody comes after it.
+    if gpu.marks and gpu.state not in _BAD:
+        text += f" {'✗' if style.unicode else '!'}{gpu.marks[0]}"
+    color = "red" if gpu.marks else _COLORS.get(gpu.state, "red")
     return _Tile(text=f"GPU{gpu.index} {text}", color=color)
 
 
@@ -251,9 +258,9 @@ def _legend(host: HostMap, style: Style) -> str:
 
 def _notes(host: HostMap) -> Iterable[str]:
     for gpu in host.gpus:
-        # A GPU that is held can be drained as well.
-        if gpu.reason and (gpu.state in _BAD or gpu.reason.startswith(tuple(_BAD))):
-            told = gpu.reason.startswith(tuple(_BAD))
+        # A GPU that is held can be drained as well; one that is unwell can be used all the same.
+        told = gpu.reason.startswith((*_BAD, USED_ALL_THE_SAME))
+        if gpu.reason and (gpu.state in _BAD or told):
             yield f"GPU{gpu.index} {gpu.reason if told else f'{gpu.state}: {gpu.reason}'}"
     yield from host.notes
 
