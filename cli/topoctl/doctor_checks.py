@@ -300,7 +300,7 @@ def _devices(path: Path) -> Iterator[Check]:
             mend = "" if not gpu.marks else _mend_gpu(gpu.index, gpu.marks)
             yield Check(name=f"GPU{gpu.index}", verdict=verdict, text=gpu.reason, mend=mend)
     for cpus, who in sorted(host.foreign_cpus.items()):
-        text = f"CPUs {cpus} are bound and used by {who}: no job gets them pinned"
+        text = f"{who} is bound to CPUs {cpus} and uses them: no job gets them pinned"
         yield Check(name="CPUs", verdict="warn", text=text, mend="let it run on other CPUs, or end it")
     kept = sum(bool(gpu.marks) for gpu in host.gpus)
     if not kept and host.blind is None:

@@ -111,7 +111,9 @@ class FaultsFile:
             raise DataError(f"cannot be read: {error}", source=str(self._path)) from None
         try:
             faults = msgspec.convert(tomllib.loads(text), Faults)
-        except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        except tomllib.TOMLDecodeError as error:
+            raise DataError(f"not TOML: {error}", source=str(self._path)) from None
+        except msgspec.ValidationError as error:
             raise DataError(str(error).replace("$.", ""), source=str(self._path)) from None
         if unknown := sorted(faults.gpu.keys() - self._uuids.keys()):
             raise DataError(

@@ -110,7 +110,11 @@ def see_foreign_cpus(draft: Draft, event: ev.ForeignCpusSeen) -> None:
     seen = dict(event.cpus)
     for cpus, who in sorted(seen.items()):
         if draft.foreign_cpus.get(cpus) != who:
-            draft.note("cpus.foreign", None, f"CPUs {cpus} are used by {who}", cpus=cpus)
+            draft.note("cpus.foreign", None, f"{_cpus(cpus)} used by {who}", cpus=cpus)
     for cpus in sorted(draft.foreign_cpus.keys() - seen.keys()):
-        draft.note("cpus.cleared", None, f"CPUs {cpus} are free of foreign use", cpus=cpus)
+        draft.note("cpus.cleared", None, f"{_cpus(cpus)} free of foreign use", cpus=cpus)
     draft.foreign_cpus = seen
+
+
+def _cpus(text: str) -> str:
+    return f"CPU {text} is" if text.isdecimal() else f"CPUs {text} are"
