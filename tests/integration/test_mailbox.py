@@ -168,7 +168,7 @@ def test_a_defect_in_the_core_costs_one_answer_and_not_the_daemon(
     async def play() -> None:
         async with scene(tmp_path) as it:
             with monkeypatch.context() as patch:
-                patch.setattr("topod.daemon.mailbox.step_all", lambda *_: 1 / 0)
+                patch.setattr("topod.daemon.mailbox.step_all", lambda *_, **__: 1 / 0)
                 with pytest.raises(InternalError, match="ZeroDivisionError"):
                     await it.mailbox.ask(ev.Submitted(spec=JOB))
             assert (await it.mailbox.ask(ev.Submitted(spec=JOB))).job == 1
@@ -256,5 +256,21 @@ def test_a_clock_that_is_set_is_noticed_before_the_next_event(tmp_path: Path) ->
             it.told.clear()
             await it.mailbox.ask(ev.HostResumed())
             assert it.told[0] == "host.resumed"
+
+    asyncio.run(play())
+
+
+def test_a_job_whose_run_of_the_queue_was_put_off_is_placed_without_a_further_event(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with scene(tmp_path) as it:
+            loop = asyncio.get_running_loop()
+            # As if the last run of the queue had taken 0.1 s.
+            it.mailbox._pacer.stepped(loop.time() - 0.1, loop.time(), queued=True)
+            done = await it.mailbox.ask(ev.Submitted(spec=JOB))
+            assert done.state.jobs[JobId(1)].state is JobState.PENDING
+            assert it.store.load() == done.state
+            assert it.effects == []
+            await it.until(lambda: it.effects)
+            assert it.mailbox.state.jobs[JobId(1)].state is JobState.STARTING
 
     asyncio.run(play())

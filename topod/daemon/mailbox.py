@@ -21,6 +21,7 @@ from topod.daemon.dependencies import with_settled
 from topod.daemon.faults import checkpoint
 from topod.daemon.health import Health
 from topod.daemon.logs import Key
+from topod.daemon.pacing import Pacer
 from topod.daemon.storage import Store
 from topod.errors import StoreError, TopodError
 from topod.flextopo.tables import TopologyTables
@@ -115,6 +116,7 @@ class Mailbox:
         self._retry_at = 0.0
         self._pause = RETRY_SECONDS[0]
         self._tick_at = 0.0
+        self._pacer = Pacer()
         self._recovered = False
         self._clocks: tuple[float, float] | None = None
         """Wall clock and steady clock at the last event."""
@@ -208,6 +210,8 @@ class Mailbox:
         deadline = next_deadline(self.state, now, self._rules)
         wait = TICK_SECONDS if deadline is None else min(TICK_SECONDS, deadline - now)
         self._tick_at = max(asyncio.get_running_loop().time() + max(TICK_SECONDS_MIN, wait), self._retry_at)
+        if self._pacer.owed:
+            self._tick_at = max(min(self._tick_at, self._pacer.due), self._retry_at)
 
     async def _handle(self, letters: Sequence[_Letter]) -> None:
         try:
@@ -257,7 +261,11 @@ class Mailbox:
         happened: list[Event] = [*clock_set, *(letter.event for letter in fresh)]
         if any(isinstance(event, Submitted) and event.spec.after for event in happened):
             happened = await self._stored(partial(with_settled, self._store, base, happened))
-        outcome, made = step_all(self._tables, base, happened, now, self._rules)
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        queued = not self._pacer.puts_off(happened, begun)
+        outcome, made = step_all(self._tables, base, happened, now, self._rules, queue=queued)
+        stepped = loop.time()
         made = made[len(clock_set) :]
         events: tuple[EventView, ...] = ()
         if outcome.state.generation != base.generation:
@@ -271,6 +279,7 @@ class Mailbox:
             self._health.well("store")
             self._pause = RETRY_SECONDS[0]
             self._retry_at = 0.0
+        self._pacer.stepped(begun, stepped, queued=queued)
         self._clocks = now, steady
         rest = iter(made)
         jobs = tuple((known[one.token],) if one.token in known else next(rest) for one in letters)

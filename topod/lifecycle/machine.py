@@ -58,10 +58,13 @@ def step_all(
     events: Sequence[ev.Event],
     now: float,
     rules: Rules = NO_RULES,
+    *,
+    queue: bool = True,
 ) -> tuple[Outcome, tuple[tuple[JobId, ...], ...]]:
     """Return what `events` lead to, coming one after the other at the same moment; and the jobs each made.
 
     The queue is run once, after the last: so a burst of submits is decided by priority, not by arrival.
+    Without `queue` it is left to a later step: what is submitted stays pending until then.
     """
     draft = Draft(tables, state, now, rules)
     made = []
@@ -70,7 +73,8 @@ def step_all(
         _apply(draft, event)
         _settle(draft)
         made.append(tuple(JobId(ident) for ident in range(first, draft.next_job)))
-    run_queue(draft)
+    if queue:
+        run_queue(draft)
     return draft.finish(), tuple(made)
 
 
