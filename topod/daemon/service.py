@@ -160,7 +160,8 @@ class Service:
             raise UsageError(f"the token has {len(request.token)} characters, {TOKEN_CHARS_MAX} are allowed")
         self._check_spec(request.spec)
         check_array(request.array)
-        await asyncio.to_thread(checked_secrets, request.spec)
+        if request.spec.secrets:
+            await asyncio.to_thread(checked_secrets, request.spec)
         spec = await resolved(request.spec, self._find)
         done = await self._mailbox.ask(ev.Submitted(spec=spec, array=request.array), token=request.token)
         assert done.job is not None
@@ -171,7 +172,9 @@ class Service:
         job = await self._find(first)
         state, others = self._mailbox.state, array_ids(job)[1:]
         stored = [ident for ident in others if ident not in state.jobs]
-        known = await asyncio.to_thread(lambda: [self._store.job(ident) for ident in stored])
+        known: list[Job | None] = []
+        if stored:
+            known = await asyncio.to_thread(lambda: [self._store.job(ident) for ident in stored])
         members = {one.id: one for one in known if one is not None}
         members |= {JobId(ident): state.jobs[JobId(ident)] for ident in others if ident in state.jobs}
         return _jobs(job, *(one for _, one in sorted(members.items())), marks=state.marks)
