@@ -12,10 +12,12 @@ from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import effects as fx
 from topod.lifecycle import events as ev
 from topod.lifecycle.deadlines import next_deadline
+from topod.lifecycle.fairness import Usage, budget_names, budget_uses
 from topod.lifecycle.machine import step
-from topod.lifecycle.states import ENDED, HostState, Job, JobState, Stage
+from topod.lifecycle.states import ENDED, HostState, Job, JobState, Stage, StopCause
 from topod.model.container import ContainerStatus, Observed, Signal
 from topod.model.job import Allocation, JobId, JobSpec
+from topod.model.rules import NO_RULES, Rules
 from topod.model.topology import Topology
 
 
@@ -33,7 +35,10 @@ class Container:
 class World:
     """One emulated host. `faults` is the chance that an effect fails."""
 
-    def __init__(self, topology: Topology, seed: int = 0, faults: float = 0.0) -> None:
+    def __init__(
+        self, topology: Topology, seed: int = 0, faults: float = 0.0, rules: Rules = NO_RULES
+    ) -> None:
+        self.rules = rules
         self.tables = TopologyTables(topology)
         self.random = random.Random(seed)
         self.faults = faults
@@ -64,10 +69,11 @@ class World:
     # --- the shell ------------------------------------------------------------------------------------
 
     def apply(self, event: ev.Event) -> None:
-        outcome = step(self.tables, self.state, event, self.now)
+        outcome = step(self.tables, self.state, event, self.now, self.rules)
         for job in outcome.changed:
             if job.id not in outcome.state.jobs:
                 self.ended[job.id] = job
+        self._check_rules(self.state, outcome.state)
         self.state = outcome.state
         self.notices.extend(outcome.notices)
         for effect in outcome.effects:
@@ -98,7 +104,7 @@ class World:
         until = self.now + seconds
         for _ in range(10_000):
             self.run()
-            due = next_deadline(self.state, self.now)
+            due = next_deadline(self.state, self.now, self.rules)
             if due is None or due > until:
                 self.now = until
                 self.apply(ev.Tick())
@@ -214,6 +220,23 @@ class World:
         """A container is signalled: its job must be stopping, and a victim must have been named."""
         job = self.state.jobs[container.job]
         assert job.state is JobState.STOPPING, f"{job.label} is {job.state} and gets a signal"
+
+    def _check_rules(self, before: HostState, after: HostState) -> None:
+        """No quota is overdrawn, and preemption leaves every service what it must keep."""
+        usage = Usage(after.jobs, self.rules)
+        for job in after.jobs.values() if self.rules.quotas else ():
+            assert all(use.gpus <= use.limit for use in usage.of(job.spec)), list(usage.of(job.spec))
+        stopped = [
+            job
+            for job in after.jobs.values()
+            if job.stop is not None
+            and job.stop.cause is StopCause.PREEMPT
+            and (old := before.jobs.get(job.id)) is not None
+            and old.state is JobState.RUNNING
+        ]
+        names = {name for job in stopped for name in budget_names(job.spec, self.rules)}
+        for budget in budget_uses(after.jobs.values(), self.rules):
+            assert budget.name not in names or budget.running >= budget.min_running, budget
 
     def check(self) -> None:  # noqa: C901 - a list of rules
         """Check the state against the rules that hold after every step."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from topod.lifecycle.jobtable import JobTable, active, turn
+from topod.lifecycle.jobtable import JobTable, active, blocked, turn
 from topod.lifecycle.states import Job, JobState, Leftover, with_reason
 from topod.model.job import Allocation, JobId, JobSpec
 from topod.model.request import ResourceRequest
@@ -21,6 +21,9 @@ def random_job(rng: random.Random, ident: int) -> Job:
         ),
         submitted_at=rng.choice([1.0, 2.0]),
         state=rng.choice([JobState.PENDING, JobState.PENDING, *JobState]),
+        ready_at=rng.choice([None, 1.0, 2.0]),
+        preemptions=rng.choice([0, 0, 3, 5]),
+        image_ready=rng.random() < 0.8,
         restart_first=rng.random() < 0.2,
         not_before=rng.choice([0.0, 0.0, 5.0]),
         leftovers=(Leftover(attempt=1, handle="h"),) if rng.random() < 0.1 else (),
@@ -34,6 +37,7 @@ def check(table: JobTable, plain: dict[JobId, Job], rules: Rules) -> None:
     pending = [job for job in plain.values() if job.state is JobState.PENDING]
     assert table.waiting() == sorted(pending, key=lambda job: turn(job, rules))
     assert table.active() == active(plain)
+    assert list(table.blocked()) == list(blocked(plain))
     # Who is not named active is pending and nothing else.
     rest = [job for job in plain.values() if job not in table.active()]
     assert all(job.state is JobState.PENDING and not job.not_before and not job.leftovers for job in rest)

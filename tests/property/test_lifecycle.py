@@ -9,15 +9,23 @@ from topod.lifecycle.admission import admit
 from topod.lifecycle.states import ENDED, JobState
 from topod.model.job import CheckpointHook, JobSpec, OnPreempt, RestartPolicy
 from topod.model.request import Affinity, Policy
+from topod.model.rules import NO_RULES, DisruptionBudget, Quota, Rules, Scope
 
 SEEDS = 150
+FAIR = Rules(
+    quotas=(Quota(scope=Scope.USER, value="alice", gpus=4), Quota(scope=Scope.LABEL, key="team", gpus=3)),
+    budgets=(DisruptionBudget(label="service", min_running=1),),
+    preemption_cap=1,
+    hold_after_seconds=60.0,
+    hold_step_seconds=20.0,
+)
 
 
 def random_spec(world: World) -> JobSpec:
     """Return a random job that this host can run when it is empty."""
     while True:
         job = any_spec(world)
-        if admit(world.tables, job) is None:
+        if admit(world.tables, job, world.rules) is None:
             return job
 
 
@@ -36,11 +44,19 @@ def any_spec(world: World) -> JobSpec:
         restart=choose(list(RestartPolicy)),
         checkpoint=choose([None, CheckpointHook(command=("save",), timeout_seconds=5.0)]),
         image=choose([None, "img:1"]),
+        user=choose(["alice", "bob"]),
+        labels=choose([{}, {}, {"service": "chat"}, {"service": "embed", "team": "a"}]),
+        wait_before_preempt_seconds=choose([0.0, 0.0, 0.0, 30.0]),
     )
 
 
 def one_day(seed: int) -> World:  # noqa: C901 - one case for each thing that can happen
-    world = World(load_library_host(["dgx1", "rtx4090x8", "a100-pcie-x4"][seed % 3]).topology, seed, 0.05)
+    world = World(
+        load_library_host(["dgx1", "rtx4090x8", "a100-pcie-x4"][seed % 3]).topology,
+        seed,
+        0.05,
+        FAIR if seed % 2 else NO_RULES,
+    )
     rng = world.random
     for _ in range(150):
         match rng.randrange(10):

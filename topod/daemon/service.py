@@ -336,7 +336,7 @@ class Service:
             raise CannotRunError("the job names no image, and this host runs jobs in containers")
         if not spec.command and self._runtime.name == "process":
             raise CannotRunError("the job names no command, and this host runs jobs without containers")
-        reason = admission.admit(self._tables, spec)
+        reason = admission.admit(self._tables, spec, self._rules)
         if reason is not None:
             raise CannotRunError(f"{self._topology.name} can never run this job: {reason}")
 

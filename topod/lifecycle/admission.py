@@ -5,8 +5,10 @@ from typing import Any
 
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.explaining import plan_data
+from topod.lifecycle.fairness import Usage, over_quota
 from topod.lifecycle.holdings import occupancy, unknown_health
-from topod.lifecycle.states import HostState
+from topod.lifecycle.holds import current_hold
+from topod.lifecycle.states import HostState, Job
 from topod.model.job import JobSpec
 from topod.model.occupancy import Occupancy
 from topod.model.plan import Plan
@@ -24,17 +26,24 @@ class Preview:
     details: tuple[str, ...] = ()
 
 
-def admit(tables: TopologyTables, spec: JobSpec) -> str | None:
+def admit(tables: TopologyTables, spec: JobSpec, rules: Rules = NO_RULES) -> str | None:
     """Return why the job can never run on this host, even if it were empty and healthy; None if it can."""
     answer = plan(tables, Occupancy(), spec.request)
-    return None if isinstance(answer, Plan) else answer.reason
+    return over_quota(spec, rules) if isinstance(answer, Plan) else answer.reason
 
 
 def dry_run(
     tables: TopologyTables, state: HostState, spec: JobSpec, now: float, rules: Rules = NO_RULES
 ) -> Preview:
-    """Return what the planner would decide for the job now; the queue before it is not looked at."""
+    """Return what the planner would decide for the job now; the queue before it is not looked at.
+
+    What is kept for a job that was blocked for long counts as taken.
+    """
     taken = occupancy(tables.topology, state, now, rules)
+    taken = replace(taken, room=Usage(state.jobs, rules).room(spec))
+    hold = current_hold(state.jobs, now, rules)
+    if hold is not None and hold.binds(Job(id=state.next_job, spec=spec, submitted_at=now), now, rules):
+        taken = replace(taken, blocks=(*taken.blocks, hold.block))
     answer = plan(tables, taken, spec.request)
     if not isinstance(answer, Plan):
         return Preview(feasible=False, reason=answer.reason, details=answer.details)
@@ -42,4 +51,6 @@ def dry_run(
     reason = "" if state.drain is None else f"the host is drained: {state.drain}"
     if not reason and state.blind is not None and spec.request.gpus:
         reason = unknown_health(state.blind)
-    return replace(Preview(feasible=not reason), plan=data, reason=reason)
+    wait = spec.wait_before_preempt_seconds
+    waits = (f"first waits {wait:g} s for free GPUs",) if wait and answer.victims else ()
+    return Preview(feasible=not reason, plan=data, reason=reason, details=waits)

@@ -28,6 +28,7 @@ def within_reason(job: Job, now: float) -> Job:
     return replace(
         job,
         not_before=min(job.not_before, now + BACK_OFF_LIMIT_SECONDS),
+        ready_at=past(job.ready_at),
         started_at=past(job.started_at),
         checkpoint_at=past(job.checkpoint_at),
     )

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
+from topod.lifecycle.fairness import budget_names, budget_uses, planner_budgets, standing
 from topod.lifecycle.jobtable import active
 from topod.lifecycle.states import HOLDING, Job, JobState, Mark, MarkKind, Stage, StopPhase
 from topod.model.cpuset import CpuSet
@@ -52,7 +53,7 @@ def occupancy(
     topology: Topology,
     host: Host,
     now: float,
-    rules: Rules,  # noqa: ARG001 - budgets and caps will be read from it
+    rules: Rules,
     *,
     without: JobId | None = None,
 ) -> Occupancy:
@@ -68,6 +69,7 @@ def occupancy(
         Block(reason=f"foreign: {who}", cpus=CpuSet.parse(cpus))
         for cpus, who in sorted(host.foreign_cpus.items())
     ]
+    doomed = doomed_jobs(jobs, without)
     claims: dict[JobId, list[Allocation]] = {}
     for job in jobs:
         if job.id != without and job.state is JobState.STARTING and job.allocation is not None:
@@ -78,18 +80,40 @@ def occupancy(
             continue
         if job.pinned is not None and job.pinned_reserved and job.state not in _PLACED:
             # Where a job moves to is its own already: who may evict it may have its new place.
-            holders.append(_without(_holder(job, job.pinned, now), claims.get(job.id, ())))
+            holders.append(_without(_holder(job, job.pinned, now, rules), claims.get(job.id, ())))
         if job.state not in HOLDING or job.allocation is None:
             continue
         if job.state is JobState.STOPPING:
-            if job.stop is not None and job.stop.phase is StopPhase.STUCK:
-                reason = f"held by {job.label}, which does not stop"
-                blocks.append(
-                    Block(reason=reason, gpus=gpu_mask(job.allocation.gpu_indices), cpus=job.allocation.cpus)
-                )
+            blocks += _stuck(job, job.allocation)
             continue
-        holders.append(_without(_holder(job, job.allocation, now), claims.get(job.id, ())))
-    return Occupancy(holders=tuple(holders), blocks=tuple(blocks))
+        holder = _holder(job, job.allocation, now, rules)
+        if job.state is JobState.RUNNING and job.id not in doomed:
+            holder = replace(holder, budgets=budget_names(job.spec, rules))
+        holders.append(_without(holder, claims.get(job.id, ())))
+    budgets = planner_budgets(budget_uses(jobs, rules, doomed)) if rules.budgets else ()
+    return Occupancy(holders=tuple(holders), blocks=tuple(blocks), budgets=budgets)
+
+
+def _stuck(job: Job, allocation: Allocation) -> Iterable[Block]:
+    """Yield what a job holds that does not stop; any other that stops counts as gone."""
+    if job.stop is not None and job.stop.phase is StopPhase.STUCK:
+        reason = f"held by {job.label}, which does not stop"
+        yield Block(reason=reason, gpus=gpu_mask(allocation.gpu_indices), cpus=allocation.cpus)
+
+
+def doomed_jobs(jobs: Iterable[Job], without: JobId | None = None) -> set[JobId]:
+    """Return who runs but was named as a victim already, by another job than `without`."""
+    jobs = list(jobs)
+    since: dict[JobId, float] = {}
+    for job in jobs:
+        if job.id != without and job.stage in (Stage.CREATING, Stage.CLEARING):
+            for victim in job.victims:
+                since[victim] = max(since.get(victim, 0.0), job.placed_at or 0.0)
+    return {
+        job.id
+        for job in jobs
+        if job.state is JobState.RUNNING and job.id in since and (job.started_at or 0.0) <= since[job.id]
+    }
 
 
 def _without(holder: Holder, claims: Iterable[Allocation]) -> Holder:
@@ -101,7 +125,7 @@ def _without(holder: Holder, claims: Iterable[Allocation]) -> Holder:
     return holder
 
 
-def _holder(job: Job, allocation: Allocation, now: float) -> Holder:
+def _holder(job: Job, allocation: Allocation, now: float, rules: Rules) -> Holder:
     protection = ""
     if not job.spec.preemptible:
         protection = "not preemptible"
@@ -113,7 +137,7 @@ def _holder(job: Job, allocation: Allocation, now: float) -> Holder:
             protection = f"protected for {left:.0f} s more"
     return Holder(
         job=str(job.id),
-        priority=job.priority,
+        priority=standing(job, now, rules),
         gpus=gpu_mask(allocation.gpu_indices),
         cpus=allocation.cpus,
         evictable=not protection,

@@ -4,9 +4,10 @@ Kept up to date at every change, so that an event that touches one job does not 
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
+from topod.lifecycle.fairness import effective_priority
 from topod.lifecycle.states import Job, JobState
 from topod.model.job import JobId
 from topod.model.rules import Rules
@@ -16,7 +17,7 @@ class Turn(NamedTuple):
     """The place of a pending job in the queue; the lowest goes first."""
 
     urgency: int
-    """The negative priority."""
+    """The negative effective priority."""
     not_first: bool
     """False for a victim whose preemptor gave up: it goes before its equals."""
     submitted_at: float
@@ -24,9 +25,8 @@ class Turn(NamedTuple):
 
 
 def turn(job: Job, rules: Rules) -> Turn:
-    """Return the job's place: priority, victims whose preemptor gave up, submit time, id."""
-    del rules
-    return Turn(-job.priority, not job.restart_first, job.submitted_at, job.id)
+    """Return the job's place: effective priority, victims whose preemptor gave up, submit time, id."""
+    return Turn(-effective_priority(job, rules), not job.restart_first, job.submitted_at, job.id)
 
 
 class JobTable(dict[JobId, Job]):
@@ -41,12 +41,14 @@ class JobTable(dict[JobId, Job]):
         self._active: dict[JobId, Job]
         self._queue: list[Turn]
         self._after: set[JobId]
+        self._blocked: list[tuple[float, JobId]]
         if isinstance(jobs, JobTable) and jobs._rules == rules:
             self._active, self._queue = jobs._active.copy(), jobs._queue.copy()
-            self._after = jobs._after.copy()
+            self._after, self._blocked = jobs._after.copy(), jobs._blocked.copy()
         else:
             self._active = {job.id: job for job in self.values() if not _only_waits(job)}
             self._queue = sorted(turn(job, rules) for job in self.values() if job.state is JobState.PENDING)
+            self._blocked = sorted(since for job in self.values() if (since := _blocked_since(job)))
             self._after = {job.id for job in self.values() if job.after}
 
     def __setitem__(self, ident: JobId, job: Job) -> None:
@@ -60,6 +62,8 @@ class JobTable(dict[JobId, Job]):
             insort(self._queue, turn(job, self._rules))
         if job.after:
             self._after.add(ident)
+        if since := _blocked_since(job):
+            insort(self._blocked, since)
 
     def __delitem__(self, ident: JobId) -> None:
         self._forget(self[ident])
@@ -86,11 +90,17 @@ class JobTable(dict[JobId, Job]):
         """Return the jobs that wait for others to end, lowest id first."""
         return [self[ident] for ident in sorted(self._after)]
 
+    def blocked(self) -> Iterator[Job]:
+        """Yield the jobs that wait for GPUs and for nothing else, who waits longest first."""
+        return (self[ident] for _, ident in self._blocked)
+
     def _forget(self, old: Job) -> None:
         self._active.pop(old.id, None)
         self._after.discard(old.id)
         if old.state is JobState.PENDING:
             del self._queue[bisect_left(self._queue, turn(old, self._rules))]
+        if since := _blocked_since(old):
+            del self._blocked[bisect_left(self._blocked, since)]
 
 
 def _only_waits(job: Job) -> bool:
@@ -99,7 +109,17 @@ def _only_waits(job: Job) -> bool:
         and not job.pinned_reserved
         and not job.leftovers
         and job.not_before == 0.0
+        and not job.spec.wait_before_preempt_seconds
     )
+
+
+def _blocked_since(job: Job) -> tuple[float, JobId] | None:
+    """Return since when a job waits for GPUs and for nothing else; None where that is not so."""
+    if job.state is not JobState.PENDING or job.ready_at is None or not job.spec.request.gpus:
+        return None
+    if not job.image_ready or job.after or job.pinned is not None:
+        return None
+    return (job.ready_at, job.id)
 
 
 def active(jobs: Mapping[JobId, Job]) -> list[Job]:
@@ -107,3 +127,11 @@ def active(jobs: Mapping[JobId, Job]) -> list[Job]:
     if isinstance(jobs, JobTable):
         return jobs.active()
     return [job for _, job in sorted(jobs.items()) if not _only_waits(job)]
+
+
+def blocked(jobs: Mapping[JobId, Job]) -> Iterator[Job]:
+    """Return what `JobTable.blocked` does, of any mapping."""
+    if isinstance(jobs, JobTable):
+        return jobs.blocked()
+    since = sorted(since for job in jobs.values() if (since := _blocked_since(job)))
+    return (jobs[ident] for _, ident in since)

@@ -5,14 +5,25 @@ could be evicted for it at once; so backfill never delays the job that waits.
 """
 
 from collections import Counter
-from dataclasses import replace
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from math import ceil
 
 from topod.lifecycle.depending import array_counts, array_is_full, waits_for
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import Create
 from topod.lifecycle.explaining import plan_data, plan_text
+from topod.lifecycle.fairness import Usage
 from topod.lifecycle.holdings import gpu_mask, memory_nodes, occupancy, unknown_health
+from topod.lifecycle.holds import (
+    Hold,
+    current_hold,
+    may_evict_at,
+    outlasting,
+    taken_now,
+    update_hold,
+    yields_to,
+)
 from topod.lifecycle.states import Job, JobState, Stage
 from topod.lifecycle.stopping import unpin
 from topod.lifecycle.transitions import moved
@@ -21,67 +32,124 @@ from topod.model.job import Allocation, JobId
 from topod.model.occupancy import Block, Occupancy
 from topod.model.plan import Plan, Refusal
 from topod.model.request import CpuAffinity, ResourceRequest
+from topod.preemption.refusal import gpu_names, refuse_by_quota
 from topod.preemption.search import plan
 
-LOWEST: Final = -(1 << 62)
+
+@dataclass(slots=True, kw_only=True)
+class _Pass:
+    """One pass over the queue."""
+
+    usage: Usage
+    arrays: Counter[JobId]
+    """How many of each array hold an allocation."""
+    hold: Hold | None
+    """What is kept for the job that was blocked for too long."""
+    first: Job | None = None
+    """The first job that must wait ..."""
+    kept: Block | None = None
+    """... and its target, which is kept for it during this pass."""
+    refused: dict[tuple[ResourceRequest, bool, bool, bool, float], Refusal] = field(default_factory=dict)
+    """Answers to jobs that ask alike, since the last job was placed."""
 
 
 def run_queue(draft: Draft) -> None:
     """Place every pending job that can start now, and give every other one its reason."""
-    refused: dict[tuple[ResourceRequest, bool], Refusal] = {}
-    arrays = array_counts(draft)
-    hold: tuple[Job, Block] | None = None
     draft.taken = None
-    for found in draft.jobs.waiting():
-        wait = _not_ready(draft, found) or array_is_full(found, arrays)
+    usage = Usage(draft.jobs, draft.rules)
+    now = _Pass(usage=usage, arrays=array_counts(draft), hold=update_hold(draft, usage))
+    for job in draft.jobs.waiting():
+        wait = _not_ready(draft, job) or array_is_full(job, now.arrays) or _over_quota(job, usage)
         if wait is not None:
-            _wait(draft, found, wait)
+            _wait(draft, job, wait)
             continue
-        # A back-off that is over is done with: a clock that is set back must not begin it again.
-        job = draft.put(replace(found, not_before=0.0)) if found.not_before else found
-        kept = None if hold is None or _yields_to(job, hold[0]) else hold[1]
-        if job.pinned is not None:
-            # What is reserved for a job that moves is not kept for others: it ran, and it goes on.
-            answer = _decide_pinned(draft, job, job.pinned, None if job.pinned_reserved else kept)
-            if isinstance(answer, Plan):
-                place(draft, job, answer, arrays)
-                refused.clear()
-                continue
-            if not job.pinned_reserved:
-                _wait(draft, job, answer.reason)
-                continue
-            job = unpin(draft, job, answer.reason)
-            refused.clear()
-        key = (job.spec.request, kept is None)
-        answer = refused.get(key) or _decide(draft, job, kept)
+        _try(draft, _ready(draft, job), now)
+
+
+def _ready(draft: Draft, job: Job) -> Job:
+    """Return the job, which waits for nothing but room from now on."""
+    if job.ready_at is not None and not job.not_before:
+        return job
+    since = draft.now if job.ready_at is None else job.ready_at
+    # A back-off that is over is done with: a clock that is set back must not begin it again.
+    return draft.put(replace(job, ready_at=since, not_before=0.0))
+
+
+def _try(draft: Draft, job: Job, now: _Pass) -> None:
+    """Place a job that is ready, or say why it must wait."""
+    kept, held = _kept_from(draft, job, now)
+    if job.pinned is not None:
+        # What is reserved for a job that moves is not kept for others: it ran, and it goes on.
+        others = [] if job.pinned_reserved else [block for block in (kept, held) if block is not None]
+        answer = _decide_pinned(draft, job, job.pinned, others)
         if isinstance(answer, Plan):
-            place(draft, job, answer, arrays)
-            refused.clear()
-            continue
-        refused[key] = answer
-        _wait(draft, job, answer.reason)
-        if hold is None:
-            target = _target(draft, job)
-            hold = None if target is None else (job, target)
+            _place(draft, job, answer, now, taken_now(draft))
+            return
+        if not job.pinned_reserved:
+            _wait(draft, job, answer.reason)
+            return
+        now.usage.add(job.spec, -len(job.pinned.gpus))
+        job = unpin(draft, job, answer.reason)
+        now.refused.clear()
+        kept, held = _kept_from(draft, job, now)
+    own = now.hold.block if now.hold is not None and now.hold.job.id == job.id else None
+    key = (job.spec.request, kept is None, held is None, own is None, may_evict_at(job))
+    answer = now.refused.get(key) or _decide(draft, job, kept, held)
+    if isinstance(answer, Plan):
+        # Who was served by a hold keeps it in mind: see `guarded_until`.
+        served = replace(job, hold=None if own is None else job.hold)
+        _place(draft, served, answer, now, _asked(draft, job, held))
+        return
+    now.refused[key] = answer
+    mine = "" if own is None else f"; kept for it: {gpu_names(own.gpus)}"
+    _wait(draft, job, f"{answer.reason}{mine}")
+    if now.first is None and (target := _target(draft, job, held)) is not None:
+        now.first, now.kept = job, target
 
 
-def _decide(draft: Draft, job: Job, kept: Block | None) -> Plan | Refusal:
+def _kept_from(draft: Draft, job: Job, now: _Pass) -> tuple[Block | None, Block | None]:
+    """Return what `job` must leave alone: the first waiting job's target, and the hold of a blocked one."""
+    kept = now.kept
+    if now.first is None or yields_to(job, now.first, draft.now, draft.rules):
+        kept = None
+    if now.hold is None:
+        return kept, None
+    if now.hold.job.id != job.id:
+        return kept, now.hold.block if now.hold.binds(job, draft.now, draft.rules) else None
+    if kept is not None:  # what is held for a job is not kept from it, or the two would block each other
+        mine = now.hold.block
+        kept = replace(kept, gpus=kept.gpus & ~mine.gpus, cpus=kept.cpus - mine.cpus)
+    return kept, None
+
+
+def _decide(draft: Draft, job: Job, kept: Block | None, held: Block | None) -> Plan | Refusal:
     """Return the job's plan; behind a job that waits, one that leaves alone what is kept for that one.
 
-    Nobody is stopped to get around what is kept: then the job waits too.
+    Nobody is stopped to get around what is kept in this pass: then the job waits too.
     """
-    answer = plan(draft.tables, _occupancy(draft), job.spec.request)
+    free = _asked(draft, job, held)
+    answer = plan(draft.tables, free, job.spec.request)
     if kept is None or isinstance(answer, Refusal):
         return answer
     if not gpu_mask(answer.gpus) & kept.gpus and not answer.cpus & kept.cpus:
         return answer
-    around = plan(draft.tables, _occupancy(draft, kept), job.spec.request)
+    around = plan(draft.tables, replace(free, blocks=(*free.blocks, kept)), job.spec.request)
     if isinstance(around, Plan) and around.victims:
         return Refusal(reason=f"GPUs or CPUs it could use are {kept.reason}, which came first")
     return around
 
 
-def _decide_pinned(draft: Draft, job: Job, pinned: Allocation, kept: Block | None) -> Plan | Refusal:
+def _asked(draft: Draft, job: Job, held: Block | None) -> Occupancy:
+    """Return who holds what as the planner sees it for one pending job."""
+    taken = taken_now(draft) if held is None else taken_now(draft, held)
+    left = may_evict_at(job) - draft.now
+    if left <= 0:
+        return taken
+    reason = f"waits {ceil(left)} s more for free GPUs before anyone is stopped"
+    return replace(taken, may_evict=False, evict_reason=reason)
+
+
+def _decide_pinned(draft: Draft, job: Job, pinned: Allocation, kept: Sequence[Block]) -> Plan | Refusal:
     """Return the plan of a job that may only run where it is pinned to, or why it cannot yet."""
     tables = draft.tables
     only = Block(
@@ -90,8 +158,7 @@ def _decide_pinned(draft: Draft, job: Job, pinned: Allocation, kept: Block | Non
         cpus=CpuSet(tables.cpus) - pinned.cpus,
     )
     now = occupancy(tables.topology, draft, draft.now, draft.rules, without=job.id)
-    blocks = (*now.blocks, only) if kept is None else (*now.blocks, only, kept)
-    return plan(tables, replace(now, blocks=blocks), job.spec.request)
+    return plan(tables, replace(now, blocks=(*now.blocks, only, *kept)), job.spec.request)
 
 
 def _not_ready(draft: Draft, job: Job) -> str | None:
@@ -114,32 +181,35 @@ def _wait(draft: Draft, job: Job, reason: str) -> None:
         draft.retell(job, reason)
 
 
-def _occupancy(draft: Draft, *kept: Block) -> Occupancy:
-    now = draft.taken
-    if now is None:
-        now = draft.taken = occupancy(draft.tables.topology, draft, draft.now, draft.rules)
-    return replace(now, blocks=(*now.blocks, *kept)) if kept else now
+def _over_quota(job: Job, usage: Usage) -> str | None:
+    """Return which quota leaves no room for a job; what is reserved for it counts as held already."""
+    room = None if job.pinned_reserved else usage.room(job.spec)
+    request = job.spec.request
+    return None if room is None or request.gpus <= room.gpus else refuse_by_quota(room, request).reason
 
 
-def _yields_to(job: Job, waiting: Job) -> bool:
-    """Say whether `job` could be evicted for `waiting` the moment that one can start."""
-    return job.spec.preemptible and job.priority < waiting.priority and job.spec.min_runtime_seconds == 0
+def _target(draft: Draft, job: Job, held: Block | None) -> Block | None:
+    """Return the GPUs and CPUs that a waiting job waits for: those with the fewest jobs to outlast.
 
-
-def _target(draft: Draft, job: Job) -> Block | None:
-    """Return the GPUs and CPUs that a waiting job waits for: those with the fewest jobs to outlast."""
-    now = _occupancy(draft)
-    gone = tuple(replace(holder, priority=LOWEST, evictable=True) for holder in now.holders)
-    answer = plan(draft.tables, replace(now, holders=gone), job.spec.request)
-    if isinstance(answer, Refusal):
+    Beside what is held for another job; where it cannot wait for anything else, for what will be left of it.
+    """
+    target = None if held is None else outlasting(draft, job, held)
+    target = target or outlasting(draft, job)
+    if target is None:
         return None
-    return Block(reason=f"kept for {job.label}", gpus=gpu_mask(answer.gpus), cpus=answer.cpus)
+    gpus, cpus = gpu_mask(target.gpus), target.cpus
+    if held is not None:
+        gpus, cpus = gpus & ~held.gpus, cpus - held.cpus
+    return Block(reason=f"kept for {job.label}", gpus=gpus, cpus=cpus)
 
 
-def place(draft: Draft, job: Job, answer: Plan, arrays: "Counter[JobId]") -> None:
-    """Reserve the plan's GPUs and CPUs for the job; first of all its container is made."""
+def _place(draft: Draft, job: Job, answer: Plan, now: _Pass, seen: Occupancy) -> None:
+    """Reserve the plan's GPUs and CPUs for the job; first of all its container is made.
+
+    `seen` is who held what when the plan was made.
+    """
     allocation = allocate(draft, answer, job.spec.request)
-    data = plan_data(draft.tables, _occupancy(draft), job.spec.request, answer)
+    data = plan_data(draft.tables, seen, job.spec.request, answer)
     victims = tuple(JobId(int(name)) for name in answer.victims)
     job = moved(
         job,
@@ -158,7 +228,10 @@ def place(draft: Draft, job: Job, answer: Plan, arrays: "Counter[JobId]") -> Non
     )
     draft.put(job)
     if job.array is not None and job.array.limit is not None:
-        arrays[job.array.id] += 1
+        now.arrays[job.array.id] += 1
+    if not job.pinned_reserved:  # else it was counted already
+        now.usage.add(job.spec, job.spec.request.gpus)
+    now.refused.clear()
     draft.note("job.placed", job, f"{job.label}: {plan_text(data)}", plan=data)
     draft.do(Create(job=job.id, attempt=job.attempt, spec=job.spec, allocation=allocation))
 
@@ -183,6 +256,7 @@ def still_good(draft: Draft, job: Job) -> tuple[JobId, ...] | None:
     """
     assert job.allocation is not None
     now = occupancy(draft.tables.topology, draft, draft.now, draft.rules, without=job.id)
+    hold = current_hold(draft.jobs, draft.now, draft.rules)
     mask = gpu_mask(job.allocation.gpu_indices)
     if mask and draft.blind is not None:
         return None
@@ -190,6 +264,8 @@ def still_good(draft: Draft, job: Job) -> tuple[JobId, ...] | None:
         return None
     if not job.victims:
         return ()
+    if hold is not None and hold.binds(job, draft.now, draft.rules):
+        now = replace(now, blocks=(*now.blocks, hold.block))
     fresh = plan(draft.tables, now, job.spec.request)
     if isinstance(fresh, Refusal):
         return None

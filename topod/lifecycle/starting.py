@@ -170,7 +170,8 @@ def started(draft: Draft, event: ev.Started) -> None:
         return
     # Said by the runtime's clock; whatever became of that, it was after the order to start and is over.
     at = min(max(event.at, job.stage_since), draft.now)
-    job = replace(unpinned(job), stage=None, started_at=at, starts=job.starts + 1, restart_first=False)
+    job = replace(unpinned(job), stage=None, started_at=at, starts=job.starts + 1)
+    job = replace(job, restart_first=False, ready_at=None)
     if job.state is JobState.STOPPING:
         draft.put(job)
         return

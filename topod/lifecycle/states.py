@@ -154,6 +154,8 @@ class Job:
     """GPU time used by the attempts that ended."""
     ready_at: float | None = None
     """Since when it waits for nothing but room: image local, dependencies met. None: not yet."""
+    hold: Allocation | None = None
+    """Blocked for long: the GPUs and CPUs kept for it, more with time; then, that it started from that."""
     after: tuple[Dependency, ...] = ()
     """The jobs it still waits for."""
     array: ArrayPlace | None = None

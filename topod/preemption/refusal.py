@@ -40,7 +40,7 @@ def impossible(tables: TopologyTables, request: ResourceRequest) -> Refusal | No
         best = _largest(tables, level, tables.all_gpus, asked)
         return Refusal(
             reason=f"{_wanted(request)}: this host has no such set, the next smaller has {best.bit_count()}",
-            details=(f"largest: {_names(best)}",),
+            details=(f"largest: {gpu_names(best)}",),
         )
     return None
 
@@ -101,7 +101,7 @@ def _gpus_short(
         best = _largest(tables, level, state.usable_gpus, request.gpus)
         count = best.bit_count()
         found = f"the largest such set that can be freed has {count}" if count else "none can be freed"
-        details = [f"largest that can be freed: {_names(best)}"] if best else []
+        details = [f"largest that can be freed: {gpu_names(best)}"] if best else []
     else:
         counts = [(name, (mask & state.usable_gpus).bit_count()) for name, mask in places]
         first, *others = [f"{name} has {count}" for name, count in counts]
@@ -201,7 +201,7 @@ def _gpu_blockers(occupancy: Occupancy, request: ResourceRequest, usable: int, a
         kept = block.gpus & area & ~told
         told |= kept
         if kept:
-            out.append(f"{_names(kept)} {block.reason}")
+            out.append(f"{gpu_names(kept)} {block.reason}")
     for holder in occupancy.holders:
         kept = holder.gpus & area & ~told
         if kept and (why := keeps(holder, request)):
@@ -235,7 +235,8 @@ def _cpus(count: int) -> str:
     return "1 CPU" if count == 1 else f"{count} CPUs"
 
 
-def _names(mask: int) -> str:
+def gpu_names(mask: int) -> str:
+    """Return how sentences name GPUs: `GPUs 0-3`, `GPU 2`, `none`."""
     if not mask:
         return "none"
     return f"GPU {CpuSet(mask)}" if mask.bit_count() == 1 else f"GPUs {CpuSet(mask)}"

@@ -1,0 +1,204 @@
+"""What a site's rules make of jobs: effective priorities, quotas and disruption budgets. Pure functions.
+
+Of several rules for one user or one value of a label, those that name it win over those for each (`*`); of
+equals the strictest counts.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import inf
+
+from topod.lifecycle.states import HOLDING, Job, JobState
+from topod.model.job import JobId, JobSpec
+from topod.model.occupancy import Budget, Room
+from topod.model.rules import EACH, DisruptionBudget, Quota, Rules, Scope
+
+
+def effective_priority(job: Job, rules: Rules) -> int:
+    """Return the priority by which a job is protected and queued: it rises with preemptions beyond the cap.
+
+    It never lets the job stop others that its own priority does not: so two jobs cannot stop each other in
+    turn without end.
+    """
+    beyond = job.preemptions - rules.preemption_cap
+    if beyond <= 0:
+        return job.priority
+    return max(job.priority, min(rules.preemption_ceiling, job.priority + rules.preemption_boost * beyond))
+
+
+def guarded_until(job: Job, rules: Rules) -> float | None:
+    """Return until when a job that started from a hold is guarded; None where it did not.
+
+    Those who were kept waiting for it would stop it the moment it starts: it may run for as long as it had to
+    be blocked.
+    """
+    if job.hold is None or job.state not in HOLDING:
+        return None
+    if job.state is JobState.STARTING or job.started_at is None:
+        return inf
+    return job.started_at + rules.hold_after_seconds
+
+
+def standing(job: Job, now: float, rules: Rules) -> int:
+    """Return the priority that protects a job now: the effective one, or more while it is guarded."""
+    effective, until = effective_priority(job, rules), guarded_until(job, rules)
+    return effective if until is None or until <= now else max(effective, rules.hold_below - 1)
+
+
+# --- disruption budgets -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetUse:
+    """One disruption budget now."""
+
+    name: str
+    """`service=chat-7b`."""
+    min_running: int
+    running: int
+    """Jobs that run and are not to be stopped."""
+
+    @property
+    def stops(self) -> int:
+        """How many of them may be stopped."""
+        return max(0, self.running - self.min_running)
+
+
+def budget_names(spec: JobSpec, rules: Rules) -> tuple[str, ...]:
+    """Return the names of the disruption budgets that count a job."""
+    return tuple(
+        dict.fromkeys(
+            f"{budget.label}={spec.labels[budget.label]}"
+            for budget in rules.budgets
+            if budget.label in spec.labels and (budget.value in (EACH, spec.labels[budget.label]))
+        )
+    )
+
+
+def budget_uses(jobs: Iterable[Job], rules: Rules, doomed: Collection[JobId] = ()) -> tuple[BudgetUse, ...]:
+    """Return the budgets that count any of `jobs`, by name; `doomed` run but are to be stopped already."""
+    running: dict[str, int] = {}
+    least: dict[str, int] = {}
+    for job in jobs:
+        counts = job.state is JobState.RUNNING and job.id not in doomed
+        for label, value in job.spec.labels.items():
+            if (found := _min_running(label, value, rules)) is not None:
+                name = f"{label}={value}"
+                least[name] = found
+                running[name] = running.get(name, 0) + counts
+    return tuple(
+        BudgetUse(name=name, min_running=least[name], running=count)
+        for name, count in sorted(running.items())
+    )
+
+
+def planner_budgets(uses: Iterable[BudgetUse]) -> tuple[Budget, ...]:
+    """Return the budgets as the planner keeps them."""
+    return tuple(
+        Budget(name=use.name, stops=use.stops, reason=f"{use.name} must keep {use.min_running} running")
+        for use in uses
+        if use.running
+    )
+
+
+def _min_running(label: str, value: str, rules: Rules) -> int | None:
+    mine = [budget for budget in rules.budgets if budget.label == label]
+    chosen: list[DisruptionBudget] = [budget for budget in mine if budget.value == value]
+    chosen = chosen or [budget for budget in mine if budget.value == EACH]
+    return max((budget.min_running for budget in chosen), default=None)
+
+
+# --- quotas -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaUse:
+    """What one user, or the jobs with one value of a label, hold of their quota."""
+
+    scope: Scope
+    key: str
+    """The label; empty for users."""
+    value: str
+    gpus: int
+    """GPUs held, or being reserved."""
+    limit: int
+
+    @property
+    def who(self) -> str:
+        """For sentences: `user alice`, `label team=vision`."""
+        return f"user {self.value}" if self.scope is Scope.USER else f"label {self.key}={self.value}"
+
+
+Account = tuple[Scope, str, str]
+
+
+class Usage:
+    """The GPUs held against quotas, kept up to date while jobs are placed.
+
+    All jobs that hold an allocation count, those being stopped too: nobody's own job is stopped to get under
+    a quota, and a GPU counts until it is really given back.
+    """
+
+    __slots__ = ("_held", "_keys", "_limits", "_rules")
+
+    def __init__(self, jobs: Mapping[JobId, Job], rules: Rules) -> None:
+        self._rules = rules
+        self._keys = sorted({quota.key for quota in rules.quotas if quota.scope is Scope.LABEL})
+        self._held: dict[Account, int] = {}
+        self._limits: dict[Account, int | None] = {}
+        if rules.quotas:
+            for job in jobs.values():
+                held = job.allocation if job.state in HOLDING else job.pinned if job.pinned_reserved else None
+                if held is not None:
+                    self.add(job.spec, len(held.gpus))
+
+    def add(self, spec: JobSpec, gpus: int) -> None:
+        """Count GPUs that a job was given."""
+        for account in self._accounts(spec):
+            self._held[account] = self._held.get(account, 0) + gpus
+
+    def of(self, spec: JobSpec) -> Iterator[QuotaUse]:
+        """Yield the quotas that bind a job."""
+        for account in self._accounts(spec):
+            if account not in self._limits:
+                self._limits[account] = _limit(account, self._rules.quotas)
+            limit = self._limits[account]
+            if limit is not None:
+                scope, key, value = account
+                yield QuotaUse(
+                    scope=scope, key=key, value=value, gpus=self._held.get(account, 0), limit=limit
+                )
+
+    def room(self, spec: JobSpec) -> Room | None:
+        """Return what the quotas leave to a job; None where none binds it."""
+        if not self._rules.quotas:
+            return None
+        least = min(self.of(spec), key=lambda use: use.limit - use.gpus, default=None)
+        if least is None:
+            return None
+        return Room(
+            gpus=max(0, least.limit - least.gpus),
+            reason=f"{least.who} holds {least.gpus} of {least.limit} GPUs",
+        )
+
+    def _accounts(self, spec: JobSpec) -> Iterator[Account]:
+        yield (Scope.USER, "", spec.user)
+        for key in self._keys:
+            if key in spec.labels:
+                yield (Scope.LABEL, key, spec.labels[key])
+
+
+def _limit(account: Account, quotas: tuple[Quota, ...]) -> int | None:
+    scope, key, value = account
+    mine = [quota for quota in quotas if quota.scope is scope and quota.key == key]
+    chosen = [quota for quota in mine if quota.value == value]
+    chosen = chosen or [quota for quota in mine if quota.value == EACH]
+    return min((quota.gpus for quota in chosen), default=None)
+
+
+def over_quota(spec: JobSpec, rules: Rules) -> str | None:
+    """Return why the quotas can never be kept by a job, however little else is held; None if they can."""
+    for use in Usage({}, rules).of(spec):
+        if spec.request.gpus > use.limit:
+            return f"the quota of {use.who} is {use.limit} GPUs, {spec.request.gpus} asked"
+    return None
