@@ -247,6 +247,37 @@ def test_a_lost_gpu_is_reported_and_hides_no_other(start: Start, tmp_path: Path)
     assert nvlink_lanes(facts) == {(0, 1): 12, (0, 3): 0, (1, 3): 0}
 
 
+def test_a_lost_gpu_costs_the_others_no_xids(start: Start, tmp_path: Path) -> None:
+    world = four_a100_in_pairs(tmp_path)
+    probe = start(world)
+    assert probe.events(PATIENT) == ()
+    listening = worker_pid(probe)
+    world.put(gpu__2__lost=1).save()
+    with pytest.raises(ProbeError, match="NVML tells no more events: GPU is lost"):
+        probe.events(PATIENT, wait_seconds=20)
+    assert probe.events(PATIENT) == ()
+    assert worker_pid(probe) != listening
+    world.xid(1, 48)
+    assert probe.events(PATIENT, wait_seconds=20) == (XidEvent(uuid=uuid(1), xid=48),)
+
+
+def test_while_a_gpu_is_missing_a_fresh_worker_looks_now_and_then(start: Start, tmp_path: Path) -> None:
+    world, clock = four_a100_in_pairs(tmp_path), Clock()
+    probe = start(world, clock=clock)
+    probe.live(PATIENT)
+    first = worker_pid(probe)
+    world.put(gpu__2__lost=1).save()
+    probe.live(PATIENT)  # which ends the worker that saw it go
+    probe.live(PATIENT)
+    second = worker_pid(probe)
+    probe.live(PATIENT)
+    assert first != second == worker_pid(probe)
+    clock.now += nvml_probe.RENEW_SECONDS
+    probe.live(PATIENT)
+    probe.live(PATIENT)
+    assert worker_pid(probe) != second
+
+
 def test_a_gpu_that_is_lost_halfway_through_is_reported(start: Start, tmp_path: Path) -> None:
     world = four_a100_in_pairs(tmp_path).put(answer__nvmlDeviceGetUtilizationRates__1=15).save()
     live = start(world).live(PATIENT).of(uuid(1))

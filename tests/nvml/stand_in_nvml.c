@@ -233,14 +233,18 @@ int nvmlEventSetCreate(long **set)
     **set = path && !stat(path, &now) ? now.st_size : 0; /* events of the past are not told */
     return SUCCESS;
 }
-int nvmlDeviceRegisterEvents(void *d, u64 types, long *set) { (void)set; ENTER(d); return types & ~8ull ? NOT_SUPPORTED : SUCCESS; }
+static u64 registered;
+int nvmlDeviceRegisterEvents(void *d, u64 types, long *set) { (void)set; ENTER(d); registered |= 1ull << index_of(d); return types & ~8ull ? NOT_SUPPORTED : SUCCESS; }
 int nvmlEventSetWait_v2(long *set, event_t *out, unsigned milliseconds)
 {
     const char *path = getenv("STAND_IN_EVENTS");
     ENTER(NULL);
     for (unsigned waited = 0; waited <= milliseconds; waited += 5, usleep(5000)) {
         FILE *file = path ? fopen(path, "r") : NULL;
+        char value[256];
         unsigned gpu, xid;
+        for (int i = 0; i < 64; i++)
+            if (registered >> i & 1 && look(value, "gpu.%d.lost", i)) return GPU_IS_LOST;
         int length = 0, read = file && !fseek(file, *set, SEEK_SET) ? fscanf(file, "%u %u%n", &gpu, &xid, &length) : 0;
         if (file) fclose(file);
         if (read != 2) continue;

@@ -56,6 +56,8 @@ class NvmlGpuProbe:
         self._probe = probe
         self._timeout = timeout
         self._events = NvmlProbe() if events is None else events
+        self._unwell: set[str] = set()
+        self._listen_anew = threading.Event()
 
     def busy(self, uuids: tuple[str, ...]) -> dict[str, str]:
         """Return, for each GPU that is not free, why. Raises `ProbeError`; bounded by the timeout."""
@@ -63,10 +65,18 @@ class NvmlGpuProbe:
 
     def live(self) -> LiveFacts:
         """Return one reading of all GPUs. Raises `ProbeError`; bounded by the timeout and a little."""
-        return self._probe.live(self._timeout)
+        live = self._probe.live(self._timeout)
+        unwell = {gpu.uuid for gpu in live.gpus if gpu.problem is not None}
+        if self._unwell - unwell:
+            self._listen_anew.set()  # who listens registered without the GPUs that are back now
+        self._unwell = unwell
+        return live
 
     def events(self, wait_seconds: float) -> tuple[XidEvent, ...]:
         """Return the Xids since the last call. Raises `ProbeError`; bounded by wait and timeout."""
+        if self._listen_anew.is_set():
+            self._listen_anew.clear()
+            self._events.renew()
         return self._events.events(self._timeout, wait_seconds=wait_seconds)
 
     def identify(self, pid: int) -> Who:

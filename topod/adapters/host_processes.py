@@ -9,6 +9,16 @@ from topod.health.use import Who
 
 _CONTAINER = re.compile(r"[0-9a-f]{64}")
 _SHORT = 12
+_HOSTS_PIDS = "pid:[4026531836]"
+"""The first PID namespace, PROC_PID_INIT_INO of the kernel's include/linux/proc_ns.h."""
+
+
+def sees_every_process() -> bool:
+    """Say whether PIDs here are those of the host, as NVML names them: not so inside most containers."""
+    try:
+        return Path("/proc/self/ns/pid").readlink() == Path(_HOSTS_PIDS)
+    except OSError:
+        return False
 
 
 def identify(pid: int) -> Who:

@@ -33,6 +33,8 @@ from topod.errors import ProbeError
 
 MAX_ABANDONED = 4
 MAX_DELAY_SECONDS = 60.0
+RENEW_SECONDS = 60.0
+"""While a GPU is missing the worker is replaced so often."""
 CLOSE_SECONDS = 1.0
 GONE = "NVML does not list it any more"
 
@@ -59,6 +61,7 @@ class NvmlProbe:
         self._abandoned: list[subprocess.Popen[bytes]] = []
         self._failures = 0
         self._not_before = 0.0
+        self._renew_at = 0.0
         self._last_failure = ""
         self._next_id = 0
         self._seen: dict[str, GpuLive] = {}
@@ -86,6 +89,11 @@ class NvmlProbe:
             if uuid not in present
         )
         self._seen |= present
+        unwell = lost or any(gpu.problem is not None for gpu in live.gpus)
+        if unwell and self._clock() >= self._renew_at:
+            # A process that saw a GPU go does not see it come back.
+            self._renew_at = self._clock() + RENEW_SECONDS
+            self.renew()
         quietest = dict(self._quietest)  # as it was before: this very reading must not set its own bound
         for gpu in live.gpus:
             compute = [process for process in gpu.processes or () if process.kind == "compute"]
@@ -120,6 +128,11 @@ class NvmlProbe:
         """
         events = self._call("events", timeout + wait_seconds, wait_seconds).events
         return events if events is not None else ()
+
+    def renew(self) -> None:
+        """Let the next call be the first of a fresh worker."""
+        with self._lock:
+            self._drop_worker()
 
     def close(self) -> None:
         """End the worker, after the call that is under way. The next call would start another."""

@@ -8,7 +8,6 @@ import ctypes
 import os
 import sys
 import threading
-import time
 from collections import deque
 from typing import Any, Literal
 
@@ -52,6 +51,8 @@ class EventWatch:
     def __init__(self) -> None:
         """Register for the Xid events of every GPU that supports them; `problem` says why none can be had."""
         self.problem: str | None = None
+        self.broken = False
+        """Nothing more will come from this process: a GPU of the set was lost. A fresh one can listen."""
         self._seen: deque[XidEvent] = deque(maxlen=EVENTS_KEPT)
         self._news = threading.Condition()
         self._uuids: dict[int, str] = {}
@@ -76,7 +77,7 @@ class EventWatch:
     def take(self, wait_seconds: float) -> tuple[XidEvent, ...]:
         """Return and forget what came since the last call; waits for a first one if there is none."""
         with self._news:
-            self._news.wait_for(lambda: self._seen, timeout=wait_seconds)
+            self._news.wait_for(lambda: self._seen or self.broken, timeout=wait_seconds)
             taken = tuple(self._seen)
             self._seen.clear()
         return taken
@@ -87,9 +88,12 @@ class EventWatch:
                 event = pynvml.nvmlEventSetWait_v2(self._set, EVENT_WAIT_MS)
             except pynvml.NVMLError_Timeout:
                 continue
-            except pynvml.NVMLError:
-                time.sleep(EVENT_WAIT_MS / 1000)  # a lost GPU fails every wait at once: do not spin
-                continue
+            except pynvml.NVMLError as error:
+                # One lost GPU fails every further wait for all of them.
+                with self._news:
+                    self.problem, self.broken = f"NVML tells no more events: {error}", True
+                    self._news.notify_all()
+                return
             if event.eventType & XID_EVENT:
                 found = XidEvent(uuid=self._uuids.get(_address(event.device)), xid=event.eventData)
                 with self._news:
@@ -110,9 +114,10 @@ def answer(request: Request, watch: EventWatch) -> Reply:
             case "live":
                 return Reply(id=request.id, live=read_live())
             case "events":
-                if watch.problem is not None:
-                    return Reply(id=request.id, error=watch.problem)
-                return Reply(id=request.id, events=watch.take(request.wait_seconds))
+                events = watch.take(0.0 if watch.problem else request.wait_seconds)
+                if watch.problem is not None and not events:
+                    return Reply(id=request.id, error=watch.problem, ended=watch.broken)
+                return Reply(id=request.id, events=events)
     except pynvml.NVMLError as error:
         return Reply(id=request.id, error=f"NVML failed: {error}")
     except Exception as error:  # noqa: BLE001 - in words to the daemon, else it is lost with this process

@@ -26,8 +26,8 @@ from topod.ports import Clock
 AGAIN_SECONDS: Final = 1.0
 """How soon a suspicion, or a failed look, is looked into once more."""
 EVENTS_WAIT_SECONDS: Final = 5.0
-EVENTS_RETRY_SECONDS: Final = 60.0
-"""A driver without events is asked again so often: another one may have been loaded."""
+EVENTS_RETRY_SECONDS: Final = (1.0, 60.0)
+"""First and longest pause before a driver that tells no events is asked again."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -141,20 +141,25 @@ class GpuWatch:
         self._noted = set(notes)
 
     async def _listening(self) -> None:
+        pause, longest = EVENTS_RETRY_SECONDS
+        told = ""
         while True:
             try:
                 found = await self._in_thread(self._probe.events, EVENTS_WAIT_SECONDS)
             except ProbeError as error:
-                log.info("gpus.without_events", extra={Key.ERROR: error.message})
-                await asyncio.sleep(EVENTS_RETRY_SECONDS)
-                continue
+                if error.message != told:
+                    log.warning("gpus.without_events", extra={Key.ERROR: error.message})
+                    told = error.message
             except Exception:
                 log.exception("gpus.without_events")
-                await asyncio.sleep(EVENTS_RETRY_SECONDS)
+            else:
+                pause, told = EVENTS_RETRY_SECONDS[0], ""
+                if found:
+                    self._xids.extend(found)
+                    self._wake.set()
                 continue
-            if found:
-                self._xids.extend(found)
-                self._wake.set()
+            await asyncio.sleep(pause)
+            pause = min(longest, pause * 2)
 
     async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)

@@ -20,16 +20,22 @@ class Owners:
     `identify` says who a process is, jobs aside.
     """
 
-    def __init__(self, runtime: ContainerRuntime, identify: Callable[[int], Who]) -> None:
+    def __init__(
+        self, runtime: ContainerRuntime, identify: Callable[[int], Who], *, sees_all: bool = True
+    ) -> None:
+        """`sees_all`: whether the PIDs that will be asked for mean the same here as where they come from."""
         self._runtime = runtime
+        self._sees_all = sees_all
         self._identify = identify
         self._known: dict[tuple[int, float], JobId] = {}
 
     def of(self, pids: Collection[int], state: HostState) -> Mapping[int, JobId] | None:
         """Return the living job that each of the processes belongs to, for those that belong to one.
 
-        None when the runtime does not answer: then nobody knows.
+        None when the runtime does not answer, or the PIDs are of another namespace: then nobody knows.
         """
+        if not self._sees_all:
+            return None
         alive = {job.id: job.handle for job in state.jobs.values() if job.state in HOLDING and job.handle}
         started = {pid: self._identify(pid).started_at for pid in pids}
         found = {

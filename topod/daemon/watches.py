@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from typing import Final
 
+from topod.adapters.host_processes import sees_every_process
 from topod.adapters.process_shim import boot_id
 from topod.adapters.sqlite_store import SqliteStore
 from topod.daemon.assembly import Daemon
@@ -41,7 +42,8 @@ class Watches:
         section, rules = settings.file.health, health_rules_of(settings.file)
         boot = boot_id()
         rebooted = store.facts().get(BOOT, boot) != boot
-        owners = Owners(runtime, site.probe.identify)
+        sees_all = site.topology.emulated or sees_every_process()
+        owners = Owners(runtime, site.probe.identify, sees_all=sees_all)
         self._probe = site.probe
         self._gpus = GpuWatch(
             site.probe,
@@ -61,7 +63,7 @@ class Watches:
         if wanted:
             self._cpus = ForeignCpuWatch(
                 daemon.mailbox,
-                owners,
+                Owners(runtime, site.probe.identify),
                 rules,
                 pinnable=site.topology.cpus & online_cpus(),
                 every_seconds=float(section.foreign_cpu_interval),

@@ -66,7 +66,11 @@ class Assessor:
             holders = _holders(state, gpu.uuid)
             self._note_idleness(gpu.uuid, live, busy=bool(holders), at=seen.at)
             events += self._health(state, gpu.uuid, live, seen)
-            if live is not None and live.problem is None and seen.users is not None:
+            if live is None or live.problem is not None:
+                pass
+            elif seen.users is None:
+                events += self._release(state, gpu.uuid, live, holders)
+            else:
                 told, suspected = self._use(state, gpu.uuid, live, holders, seen)
                 events += told
                 again = again or suspected
@@ -168,6 +172,14 @@ class Assessor:
         events = [*self._marked(state, uuid, MarkKind.FOREIGN, sure.foreign, seen.at)]
         events += self._quarantine(state, uuid, live, sure, seen)
         return events, bool(fresh)
+
+    def _release(
+        self, state: HostState, uuid: str, live: GpuLive, holders: Sequence[JobId]
+    ) -> Iterator[ev.Event]:
+        """End a quarantine when nothing at all is on the GPU; whose processes there are is not known."""
+        quarantined = _mark(state, uuid, MarkKind.QUARANTINED) is not None
+        if quarantined and not holders and not busy_reasons(LiveFacts(gpus=(live,)), (uuid,)):
+            yield ev.GpuCleared(uuid=uuid, kind=MarkKind.QUARANTINED)
 
     def _quarantine(
         self,

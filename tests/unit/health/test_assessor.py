@@ -324,6 +324,16 @@ def test_nothing_is_said_of_processes_while_the_runtime_cannot_say_whose_they_ar
         assert host.assessor.look(host.state, Look(at=1.0, live=live, users=None)).events == ()
 
 
+def test_a_quarantine_ends_also_where_nobody_knows_whose_processes_there_are() -> None:
+    host = Host()
+    busy = Mark(kind=MarkKind.QUARANTINED, reason="pid 4711 holds 3.1 GiB", since=1.0)
+    host.apply(ev.GpuMarked(uuid=FIRST, mark=busy))
+    for reading, events in ((with_process(), ()), (well(FIRST), (MarkKind.QUARANTINED,))):
+        live = LiveFacts(gpus=(reading, well(SECOND)))
+        verdict = host.assessor.look(host.state, Look(at=1.0, live=live, users=None))
+        assert tuple(event.kind for event in verdict.events if isinstance(event, ev.GpuCleared)) == events
+
+
 @pytest.mark.parametrize("name", ["nv-hostengine", "nvidia-cuda-mps-server"])
 def test_processes_that_the_site_ignores_are_not_foreign(name: str) -> None:
     host = Host()
