@@ -72,7 +72,7 @@ class Day:
         self.disk = Disk(self.world)
         self.referee = Referee(self.world, self.tables, self.disk, self.engine)
         self.disk.referee = self.referee
-        self.users = Users(self.world, self.tables, self.disk, self.referee, self._ask)
+        self.users = Users(self.world, self.tables, self.disk, self.referee, ask=self._ask, tell=self._tell)
         self.runtime = SimRuntime(self.engine, self.referee)
         self.lives = 0
         self.steps = 0
@@ -159,8 +159,7 @@ class Day:
         if self._looks % 10 == 0:
             self.users.put_in_order()
         self._looks += 1
-        if self._daemon is not None:
-            self._begin(self._daemon.mailbox.post(ev.ForeignCpusSeen(cpus=())))
+        self._tell(ev.ForeignCpusSeen(cpus=()))
         jobs = self.disk.content.state.jobs
         if not jobs and not self.engine.boxes and self._daemon is not None:
             self._at_rest = True
@@ -225,6 +224,10 @@ class Day:
     def _ask(self, request: Callable[[Service], Coroutine[Any, Any, None]]) -> None:
         if self._loop is not None and self._daemon is not None:
             self._begin(request(self._daemon.service))
+
+    def _tell(self, event: ev.Event) -> None:
+        if self._daemon is not None:
+            self._begin(self._daemon.mailbox.post(event))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         assert self._loop is not None
@@ -303,12 +306,10 @@ class Day:
         self.devices.errors[self._some_gpu()] = self.rng.randint(1, 3)
 
     def _cpu_foreign(self) -> bool | None:
-        daemon, cpus = self._daemon, self.tables.topology.cpus
-        if daemon is None:
+        if self._daemon is None:
             return False
-        some = str(CpuSet.of(self.rng.sample(sorted(cpus), 2)))
-        seen = ((some, "pid 4711 (python, mallory)"),)
-        self._begin(daemon.mailbox.post(ev.ForeignCpusSeen(cpus=seen)))
+        some = str(CpuSet.of(self.rng.sample(sorted(self.tables.topology.cpus), 2)))
+        self._tell(ev.ForeignCpusSeen(cpus=((some, "pid 4711 (python, mallory)"),)))
         return None
 
     def _gpu_foreign(self) -> None:

@@ -264,8 +264,10 @@ class SimRuntime:
             box.told.append((signal, self._world.now))
             if signal is Signal.KILL:
                 self._killed(box)
-            else:
+            elif signal is Signal.TERM:
                 self._terminated(box)
+            else:
+                self._saves(box)
 
         try:
             self._engine.call(f"{signal.value} to {handle}", QUICK_SECONDS, act)
@@ -282,6 +284,12 @@ class SimRuntime:
         if self._chance.strikes("box.stuck"):
             box.stuck, seconds = True, self._chance.rng.uniform(10.0, 200.0)
         self._world.after(seconds, lambda: self._engine.end(box, 137))
+
+    def _saves(self, box: Box) -> None:
+        """The program saves its work and ends by itself, in time or not, or has never heard of this signal."""
+        if not box.stuck and box.spec.command[3] == "quick":
+            seconds = self._chance.rng.uniform(0.0, 8.0)
+            self._world.after(seconds, lambda: None if box.stuck else self._engine.end(box, 0))
 
     def _terminated(self, box: Box) -> None:
         manner, rng = box.spec.command[3], self._chance.rng

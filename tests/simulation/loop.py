@@ -9,9 +9,11 @@ import heapq
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from tests.simulation.chance import World
+
+CLOSE_TRIES: Final = 20
 
 
 class LaterError(BaseException):
@@ -91,8 +93,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         for task in asyncio.all_tasks(self):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             coroutine: Any = task.get_coro()
-            with suppress(RuntimeError):
-                coroutine.close()
+            for _ in range(CLOSE_TRIES):
+                # One that awaits while it is closed goes on to its next `await`.
+                with suppress(RuntimeError):
+                    coroutine.close()
+                    break
         self.close()
 
     def _complain(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ BACKING_OFF: Final = (
     "its GPUs cannot be checked",
 )
 KEPT: Final = re.compile(r"GPUs or CPUs it could use are kept for job (\d+)")
+ARRAY: Final = re.compile(r"(\d+) of array \d+ run, which is its limit")
 HOLDS: Final = re.compile(r"job (\d+) \(([^)]*(?:\([^)]*\))?[^)]*)\) holds (\d+)")
 
 
@@ -31,7 +32,7 @@ def brute(topology: Topology) -> Host:
     return Host(topology)
 
 
-def untrue(  # noqa: PLR0911 - one return for each claim
+def untrue(  # noqa: C901, PLR0911 - one case for each claim
     tables: TopologyTables, state: HostState, job: Job, now: float
 ) -> str:
     """Return what is untrue of a pending job's reason; empty when it is true."""
@@ -45,6 +46,10 @@ def untrue(  # noqa: PLR0911 - one return for each claim
         return "" if any(words in said for words in BACKING_OFF) else "it is backing off"
     if "next try in" in said:
         return "the time to try again has come"
+    if job.after:
+        return "" if said.startswith("waits for ") else "it waits for another job"
+    if said.startswith("waits for "):
+        return "what it waited for has ended"
     if state.drain is not None:
         return "" if said == f"the host is drained: {state.drain}" else "the host is drained"
     if said.startswith("the host is drained"):
@@ -54,6 +59,8 @@ def untrue(  # noqa: PLR0911 - one return for each claim
         return "" if said.startswith(blind) else "the health of the GPUs is unknown"
     if said.startswith(blind):
         return "the health of the GPUs is known"
+    if found := ARRAY.match(said):
+        return _untrue_of_array(state, job, int(found[1]))
     return _untrue_of_room(tables, state, job, now)
 
 
@@ -67,6 +74,18 @@ def _untrue_of_room(tables: TopologyTables, state: HostState, job: Job, now: flo
     return _untrue_of_blockers(tables, state, job)
 
 
+def _untrue_of_array(state: HostState, job: Job, limit: int) -> str:
+    held = [
+        other
+        for other in state.jobs.values()
+        if other.array is not None
+        and job.array is not None
+        and other.array.id == job.array.id
+        and other.state in HOLDING
+    ]
+    return "" if len(held) == limit else f"{len(held)} of its array hold something"
+
+
 def _untrue_of_kept(state: HostState, job: Job, other: Job | None) -> str:
     if other is None or other.state is not JobState.PENDING:
         return "the job it is kept for does not wait"
@@ -76,7 +95,9 @@ def _untrue_of_kept(state: HostState, job: Job, other: Job | None) -> str:
 def _untrue_of_blockers(tables: TopologyTables, state: HostState, job: Job) -> str:
     for ident, why, _count in HOLDS.findall(job.reason):
         holder = state.jobs.get(JobId(int(ident)))
-        if holder is None or holder.state not in HOLDING or holder.state is JobState.STOPPING:
+        moves = holder is not None and holder.pinned_reserved
+        gone = holder is None or holder.state not in HOLDING or holder.state is JobState.STOPPING
+        if holder is None or (gone and not moves):
             return f"job {ident} holds nothing"
         if "not preemptible" in why and holder.spec.preemptible:
             return f"job {ident} is preemptible"
@@ -111,6 +132,14 @@ def _within_reach(topology: Topology, state: HostState, job: Job, now: float) ->
     """Return the GPUs and CPUs that are free or could be freed for the job."""
     gpus = {gpu.index for gpu in topology.gpus if not _marks(state, gpu.uuid)}
     cpus = set(brute(topology).cpus)
+    if job.pinned is not None:
+        gpus &= set(job.pinned.gpu_indices)
+        cpus &= set(job.pinned.cpus)
+    for other in state.jobs.values():
+        moves_to = other.pinned if other.pinned_reserved and other.id != job.id else None
+        if moves_to is not None and not _may_evict(state, job, other, now):
+            gpus -= set(moves_to.gpu_indices)
+            cpus -= set(moves_to.cpus)
     for text in state.foreign_cpus:
         cpus -= set(CpuSet.parse(text))
     for other in state.jobs.values():

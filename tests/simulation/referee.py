@@ -3,6 +3,7 @@
 The referee trusts nothing that topod says: it looks at what is durable and at what really runs.
 """
 
+from collections import Counter
 from typing import Final
 
 from tests.simulation.chance import World
@@ -24,7 +25,7 @@ from topod.lifecycle.states import (
 )
 from topod.model.container import Signal
 from topod.model.cpuset import CpuSet
-from topod.model.job import Allocation, JobId
+from topod.model.job import AfterCondition, Allocation, JobId
 
 GRACE_SLACK: Final = 0.05
 
@@ -67,6 +68,7 @@ class Referee:
             ):
                 self._foul(f"job {ident} is forgotten before it ended")
         self._check_room(state)
+        self._check_arrays(state)
         for job in outcome.changed:
             before = base.jobs.get(job.id)
             if job.state is JobState.STARTING and (before is None or before.attempt < job.attempt):
@@ -123,9 +125,39 @@ class Referee:
             for mark in state.marks.get(uuid, ()):
                 if mark.blocks:
                     self._foul(f"{job.label} is placed on {uuid}, which is {mark.kind}")
+        for other in state.jobs.values():
+            reserved = other.pinned if other.pinned_reserved and other.id != job.id else None
+            if reserved is not None and shares(reserved, job.allocation) and other.id not in job.victims:
+                self._foul(f"{job.label} is placed on what is reserved for {other.label}, which moves")
+        self._check_parents(state, job)
         for cpus in state.foreign_cpus:
             if CpuSet.parse(cpus) & job.allocation.cpus:
                 self._foul(f"{job.label} is placed on CPUs in foreign use")
+
+    def _check_parents(self, state: HostState, job: Job) -> None:
+        """A job starts only when those that it waits for have ended as it wants."""
+        for wanted in job.spec.after:
+            for parent in self._family(wanted.job):
+                now = state.jobs.get(parent.id, parent)
+                if now.state not in ENDED:
+                    self._foul(f"{job.label} does not wait for {now.label}")
+
+    def _family(self, first: JobId) -> list[Job]:
+        """The job and, if it is the first of an array, all its members, as they are on the disk."""
+        found = [self._disk.job(ident) for ident in sorted(self._disk.content.rows)]
+        return [
+            job
+            for job in found
+            if job is not None and (job.id == first or (job.array is not None and job.array.id == first))
+        ]
+
+    def _check_arrays(self, state: HostState) -> None:
+        held: Counter[JobId] = Counter()
+        for job in state.jobs.values():
+            if job.array is not None and job.state in HOLDING:
+                held[job.array.id] += 1
+                if job.array.limit is not None and held[job.array.id] > job.array.limit:
+                    self._foul(f"more than {job.array.limit} of array {job.array.id} hold something")
 
     def _check_room(self, state: HostState) -> None:
         holding = [job for job in state.jobs.values() if job.state in HOLDING]
@@ -144,7 +176,8 @@ class Referee:
         if one.state is not JobState.STARTING or one.stage not in (Stage.CREATING, Stage.CLEARING):
             return False
         if other.state is JobState.STOPPING:
-            return other.stop is not None and other.stop.phase is not StopPhase.STUCK
+            stuck = other.stop is not None and other.stop.phase is StopPhase.STUCK
+            return not stuck or one.stage is Stage.CREATING  # planned anew once its container is there
         return one.stage is Stage.CREATING and other.id in one.victims
 
     # --- what is asked of the engine ------------------------------------------------------------------------
@@ -200,7 +233,7 @@ class Referee:
     def container_signalled(self, box: Box, signal: Signal) -> None:
         if signal is not Signal.KILL:
             return
-        asked = [at for told, at in box.told if told is not Signal.KILL]
+        asked = [at for told, at in box.told if told is Signal.TERM]
         if not box.spec.grace_seconds:
             return
         if not asked or self._world.now - asked[0] < box.spec.grace_seconds - GRACE_SLACK:
@@ -208,6 +241,17 @@ class Referee:
             self._foul(f"{box.handle} gets SIGKILL {when} SIGTERM; its grace is {box.spec.grace_seconds} s")
 
     # --- how it ended -----------------------------------------------------------------------------------------
+
+    def _may_be_cancelled(self, job: Job, jobs: dict[JobId, Job]) -> bool:
+        """Say whether a user asked for it, its own policy did, or what it waited for never came."""
+        if job.id in self.cancelled or (job.spec.on_preempt.value == "cancel" and job.preemptions):
+            return True
+        parents = [(wanted, parent) for wanted in job.spec.after for parent in self._family(wanted.job)]
+        bad = {AfterCondition.OK: True, AfterCondition.FAILED: False}
+        return any(
+            wanted.condition in bad and (parent.state is not JobState.SUCCEEDED) == bad[wanted.condition]
+            for wanted, parent in parents
+        )
 
     def check_ends(self, jobs: dict[JobId, Job]) -> None:
         """Every job ended, and as it really ended."""
@@ -218,9 +262,7 @@ class Referee:
                 self._foul(f"{job.label} never ends: {job.state}, {job.stage}: {job.reason}")
             elif job.state is JobState.SUCCEEDED and (last is None or last.exit_code != 0):
                 self._foul(f"{job.label} is said to have succeeded, and did not")
-            elif job.state is JobState.CANCELLED and not (
-                ident in self.cancelled or (job.spec.on_preempt.value == "cancel" and job.preemptions)
-            ):
+            elif job.state is JobState.CANCELLED and not self._may_be_cancelled(job, jobs):
                 self._foul(f"{job.label} is cancelled, and nobody asked for it: {job.reason}")
             elif job.state is JobState.LOST and last is not None and not last.meddled:
                 self._foul(f"{job.label} is said to be lost, and was not: {job.reason}")

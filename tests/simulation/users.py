@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Final
 
 from tests.fakes.world import spec
@@ -11,13 +12,34 @@ from tests.simulation.referee import Referee
 from topod.daemon.service import Service
 from topod.errors import TopodError
 from topod.flextopo.tables import TopologyTables
+from topod.lifecycle import events as ev
 from topod.lifecycle.admission import admit
-from topod.model.job import CheckpointHook, JobId, JobSpec, OnPreempt, RestartPolicy
+from topod.lifecycle.events import ArrayPlan
+from topod.lifecycle.moving import find_moves, new_place
+from topod.lifecycle.states import Job
+from topod.model.container import Signal
+from topod.model.job import (
+    AfterCondition,
+    Allocation,
+    CheckpointHook,
+    Dependency,
+    JobId,
+    JobSpec,
+    OnPreempt,
+    RestartPolicy,
+)
+from topod.model.moves import Goal
 from topod.model.request import Affinity, CpuAffinity, Policy
+from topod.model.rules import NO_RULES
 from topod.protocol import replies as rp
 from topod.protocol import requests as rq
 
 TRIES: Final = 6
+HOOKS: Final = (
+    CheckpointHook(command=("save",), timeout_seconds=5.0),
+    CheckpointHook(signal=Signal.USR1, timeout_seconds=5.0),
+)
+Tell = Callable[[ev.Event], None]
 Ask = Callable[[Callable[[Service], Coroutine[Any, Any, None]]], None]
 
 
@@ -53,20 +75,23 @@ def _any_job(rng: random.Random, gpus: int, *, deaf: bool, late: bool) -> JobSpe
         on_preempt=rng.choice((OnPreempt.REQUEUE, OnPreempt.REQUEUE, OnPreempt.CANCEL)),
         restart=rng.choice(list(RestartPolicy)),
         max_restarts=2,
-        checkpoint=rng.choice((None, None, CheckpointHook(command=("save",), timeout_seconds=5.0))),
+        checkpoint=rng.choice((None, None, *HOOKS)),
     )
 
 
 class Users:
     """What the users of one host do. `ask` hands a request to the daemon, if one is there."""
 
-    def __init__(self, world: World, tables: TopologyTables, disk: Disk, referee: Referee, ask: Ask) -> None:
+    def __init__(
+        self, world: World, tables: TopologyTables, disk: Disk, referee: Referee, *, ask: Ask, tell: Tell
+    ) -> None:
         self._world = world
         self._rng = world.chance.rng
         self._tables = tables
         self._disk = disk
         self._referee = referee
         self._ask = ask
+        self._tell = tell
         self._submits = 0
         self._by_token: dict[str, JobId] = {}
 
@@ -78,7 +103,15 @@ class Users:
         elif job.command[3] == "late":
             self._world.chance.happened["box.exits_late"] += 1
         self._submits += 1
-        self._try_submit(rq.Submit(spec=job, token=f"token-{self._submits}"), TRIES)
+        array = None
+        if self._rng.random() < 0.15:
+            array = ArrayPlan(indices=(0, 1, 2), limit=self._rng.choice((None, 1, 2)))
+        if self._by_token and self._rng.random() < 0.2:
+            first = self._rng.choice(list(self._by_token.values()))
+            condition = self._rng.choice(list(AfterCondition))
+            job = replace(job, after=(Dependency(job=first, condition=condition),))
+        request = rq.Submit(spec=job, array=array, token=f"token-{self._submits}")
+        self._try_submit(request, TRIES)
 
     def _try_submit(self, request: rq.Submit, tries: int) -> None:
         """Submit until topod says that it has the job; the token keeps it from running twice."""
@@ -92,18 +125,19 @@ class Users:
                 self._world.say(f"user: {request.token} refused: {error.message}")
                 return
             assert isinstance(reply, rp.Jobs)
-            self._accepted(request.token, JobId(reply.jobs[0].id))
+            self._accepted(request.token, [JobId(job.id) for job in reply.jobs])
 
         self._ask(submit)
         self._world.after(self._rng.uniform(1.0, 20.0), lambda: self._try_submit(request, tries - 1))
 
-    def _accepted(self, token: str, job: JobId) -> None:
+    def _accepted(self, token: str, jobs: list[JobId]) -> None:
+        job = jobs[0]
         self._world.say(f"user: {token} is job {job}")
         if self._by_token.setdefault(token, job) != job:
             self._world.violated(f"{token} led to job {self._by_token[token]} and to job {job}")
         if job not in self._disk.content.rows:
             self._world.violated(f"job {job} was accepted before it was durable")
-        self._referee.accepted.add(job)
+        self._referee.accepted.update(jobs)
 
     def _request(self, request: rq.AnyRequest) -> None:
         async def send(service: Service) -> None:
@@ -132,6 +166,29 @@ class Users:
         self._request(rq.Drain(gpu=gpu, reason="maintenance"))
         self._world.after(self._rng.uniform(5.0, 60.0), lambda: self._request(rq.Resume(gpu=gpu)))
 
+    def rebalance(self) -> None:
+        """Ask for the moves that would make the most GPUs whole, and sometimes for moves that are stale."""
+        state, affinity = self._disk.content.state, self._rng.choice((Affinity.NVLINK, Affinity.NUMA))
+        _, found = find_moves(self._tables, state, Goal(affinity=affinity), self._world.wall, NO_RULES)
+        moves = tuple(new_place(self._tables, state, move) for move in found.moves)
+        running = [job for _, job in sorted(state.jobs.items()) if job.allocation is not None]
+        if running and self._rng.random() < 0.5:
+            moves = (self._any_move(self._rng.choice(running)),)
+        generation = self._rng.choice((None, state.generation))
+        if moves:
+            self._tell(ev.MovesRequested(moves=moves, by="alice", generation=generation))
+
+    def _any_move(self, job: Job) -> tuple[JobId, Allocation]:
+        """Return a move to GPUs that may be taken: topod is to refuse it where they are."""
+        topology, held = self._tables.topology, job.allocation or Allocation()
+        gpus = sorted(self._rng.sample(topology.gpus, len(held.gpus)), key=lambda gpu: gpu.index)
+        return job.id, Allocation(
+            gpus=tuple(gpu.uuid for gpu in gpus),
+            gpu_indices=tuple(gpu.index for gpu in gpus),
+            cpus=held.cpus,
+            memory_nodes=held.memory_nodes,
+        )
+
     def look(self) -> None:
         self._request(rq.GetHost())
         self._request(rq.ListJobs())
@@ -145,6 +202,6 @@ class Users:
     def act(self) -> None:
         """Do one thing."""
         act = self._rng.choice(
-            (self.submit,) * 7 + (self.cancel, self.change_priority, self.drain, self.look)
+            (self.submit,) * 7 + (self.cancel, self.change_priority, self.drain, self.look, self.rebalance)
         )
         act()

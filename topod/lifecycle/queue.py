@@ -260,7 +260,7 @@ def still_good(draft: Draft, job: Job) -> tuple[JobId, ...] | None:
     mask = gpu_mask(job.allocation.gpu_indices)
     if mask and draft.blind is not None:
         return None
-    if any(block.gpus & mask for block in now.blocks):
+    if any(block.gpus & mask or block.cpus & job.allocation.cpus for block in now.blocks):
         return None
     if not job.victims:
         return ()

@@ -180,3 +180,18 @@ def test_thousands_of_reasons_are_told_over_several_steps_the_first_in_the_queue
         assert (next_deadline(world.state, world.now) == world.now) == (told[-1] < len(jobs))
         world.apply(ev.Tick())
     assert told == [RETOLD_AT_ONCE, 2 * RETOLD_AT_ONCE, 2 * RETOLD_AT_ONCE + 5, 2 * RETOLD_AT_ONCE + 5]
+
+
+def test_cpus_that_fall_into_foreign_use_while_the_container_is_made_are_not_handed_out(
+    world: World,
+) -> None:
+    job = world.submit(spec(cpus=4))
+    held = world.job(job).allocation
+    assert held is not None
+    world.apply(ev.ForeignCpusSeen(cpus=((str(held.cpus), "pid 4711 (python, mallory)"),)))
+    world.run()
+    world.advance(1)
+    placed = world.job(job).allocation
+    assert world.job(job).state is JobState.RUNNING
+    assert placed is not None
+    assert not placed.cpus & held.cpus
