@@ -5,12 +5,21 @@
 
 import os
 
-from bench import bench_planner
+from bench import bench_docker, bench_latency, bench_load, bench_planner
 
 
 def main() -> None:
-    """Run all benchmarks."""
-    bench_planner.main(["--quick"] if os.environ.get("TOPOD_SHORT") else [])
+    """Run all benchmarks; at the end, which promises are met."""
+    arguments = ["--quick"] if os.environ.get("TOPOD_SHORT") else []
+    bench_planner.main(arguments)
+    verdicts = [
+        *bench_load.main(arguments),
+        *bench_latency.main(arguments),
+        *bench_docker.main(arguments),
+    ]
+    print("\nwhat was promised of speed under load")
+    for verdict in verdicts:
+        print(verdict.show())
 
 
 if __name__ == "__main__":

@@ -219,7 +219,7 @@ def at_rest(topod: Topod, seconds: float, what: str) -> list[Verdict]:
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> list[Verdict]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds, shorter rests")
     quick = parser.parse_args(arguments).quick
@@ -239,8 +239,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print()
             at_rest(topod, rest, f"{WAITING} jobs wait")
             topod.kill()
-    print("\n" + "\n".join(verdict.show() for verdict in verdicts))
+    return verdicts
 
 
 if __name__ == "__main__":
-    main()
+    for verdict in main():
+        print(verdict.show())
