@@ -75,7 +75,7 @@ def once(client: Client, gpus: int, times: Times) -> None:
     job = submit(client, spec(gpus, HIGH, PREEMPTOR))
     times.submitted.append((time.perf_counter() - begun) * 1e3)
     while True:
-        chunk = client.ask(ReadLog(job=job, attempt=1, wait=20.0), timeout=30.0)
+        chunk = client.ask(ReadLog(job=job, wait=20.0), timeout=30.0)
         assert isinstance(chunk, LogChunk)
         if b"\n" in chunk.data:
             break

@@ -260,17 +260,23 @@ def test_a_clock_that_is_set_is_noticed_before_the_next_event(tmp_path: Path) ->
     asyncio.run(play())
 
 
-def test_a_job_whose_run_of_the_queue_was_put_off_is_placed_without_a_further_event(tmp_path: Path) -> None:
+def test_a_run_of_the_queue_that_was_put_off_comes_without_a_further_event(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def play() -> None:
         async with scene(tmp_path) as it:
             loop = asyncio.get_running_loop()
+            monkeypatch.setattr("topod.daemon.pacing.LONG_QUEUE", 0)
+            await it.mailbox.ask(ev.Submitted(spec=JOB))
+            await it.mailbox.ask(ev.Submitted(spec=JOB))
+            it.effects.clear()
             # As if the last run of the queue had taken 0.1 s.
             it.mailbox._pacer.stepped(loop.time() - 0.1, loop.time(), queued=True)
             done = await it.mailbox.ask(ev.Submitted(spec=JOB))
-            assert done.state.jobs[JobId(1)].state is JobState.PENDING
-            assert it.store.load() == done.state
-            assert it.effects == []
-            await it.until(lambda: it.effects)
-            assert it.mailbox.state.jobs[JobId(1)].state is JobState.STARTING
+            assert done.job == 3
+            assert done.state.jobs[JobId(3)].reason == "queued"
+            assert it.mailbox._pacer.owed
+            await it.until(lambda: not it.mailbox._pacer.owed)
+            assert it.mailbox.state.jobs[JobId(3)].reason == it.mailbox.state.jobs[JobId(2)].reason
 
     asyncio.run(play())

@@ -263,7 +263,7 @@ class Mailbox:
             happened = await self._stored(partial(with_settled, self._store, base, happened))
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        queued = not self._pacer.puts_off(happened, begun)
+        queued = not self._pacer.puts_off(happened, base.jobs, begun)
         outcome, made = step_all(self._tables, base, happened, now, self._rules, queue=queued)
         stepped = loop.time()
         made = made[len(clock_set) :]

@@ -82,6 +82,10 @@ class JobTable(dict[JobId, Job]):
         """
         return [self._active[ident] for ident in sorted(self._active)]
 
+    def first(self) -> Job | None:
+        """Return the pending job that goes first, or None."""
+        return self[self._queue[0].job] if self._queue else None
+
     def waiting(self) -> list[Job]:
         """Return the pending jobs in the order of the queue."""
         return [self[place.job] for place in self._queue]
