@@ -60,14 +60,16 @@ class ContainerRuntime(Protocol):
     def start(self, handle: str, checkpoint: str | None = None) -> float:
         """Start the container and return when it started (epoch seconds); no-op when it runs or ran.
 
-        With `checkpoint` it goes on from where `freeze` left it. Raises `JobRejectedError` when it cannot.
+        With `checkpoint` it goes on from where `freeze` left it; where there is no such checkpoint, the
+        moment returned is that of the frozen life. Raises `JobRejectedError` when it cannot.
         """
         ...
 
-    def freeze(self, handle: str, name: str) -> None:
+    def freeze(self, handle: str, name: str, timeout_seconds: float) -> float | None:
         """Write the running container to disk as checkpoint `name`, which ends it; no-op when that was done.
 
-        Raises `JobRejectedError`, in one sentence, when this runtime, or this container, cannot be frozen.
+        Return when the life that ended had begun, as `Exit.started_at` tells it. Raises `JobRejectedError`,
+        in one sentence, when this runtime, or this container, cannot be frozen, or not in that time.
         """
         ...
 

@@ -195,6 +195,10 @@ class Topod:
         assert isinstance(chunk, LogChunk)
         return chunk.data
 
+    def cancel(self, ident: int) -> None:
+        """Stop one job for good."""
+        self.ask(Cancel(jobs=[ident]))
+
     def events(self) -> list[EventView]:
         """Return the host's whole story."""
         reply = self.ask(ReadEvents(since=0, limit=10_000))

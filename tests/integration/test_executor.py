@@ -60,8 +60,9 @@ class Scripted:
     def start(self, handle: str, checkpoint: str | None = None) -> float:
         return float(self._play("start", 5.0))
 
-    def freeze(self, handle: str, name: str) -> None:
-        self._play("freeze", None)
+    def freeze(self, handle: str, name: str, timeout_seconds: float) -> float | None:
+        life: float | None = self._play("freeze", None)
+        return life
 
     def signal(self, handle: str, signal: Signal) -> None:
         self._play(signal.value, None)

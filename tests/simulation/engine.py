@@ -313,7 +313,7 @@ class SimRuntime:
 
         return self._engine.call(f"hook in {handle}", timeout_seconds + QUICK_SECONDS, act)
 
-    def freeze(self, handle: str, name: str) -> None:
+    def freeze(self, handle: str, name: str, timeout_seconds: float) -> float | None:
         raise JobRejectedError("this engine has no checkpoints")
 
     def observe(self) -> tuple[Observed, ...]:

@@ -203,6 +203,15 @@ class LogKeeper:
                 return
             self._followers[container] = _Follower(self._engine, container, path, self._most)
 
+    def again(self, container: str) -> None:
+        """Be ready to follow a container that ended and is restored: its log goes on."""
+        with self._lock:
+            follower = self._followers.get(container)
+            if follower is not None and (follower.complete or not follower.thread.is_alive()):
+                del self._followers[container]
+        if follower is not None:
+            follower.thread.join(2)
+
     def finish(self, container: str, path: Path, timeout_seconds: float) -> bool:
         """Wait until everything an ended container printed is copied; return whether it is."""
         self.follow(container, path)

@@ -17,6 +17,7 @@ import docker
 import docker.errors
 import psutil
 
+from topod.adapters.cuda_checkpoint import CudaCheckpoint
 from topod.adapters.docker_container import ENDED_STATES, OLD, epoch, observed, ran
 from topod.adapters.docker_engine import (
     Engine,
@@ -27,6 +28,7 @@ from topod.adapters.docker_engine import (
     short,
     unavailable,
 )
+from topod.adapters.docker_freeze import Freezer
 from topod.adapters.docker_hook import run_in_container
 from topod.adapters.docker_logs import LogKeeper
 from topod.adapters.docker_spec import (
@@ -96,6 +98,7 @@ class DockerRuntime:
         self._slow_timeout = slow_timeout
         self._log_dir = log_dir
         self._logs = LogKeeper(self._engine, log_bytes)
+        self._freezer = Freezer(self._engine, CudaCheckpoint(), self.pids)
         self._watcher: ExitWatcher | None = None
         self._lock = threading.Lock()
 
@@ -164,13 +167,14 @@ class DockerRuntime:
 
     def start(self, handle: str, checkpoint: str | None = None) -> float:
         """Start the container unless it runs or ran; return when it started (epoch seconds)."""
-        if checkpoint is not None:
-            raise JobRejectedError("this engine cannot restore a container")
         found = self._inspect(handle) or self._replaced(handle)
         if found is None:
             raise JobRejectedError(f"container {handle} was removed by someone before it was started")
-        if not ran(found):
-            self._start(handle)
+        if checkpoint is not None or not ran(found):
+            if checkpoint is not None:
+                self._restore(handle, found, checkpoint)
+            else:
+                self._start(handle)
             found = self._inspect(handle)
             if found is None:
                 raise unavailable(f"starting {handle}", "the container vanished")
@@ -178,9 +182,23 @@ class DockerRuntime:
         self._follow(handle, JobId(int(labels[JOB_LABEL])), int(labels[ATTEMPT_LABEL]))
         return epoch(found["State"]["StartedAt"]) or time.time()
 
-    def freeze(self, handle: str, name: str) -> None:
-        """Refuse: it is not supported."""
-        raise JobRejectedError(f"this engine cannot freeze a container: {handle} as {name}")
+    def _restore(self, handle: str, found: dict[str, Any], checkpoint: str) -> None:
+        # Its first life is over and told; what follows is news again.
+        self._logs.again(handle)
+        if self._watcher is not None:
+            self._watcher.again(handle)
+        self._freezer.restore(handle, found, checkpoint, self._slow_timeout)
+        try:
+            self._freezer.forget(handle, checkpoint)
+        except (JobRejectedError, RuntimeUnavailableError) as error:
+            log.warning("the checkpoint of %s stays on disk: %s", handle, error.message)
+
+    def freeze(self, handle: str, name: str, timeout_seconds: float) -> float | None:
+        """Write the container to disk, which ends it; return when the life that ended had begun."""
+        found = self._inspect(handle)
+        if found is None:
+            raise JobRejectedError("its container is gone")
+        return self._freezer.freeze(handle, found, name, timeout_seconds)
 
     def signal(self, handle: str, signal: Signal) -> None:
         """Send the signal; no error when the container is gone or does not run."""

@@ -13,7 +13,7 @@ from typing import Any
 import docker
 import docker.errors
 
-from topod.adapters.docker_container import ENDED_STATES
+from topod.adapters.docker_container import ENDED_STATES, epoch
 from topod.adapters.docker_engine import Engine, engine_errors
 from topod.adapters.docker_spec import ATTEMPT_LABEL, JOB_LABEL, STATE_LABEL
 from topod.errors import RuntimeUnavailableError
@@ -72,6 +72,10 @@ class ExitWatcher:
         self._close_stream()
         for thread in self._threads:
             thread.join(2)
+
+    def again(self, name: str) -> None:
+        """Take an exit of the container as news, though one was told: it is restored from a checkpoint."""
+        self._reported.discard(name)
 
     def _listen(self) -> None:
         failures = 0
@@ -139,6 +143,7 @@ class ExitWatcher:
             job, attempt = JobId(int(row["Labels"][JOB_LABEL])), int(row["Labels"][ATTEMPT_LABEL])
             self._on_seen(name, job, attempt)
             if row["State"] not in ENDED_STATES:
+                self._reported.discard(name)
                 continue
             if name not in self._reported:
                 handled &= self._report(name, job, attempt)
@@ -166,6 +171,7 @@ class ExitWatcher:
                 handle=name,
                 exit_code=state["ExitCode"],
                 out_of_memory=bool(state.get("OOMKilled")),
+                started_at=epoch(state["StartedAt"]),
             )
         )
         if told:

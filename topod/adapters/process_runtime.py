@@ -129,9 +129,10 @@ class ProcessRuntime:
                 self._watcher.wake(handle)
         return float(started["started_at"])
 
-    def freeze(self, handle: str, name: str) -> None:
+    def freeze(self, handle: str, name: str, timeout_seconds: float) -> float | None:
         """Refuse: it is not supported."""
-        raise JobRejectedError(f"the process runtime cannot freeze a job: {handle} as {name}")
+        del handle, name, timeout_seconds
+        raise JobRejectedError("the process runtime cannot freeze a job")
 
     def signal(self, handle: str, signal: Signal) -> None:
         """Send the signal to the job's process group; SIGKILL goes to all its processes."""

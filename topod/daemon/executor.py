@@ -221,10 +221,10 @@ class Executor:
     async def _freeze(self, effect: fx.Freeze) -> ev.Event:
         done = partial(ev.Frozen, job=effect.job, attempt=effect.attempt)
         try:
-            await self._call(self._runtime.freeze, effect.handle, effect.name)
+            life = await self._call(self._runtime.freeze, effect.handle, effect.name, effect.timeout_seconds)
         except (RuntimeUnavailableError, JobRejectedError, AdapterDefectError) as error:
             return done(ok=False, text=error.message)
-        return done(ok=True)
+        return done(ok=True, life=life)
 
     async def _deliver(self, effect: fx.Deliver, lane: _Lane) -> ev.Event:
         def obsolete() -> bool:

@@ -91,6 +91,7 @@ class Patrol:
             attempt=exit_.attempt,
             exit_code=exit_.exit_code,
             out_of_memory=exit_.out_of_memory,
+            started_at=exit_.started_at,
         )
         task = asyncio.create_task(self._mailbox.post(event))
         self._posts.add(task)

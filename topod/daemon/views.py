@@ -54,6 +54,7 @@ def job_view(job: Job, marks: Mapping[str, tuple[Mark, ...]] | None = None) -> J
         array_limit=job.array.limit if job.array else None,
         array_count=job.array.count if job.array else None,
         after=[wanted.job for wanted in job.after],
+        frozen=job.frozen is not None,
         plan=dict(job.plan),
         spec=job.spec,
     )

@@ -67,6 +67,7 @@ class Freeze:
     attempt: int
     handle: str
     name: str
+    timeout_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -201,6 +201,8 @@ class Exited:
     attempt: int
     exit_code: int | None
     out_of_memory: bool = False
+    started_at: float | None = None
+    """When the life that ended had begun, where it is known; a frozen container has more than one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,6 +253,8 @@ class Frozen:
     attempt: int
     ok: bool
     text: str = ""
+    life: float | None = None
+    """When the life that was frozen had begun, as the runtime says it (see `Exited.started_at`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from topod.lifecycle.holds import (
     yields_to,
 )
 from topod.lifecycle.states import Job, JobState, Stage
-from topod.lifecycle.stopping import unpin
+from topod.lifecycle.stopping import stop_victims, unpin
 from topod.lifecycle.transitions import moved
 from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId
@@ -86,7 +86,9 @@ def _try(draft: Draft, job: Job, now: _Pass) -> None:
             _place(draft, job, answer, now, taken_now(draft))
             return
         if not job.pinned_reserved:
-            _wait(draft, job, answer.reason)
+            _wait(draft, job, _bound(job, job.pinned, answer.reason))
+            if now.first is None and job.frozen is not None:
+                now.first, now.kept = job, _kept_for(job, job.pinned)
             return
         now.usage.add(job.spec, -len(job.pinned.gpus))
         job = unpin(draft, job, answer.reason)
@@ -141,7 +143,11 @@ def _decide(draft: Draft, job: Job, kept: Block | None, held: Block | None) -> P
 
 def _asked(draft: Draft, job: Job, held: Block | None) -> Occupancy:
     """Return who holds what as the planner sees it for one pending job."""
-    taken = taken_now(draft) if held is None else taken_now(draft, held)
+    return _patient(draft, job, taken_now(draft) if held is None else taken_now(draft, held))
+
+
+def _patient(draft: Draft, job: Job, taken: Occupancy) -> Occupancy:
+    """Return the same with nobody to be stopped while the job still waits for free GPUs."""
     left = may_evict_at(job) - draft.now
     if left <= 0:
         return taken
@@ -158,7 +164,25 @@ def _decide_pinned(draft: Draft, job: Job, pinned: Allocation, kept: Sequence[Bl
         cpus=CpuSet(tables.cpus) - pinned.cpus,
     )
     now = occupancy(tables.topology, draft, draft.now, draft.rules, without=job.id)
-    return plan(tables, replace(now, blocks=(*now.blocks, only, *kept)), job.spec.request)
+    now = now if job.frozen is None else _patient(draft, job, now)
+    answer = plan(tables, replace(now, blocks=(*now.blocks, only, *kept)), job.spec.request)
+    if job.frozen is not None and isinstance(answer, Plan) and answer.cpus != pinned.cpus:
+        return Refusal(reason="its GPUs and CPUs are not to be had together")
+    return answer
+
+
+def _bound(job: Job, pinned: Allocation, reason: str) -> str:
+    """Say what a job waits for that may only run at one place."""
+    if job.frozen is None:
+        return reason
+    gpus = f"GPUs {CpuSet.of(pinned.gpu_indices)}" if pinned.gpu_indices else ""
+    cpus = f"CPUs {pinned.cpus}" if pinned.cpus else ""
+    place = " and ".join(part for part in (gpus, cpus) if part) or "a place"
+    return f"frozen, to be restored on {place}: {reason}"
+
+
+def _kept_for(job: Job, place: Allocation) -> Block:
+    return Block(reason=f"kept for {job.label}", gpus=gpu_mask(place.gpu_indices), cpus=place.cpus)
 
 
 def _not_ready(draft: Draft, job: Job) -> str | None:
@@ -206,24 +230,18 @@ def _target(draft: Draft, job: Job, held: Block | None) -> Block | None:
 def _place(draft: Draft, job: Job, answer: Plan, now: _Pass, seen: Occupancy) -> None:
     """Reserve the plan's GPUs and CPUs for the job; first of all its container is made.
 
-    `seen` is who held what when the plan was made.
+    A frozen job has its container, and its victims are stopped at once. `seen` is who held what when the plan
+    was made.
     """
-    allocation = allocate(draft, answer, job.spec.request)
     data = plan_data(draft.tables, seen, job.spec.request, answer)
-    victims = tuple(JobId(int(name)) for name in answer.victims)
     job = moved(
         job,
         JobState.STARTING,
-        reason="its container is being made",
-        attempt=job.attempt + 1,
-        allocation=allocation,
-        stage=Stage.CREATING,
         stage_since=draft.now,
         placed_at=draft.now,
-        victims=victims,
+        victims=tuple(JobId(int(name)) for name in answer.victims),
         plan=data,
-        handle=None,
-        pinned=job.pinned if job.pinned_reserved else None,
+        pinned=job.pinned if job.pinned_reserved or job.frozen is not None else None,
         not_before=0.0,
     )
     draft.put(job)
@@ -232,6 +250,15 @@ def _place(draft: Draft, job: Job, answer: Plan, now: _Pass, seen: Occupancy) ->
     if not job.pinned_reserved:  # else it was counted already
         now.usage.add(job.spec, job.spec.request.gpus)
     now.refused.clear()
+    if job.frozen is not None:
+        allocation, reason = job.pinned, "its GPUs and CPUs are being cleared"
+        job = replace(job, stage=Stage.CLEARING, allocation=allocation, pinned=None, reason=reason)
+        draft.note("job.placed", job, f"{job.label} is restored: {plan_text(data)}", plan=data)
+        stop_victims(draft, draft.put(job))
+        return
+    allocation, reason = allocate(draft, answer, job.spec.request), "its container is being made"
+    job = replace(job, stage=Stage.CREATING, allocation=allocation, reason=reason, handle=None)
+    job = draft.put(replace(job, attempt=job.attempt + 1))
     draft.note("job.placed", job, f"{job.label}: {plan_text(data)}", plan=data)
     draft.do(Create(job=job.id, attempt=job.attempt, spec=job.spec, allocation=allocation))
 

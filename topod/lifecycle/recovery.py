@@ -19,10 +19,13 @@ from topod.lifecycle.effects import (
     Launch,
     PullImage,
     RemoveStray,
-    RunHook,
 )
-from topod.lifecycle.states import HOLDING, Job, JobState, Stage, StopPhase
-from topod.lifecycle.stopping import HOOK_MARGIN_SECONDS
+from topod.lifecycle.saving import HOOK_MARGIN_SECONDS, freeze, freeze_seconds, run_hook
+from topod.lifecycle.states import HOLDING, Job, JobState, Stage, Stop, StopPhase
+from topod.lifecycle.stopping import (
+    forsake_checkpoint,
+    unplace,
+)
 from topod.model.container import ContainerStatus, Observed, Signal
 from topod.model.job import JobId
 
@@ -40,7 +43,7 @@ def recover(draft: Draft, event: ev.Recovered) -> Iterator[ev.Event]:
             known.add(left.handle)
             draft.do(Collect(job=job.id, attempt=left.attempt, handle=left.handle))
         container = seen.get((job.id, job.attempt))
-        if container is not None and job.state in (JobState.STARTING, JobState.RUNNING, JobState.STOPPING):
+        if container is not None and (job.state in HOLDING or job.frozen is not None):
             known.add(container.handle)
         yield from _recover_job(draft, job, container)
     for container in event.containers:
@@ -63,7 +66,8 @@ def sweep(draft: Draft, event: ev.Swept) -> Iterator[ev.Event]:
         job = draft.get(container.job)
         alive = job is not None and job.state in HOLDING and job.attempt == container.attempt
         left = job is not None and any(left.handle == container.handle for left in job.leftovers)
-        if not alive and not left and container.job < draft.next_job:
+        kept = job is not None and job.frozen is not None and job.handle == container.handle
+        if not alive and not left and not kept and container.job < draft.next_job:
             draft.note("container.stray", job, f"removing {container.handle}: no job answers for it")
             draft.do(RemoveStray(handle=container.handle))
     for job in draft.all():
@@ -100,13 +104,17 @@ def _recover_starting(draft: Draft, job: Job, container: Observed | None) -> Ite
     if job.stage is Stage.LAUNCHING:
         if container is None:
             yield ev.Exited(job=job.id, attempt=job.attempt, exit_code=None)
-        elif container.status is ContainerStatus.CREATED:
-            draft.do(Launch(job=job.id, attempt=job.attempt, handle=container.handle))
+        elif container.status is ContainerStatus.CREATED or _still_frozen(job, container):
+            draft.do(Launch(job=job.id, attempt=job.attempt, handle=container.handle, checkpoint=job.frozen))
         else:
             at = container.started_at if container.started_at is not None else draft.now
             yield ev.Started(job=job.id, attempt=job.attempt, at=at)
             if container.status is ContainerStatus.EXITED:
                 yield _exit_of(container)
+        return
+    if job.frozen is not None and container is None:
+        anew = forsake_checkpoint(draft, job, "its container is gone")
+        unplace(draft, anew, "its frozen container is gone; it starts anew")
         return
     if container is None or job.stage is Stage.CREATING:
         # Making it again gives the same container when it is there already.
@@ -116,7 +124,30 @@ def _recover_starting(draft: Draft, job: Job, container: Observed | None) -> Ite
         draft.do(CheckDevices(job=job.id, attempt=job.attempt, gpus=job.allocation.gpus))
 
 
+def _still_frozen(job: Job, container: Observed) -> bool:
+    """Say whether a container that has ended is the frozen one, not yet restored."""
+    ended = container.status is ContainerStatus.EXITED
+    return job.frozen is not None and ended and container.started_at == job.frozen_life
+
+
+def _recover_freezing(draft: Draft, job: Job, stop: Stop, container: Observed | None) -> Iterator[ev.Event]:
+    """Freeze it once more; where that was done it is done, and the answer says so."""
+    if container is not None and container.status is ContainerStatus.EXITED:
+        yield _exit_of(container)
+        job = draft.jobs[job.id]
+        stop = job.stop or stop
+    if container is None or container.status is ContainerStatus.CREATED:
+        yield ev.Exited(job=job.id, attempt=job.attempt, exit_code=None)
+        yield ev.Frozen(job=job.id, attempt=job.attempt, ok=False, text="its container is gone")
+        return
+    draft.put(replace(job, stop=replace(stop, deadline=draft.now + freeze_seconds(job))))
+    draft.do(freeze(job, container.handle))
+
+
 def _recover_stopping(draft: Draft, job: Job, container: Observed | None) -> Iterator[ev.Event]:
+    if job.stop is not None and job.stop.phase is StopPhase.FREEZE:
+        yield from _recover_freezing(draft, job, job.stop, container)
+        return
     if container is None or container.status is not ContainerStatus.RUNNING or job.stop is None:
         if container is not None and container.status is ContainerStatus.EXITED:
             yield _exit_of(container)
@@ -127,15 +158,7 @@ def _recover_stopping(draft: Draft, job: Job, container: Observed | None) -> Ite
     if job.stop.phase is StopPhase.HOOK and hook is not None and hook.signal is None:
         deadline = draft.now + hook.timeout_seconds + HOOK_MARGIN_SECONDS
         draft.put(replace(job, stop=replace(job.stop, deadline=deadline)))
-        draft.do(
-            RunHook(
-                job=job.id,
-                attempt=job.attempt,
-                handle=container.handle,
-                command=hook.command,
-                timeout_seconds=hook.timeout_seconds,
-            )
-        )
+        draft.do(run_hook(job, container.handle, hook))
         return
     signal = Signal.KILL if job.stop.phase in (StopPhase.KILL, StopPhase.STUCK) else Signal.TERM
     if job.stop.phase is StopPhase.HOOK and hook is not None and hook.signal is not None:
@@ -151,4 +174,5 @@ def _exit_of(container: Observed) -> ev.Exited:
         attempt=container.attempt,
         exit_code=container.exit_code,
         out_of_memory=container.out_of_memory,
+        started_at=container.started_at,
     )

@@ -12,9 +12,10 @@ from topod.lifecycle.states import Job, JobState, Mark, MarkKind, Stage, StopCau
 from topod.lifecycle.stopping import (
     BACK_OFF_SECONDS,
     back_off,
-    begin_stop,
     exited,
     fail,
+    forsake_checkpoint,
+    stop_victims,
     terminate,
     unpinned,
     unplace,
@@ -86,11 +87,7 @@ def created(draft: Draft, event: ev.Created) -> None:
             reason="its GPUs and CPUs are being cleared",
         )
     )
-    for ident in victims:
-        victim = draft.get(ident)
-        if victim is not None:
-            reason = f"preempted by {job.label}, priority {job.priority}"
-            begin_stop(draft, victim, StopCause.PREEMPT, reason, by=job.id)
+    stop_victims(draft, job)
 
 
 def create_failed(draft: Draft, event: ev.CreateFailed) -> None:
@@ -112,9 +109,16 @@ def start_failed(draft: Draft, event: ev.StartFailed) -> None:
     if job is None or job.attempt != event.attempt or job.stage is not Stage.LAUNCHING:
         return
     if job.state is JobState.STOPPING:
-        exited(draft, job, None, out_of_memory=False)
+        exited(draft, replace(job, frozen=None), None, out_of_memory=False)
+    elif job.state is JobState.STARTING and job.frozen is not None and _hopeless(job, event):
+        job = forsake_checkpoint(draft, job, event.error)
+        unplace(draft, job, f"it could not be restored and starts anew: {event.error}")
     elif job.state is JobState.STARTING:
         _not_started(draft, job, event.error, final=event.final)
+
+
+def _hopeless(job: Job, event: ev.StartFailed) -> bool:
+    return event.final or job.failures + 1 >= START_TRIES
 
 
 def _not_started(draft: Draft, job: Job, error: str, *, final: bool) -> None:
@@ -160,7 +164,7 @@ def devices_busy(draft: Draft, event: ev.DevicesBusy) -> None:
 def _launch(draft: Draft, job: Job) -> None:
     assert job.handle is not None
     draft.put(replace(job, stage=Stage.LAUNCHING, stage_since=draft.now, reason="being started"))
-    draft.do(Launch(job=job.id, attempt=job.attempt, handle=job.handle))
+    draft.do(Launch(job=job.id, attempt=job.attempt, handle=job.handle, checkpoint=job.frozen))
 
 
 def started(draft: Draft, event: ev.Started) -> None:
@@ -168,9 +172,15 @@ def started(draft: Draft, event: ev.Started) -> None:
     job = draft.get(event.job)
     if job is None or job.attempt != event.attempt or job.stage is not Stage.LAUNCHING:
         return
+    restored = job.frozen is not None
+    if restored and job.frozen_life == event.at:
+        why = "its checkpoint is gone"
+        start_failed(draft, ev.StartFailed(job=job.id, attempt=job.attempt, error=why, final=True))
+        return
     # Said by the runtime's clock; whatever became of that, it was after the order to start and is over.
     at = min(max(event.at, job.stage_since), draft.now)
-    job = replace(unpinned(job), stage=None, started_at=at, starts=job.starts + 1)
+    starts = job.starts + (not restored)
+    job = replace(unpinned(job), stage=None, started_at=at, starts=starts, frozen=None)
     job = replace(job, restart_first=False, ready_at=None)
     if job.state is JobState.STOPPING:
         draft.put(job)
@@ -179,9 +189,9 @@ def started(draft: Draft, event: ev.Started) -> None:
     waited = at - job.submitted_at
     job = draft.put(moved(job, JobState.RUNNING, reason=""))
     draft.note(
-        "job.started",
+        "job.restored" if restored else "job.started",
         job,
-        f"{job.label} runs{_where(job)}",
+        f"{job.label} {'goes on from where it was frozen' if restored else 'runs'}{_where(job)}",
         waited_seconds=round(waited, 3),
         since_plan_seconds=round(at - placed, 3),
     )
@@ -223,6 +233,8 @@ def container_exited(draft: Draft, event: ev.Exited) -> None:
     job = draft.get(event.job)
     if job is None or job.attempt != event.attempt:
         return
+    if job.frozen_life is not None and job.frozen_life == event.started_at:
+        return  # the end of the life that was frozen, told late or again
     if job.stage is Stage.LAUNCHING:
         # It ended before the runtime's answer to the start was heard.
         started(draft, ev.Started(job=job.id, attempt=job.attempt, at=draft.now))

@@ -91,6 +91,11 @@ class Stop:
     since: float
     phase: StopPhase
     deadline: float | None
+    gone: bool = False
+    """Its container ended while it was being frozen; the answer to that says what it means."""
+    exit_code: int | None = None
+    """How it ended, when `gone`."""
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +170,10 @@ class Job:
     """Whether nobody else may take that place meanwhile."""
     frozen: str | None = None
     """The checkpoint from which its kept container (`handle`) can be restored."""
+    frozen_life: float | None = None
+    """When the life had begun that was last frozen, as the runtime says it: an exit of that life, told
+    late, is not one of the restored life. Compared as equal or not, never by order: clocks are set.
+    """
     moves: int = 0
     """How often it was restarted elsewhere on this host to make room."""
     placed_at: float | None = None

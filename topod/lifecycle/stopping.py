@@ -5,7 +5,9 @@ from typing import Final
 
 from topod.lifecycle import events as ev
 from topod.lifecycle.draft import Draft
-from topod.lifecycle.effects import Collect, Deliver, RunHook
+from topod.lifecycle.effects import Collect, Deliver
+from topod.lifecycle.exits import describe_exit, seconds_run
+from topod.lifecycle.saving import HOOK_MARGIN_SECONDS, freeze, freeze_seconds, run_hook
 from topod.lifecycle.states import (
     Job,
     JobState,
@@ -25,8 +27,7 @@ KILL_SECONDS: Final = 30.0
 """How long a job may take to vanish after SIGKILL before its GPUs are quarantined."""
 STUCK_SECONDS: Final = 60.0
 """How often a job that survives SIGKILL gets another one."""
-HOOK_MARGIN_SECONDS: Final = 5.0
-"""A hook that its runtime should have ended is given up after this much more."""
+KILLED: Final = 137
 NUMBERS: Final = {
     Signal.HUP: 1,
     Signal.INT: 2,
@@ -77,34 +78,53 @@ def unpin(draft: Draft, job: Job, reason: str) -> Job:
     return draft.put(replace(unpinned(job), restart_first=True))
 
 
+def stop_victims(draft: Draft, job: Job) -> None:
+    """Begin to stop the jobs that a starting job names as its victims."""
+    for ident in job.victims:
+        victim = draft.get(ident)
+        if victim is not None:
+            reason = f"preempted by {job.label}, priority {job.priority}"
+            begin_stop(draft, victim, StopCause.PREEMPT, reason, by=job.id)
+
+
 def _stop_container(draft: Draft, job: Job, cause: StopCause, reason: str, by: JobId | None) -> None:
     stop = Stop(cause=cause, by=by, reason=reason, since=draft.now, phase=StopPhase.HOOK, deadline=None)
     job = job if cause is StopCause.MOVE else unpinned(job)
     job = draft.put(moved(job, JobState.STOPPING, stop=stop, reason=reason))
     draft.note("job.stopping", job, f"{job.label} is told to stop: {reason}", cause=cause.value, by=by)
-    hook = job.spec.checkpoint
-    if (
-        cause not in (StopCause.PREEMPT, StopCause.MOVE)
-        or hook is None
-        or job.stage is not None
-        or job.handle is None
-    ):
+    asked = cause in (StopCause.PREEMPT, StopCause.MOVE) and job.stage is None and job.handle is not None
+    freezable = cause is StopCause.PREEMPT and job.spec.on_preempt is OnPreempt.CHECKPOINT
+    if asked and freezable:
+        _freeze(draft, job)
+    elif asked:
+        ask_to_stop(draft, job)
+    else:
+        terminate(draft, job)
+
+
+def _freeze(draft: Draft, job: Job) -> None:
+    """Have the container written to disk, within the job's grace time."""
+    assert job.stop is not None
+    assert job.handle is not None
+    stop = replace(job.stop, phase=StopPhase.FREEZE, deadline=draft.now + freeze_seconds(job))
+    draft.put(replace(job, stop=stop))
+    draft.do(freeze(job, job.handle))
+
+
+def ask_to_stop(draft: Draft, job: Job) -> None:
+    """Begin to stop a victim that runs: its hook first, if it has one."""
+    hook, stop = job.spec.checkpoint, job.stop
+    assert stop is not None
+    assert job.handle is not None
+    if hook is None:
         terminate(draft, job)
         return
     if hook.signal is not None:
         _enter(draft, job, StopPhase.HOOK, hook.signal)
         return
     deadline = draft.now + hook.timeout_seconds + HOOK_MARGIN_SECONDS
-    draft.put(replace(job, stop=replace(stop, deadline=deadline)))
-    draft.do(
-        RunHook(
-            job=job.id,
-            attempt=job.attempt,
-            handle=job.handle,
-            command=hook.command,
-            timeout_seconds=hook.timeout_seconds,
-        )
-    )
+    draft.put(replace(job, stop=replace(stop, phase=StopPhase.HOOK, deadline=deadline)))
+    draft.do(run_hook(job, job.handle, hook))
 
 
 def terminate(draft: Draft, job: Job) -> None:
@@ -166,7 +186,11 @@ def advance_stop(draft: Draft, job: Job) -> None:
                 draft.mark(uuid, mark)
             draft.note("job.stuck", job, f"{text}; its GPUs are quarantined")
         case StopPhase.FREEZE:
-            terminate(draft, job)
+            draft.note("freeze.expired", job, f"{job.label} was not frozen in time")
+            if job.stop.gone:
+                _gone_unfrozen(draft, job)
+            else:
+                terminate(draft, job)
         case StopPhase.STUCK:
             # Perhaps it never got the first one: an engine can drop what it was told.
             kill = Deliver(job=job.id, attempt=job.attempt, handle=job.handle or "", signal=Signal.KILL)
@@ -177,9 +201,11 @@ def advance_stop(draft: Draft, job: Job) -> None:
 def unplace(draft: Draft, job: Job, reason: str, *, not_before: float = 0.0, preempted: bool = False) -> Job:
     """Put a starting job whose command never ran back into the queue; its reservation is gone."""
     draft.note("job.unplaced", job, f"{job.label} goes back into the queue: {reason}")
+    if job.frozen is not None:
+        job = replace(job, pinned=job.allocation)
     return draft.put(
         moved(
-            _left_behind(draft, job),
+            job if job.frozen is not None else _left_behind(draft, job),
             JobState.PENDING,
             reason=reason,
             allocation=None,
@@ -190,6 +216,12 @@ def unplace(draft: Draft, job: Job, reason: str, *, not_before: float = 0.0, pre
             preemptions=job.preemptions + preempted,
         )
     )
+
+
+def forsake_checkpoint(draft: Draft, job: Job, why: str) -> Job:
+    """Return a frozen job that starts from the beginning next time, because it could not be restored."""
+    draft.note("job.not-restored", job, f"{job.label} starts anew: it could not be restored: {why}")
+    return draft.put(replace(_left_behind(draft, job), frozen=None, pinned=None))
 
 
 def _left_behind(draft: Draft, job: Job) -> Job:
@@ -208,6 +240,7 @@ def _end(draft: Draft, job: Job, state: JobState, reason: str, exit_code: int | 
         reason=reason,
         exit_code=exit_code,
         ended_at=draft.now,
+        frozen=None,
         stage=None,
         victims=(),
         stop=None,
@@ -221,15 +254,49 @@ def fail(draft: Draft, job: Job, reason: str) -> Job:
     return _end(draft, job, JobState.FAILED, reason)
 
 
-def exited(draft: Draft, job: Job, exit_code: int | None, *, out_of_memory: bool) -> None:
-    """Decide what becomes of a running or stopping job whose container ended."""
-    used = max(0.0, draft.now - job.started_at) if job.started_at is not None else 0.0
+def not_frozen(draft: Draft, job: Job) -> None:
+    """Go on with a victim that could not be frozen: stop it as any other, unless it ended meanwhile."""
+    assert job.stop is not None
+    if job.stop.gone:
+        _gone_unfrozen(draft, job)
+    else:
+        ask_to_stop(draft, job)
+
+
+def _gone_unfrozen(draft: Draft, job: Job) -> None:
+    """Decide what becomes of a victim that ended while it was being frozen and left no checkpoint."""
+    assert job.stop is not None
+    code = job.stop.exit_code
+    # CRIU ends what it has written with SIGKILL, so that may be its doing: then the job was preempted.
+    by_engine = (code is None or code == KILLED) and not job.stop.out_of_memory
+    stop = replace(job.stop, phase=StopPhase.TERM) if by_engine else None
+    exited(draft, draft.put(replace(job, stop=stop)), code, out_of_memory=job.stop.out_of_memory)
+
+
+def _being_frozen(draft: Draft, job: Job, exit_code: int | None, *, out_of_memory: bool) -> bool:
+    """Note the end of a job that is being frozen: the answer to that says what it means."""
+    if job.stop is None or job.stop.phase is not StopPhase.FREEZE:
+        return False
+    gone = replace(job.stop, gone=True, exit_code=exit_code, out_of_memory=out_of_memory)
+    draft.put(replace(job, stop=gone))
+    return True
+
+
+def _settled(draft: Draft, job: Job) -> Job:
+    """Count the GPU time of an attempt that ended, and hand out again what was kept back because of it."""
     gpus = job.allocation.gpus if job.allocation else ()
-    job = draft.put(replace(job, gpu_seconds=job.gpu_seconds + used * len(gpus)))
-    stop = job.stop
-    if stop is not None and stop.phase is StopPhase.STUCK:
+    if job.stop is not None and job.stop.phase is StopPhase.STUCK:
         for uuid in gpus:
             draft.unmark(uuid, MarkKind.QUARANTINED, job.id)
+    return draft.put(replace(job, gpu_seconds=job.gpu_seconds + seconds_run(job, draft.now) * len(gpus)))
+
+
+def exited(draft: Draft, job: Job, exit_code: int | None, *, out_of_memory: bool) -> None:
+    """Decide what becomes of a running or stopping job whose container ended."""
+    if _being_frozen(draft, job, exit_code, out_of_memory=out_of_memory):
+        return
+    job = _settled(draft, job)
+    stop = job.stop
     # A victim that ends while its hook still runs has not been told to stop: it ended by itself. A checkpoint
     # signal is different: to save and to end is what it asks for.
     hook = job.spec.checkpoint
@@ -319,17 +386,6 @@ def _ended_by_itself(draft: Draft, job: Job, exit_code: int | None, *, out_of_me
         return
     state = JobState.LOST if exit_code is None else JobState.FAILED
     _end(draft, job, state, reason, exit_code)
-
-
-def describe_exit(exit_code: int | None, *, out_of_memory: bool = False) -> str:
-    """Say how a command ended: `exit code 3`, `killed by signal 9`, `out of memory`."""
-    if out_of_memory:
-        return "killed: out of memory"
-    if exit_code is None:
-        return "its container vanished and nobody saw how it ended"
-    if exit_code > 128:
-        return f"exit code {exit_code} (signal {exit_code - 128})"
-    return f"exit code {exit_code}"
 
 
 def requeue(draft: Draft, job: Job, *, first: bool) -> None:

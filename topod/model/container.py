@@ -40,3 +40,5 @@ class Exit:
     handle: str
     exit_code: int | None
     out_of_memory: bool = False
+    started_at: float | None = None
+    """When the life that ended had begun; None where the runtime does not tell."""

@@ -53,6 +53,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     array_count: int | None = None
     after: list[int] = []
     """The jobs that it still waits for."""
+    frozen: bool = False
+    """Its container is on disk and goes on from there."""
     plan: dict[str, Any] = {}
     spec: JobSpec
 

@@ -58,7 +58,7 @@ def _life(job: JobView, now: float) -> list[tuple[str, str]]:
     if job.victims:
         rows.append(("stops", ", ".join(f"job {victim}" for victim in job.victims)))
     if job.handle:
-        rows.append(("container", job.handle))
+        rows.append(("container", f"{job.handle}{', frozen on disk' if job.frozen else ''}"))
     return rows
 
 
