@@ -88,11 +88,13 @@ def _machine_traps() -> Iterator[Check]:
 
 
 def _engine_traps(facts: "EngineFacts") -> Iterator[Check]:
+    from topoctl.doctor_freeze import freezing
     from topoctl.doctor_traps import engine_traps
     from topod.adapters.gpu_nodes import gpu_nodes
 
     bare = Path("/proc/driver/nvidia/version").exists() and not gpu_nodes()
     yield from engine_traps(facts, bare_gpus=bare)
+    yield freezing(facts)
 
 
 def _nvml(missing: Verdict) -> Check:

@@ -85,7 +85,9 @@ FLAGS: dict[str, tuple[Any, Any]] = {
     "max_runtime": (Text, _option("--max-runtime", "--time", metavar="TIME", help="Stopped after so long.")),
     "on_preempt": (
         Text,
-        _option("--on-preempt", metavar="WHAT", help="requeue (default) or cancel when stopped for another."),
+        _option(
+            "--on-preempt", metavar="WHAT", help="When stopped: requeue (default), cancel, or checkpoint."
+        ),
     ),
     "requeue": (Switch, _switch("--requeue/--no-requeue", help="Short for --on-preempt requeue or cancel.")),
     "restart": (

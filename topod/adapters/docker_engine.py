@@ -65,6 +65,8 @@ class EngineFacts:
     """Whether containers outlive a restart of the engine."""
     cgroups: str = ""
     """Version and driver: `v2, driver systemd`."""
+    experimental: bool = False
+    """Whether it offers checkpoints."""
 
 
 class Engine:
@@ -109,6 +111,7 @@ class Engine:
                 podman=podman,
                 cdi_devices=_cdi_devices(info),
                 live_restore=bool(info.get("LiveRestoreEnabled")) or podman,
+                experimental=bool(info.get("ExperimentalBuild")),
                 cgroups=f"v{info.get('CgroupVersion', '1')}, driver {info.get('CgroupDriver', 'unknown')}",
             )
         return self._facts
