@@ -1,5 +1,7 @@
 """Who may do what, asked by processes of real users on a real topod's socket."""
 
+import contextlib
+import io
 import shutil
 import socket
 import stat
@@ -14,6 +16,7 @@ import pytest
 
 from tests.as_user import as_user, needs_root
 from tests.integration.daemon_process import Topod
+from topoctl.main import run
 from topod.errors import NotAllowedError
 from topod.model.job import JobSpec
 from topod.model.request import ResourceRequest
@@ -267,7 +270,11 @@ def test_a_peer_cannot_say_that_it_is_somebody_else(topod: Topod) -> None:
             wire.recv(12, socket.MSG_WAITALL)
             wire.sendall(greeting[12:])
             wire.recv(52, socket.MSG_WAITALL)
-            wire.sendall(bytes([4, len(ready)]) + ready + bytes([0, len(hello)]) + hello)
+            wire.sendall(bytes([4, len(ready)]) + ready)
+            # A message before both sides are ready ends the connection.
+            _, size = wire.recv(2, socket.MSG_WAITALL)
+            wire.recv(size, socket.MSG_WAITALL)
+            wire.sendall(bytes([0, len(hello)]) + hello)
             got = b""
             while not got.endswith(b"}}"):
                 piece = wire.recv(65536)
@@ -303,3 +310,47 @@ def test_without_a_configuration_others_cannot_even_open_the_socket() -> None:
             assert "members of group" in str(refused.value.hint)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [
+        (("drain", "--reason", "x"), 77, "error: 51002 may not drain: members of group 41003 may"),
+        (
+            ("submit", "--priority", "high", "--", "true"),
+            77,
+            "error: 51002 may not ask for priority 1000: 500",
+        ),
+        (("submit", "--for", "root", "--", "true"), 77, "error: only root may submit in another's name"),
+        (("submit", "--priority", "low", "--", "true"), 0, "Submitted job "),
+    ],
+)
+def test_topoctl_tells_a_refusal_in_one_line_with_its_status(
+    topod: Topod, words: tuple[str, ...], status: int, text: str
+) -> None:
+    def call() -> tuple[int, str]:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            code = run(["--socket", str(topod.socket), *words])
+        return code, out.getvalue()
+
+    # Once as root, so that everything is loaded that the other user may be unable to read.
+    call()
+    topod.ask(Resume())
+    found, told = as_user(*_split(ALICE), call)
+    assert (found, told.splitlines()[0][: len(text)]) == (status, text)
+    assert "Traceback" not in told
+
+
+def test_root_submits_for_somebody_else(topod: Topod) -> None:
+    assert run(["--socket", str(topod.socket), "submit", "--for", "51002", "--", "true"]) == 0
+    assert any(job.user == "51002" and job.spec.command == ("true",) for job in _all(topod))
+
+
+def _all(topod: Topod) -> list[JobView]:
+    found = []
+    for ended in (False, True):
+        reply = topod.ask(ListJobs(ended=ended))
+        assert isinstance(reply, Jobs)
+        found += reply.jobs
+    return found

@@ -46,7 +46,7 @@ def replay(seed: int, *, trace: bool) -> int:
 def soak(seeds: Iterable[int], *, total: int, minutes: float, jobs: int) -> int:
     """Live through many days on all cores, at most so many minutes; stop at the first that goes wrong."""
     # By its full name: other processes cannot import what `python -m` calls `__main__`.
-    from tests.simulation.__main__ import outcome_of as live  # noqa: PLC0415, PLW0406 - as said
+    from tests.simulation.__main__ import outcome_of as live  # noqa: PLC0415 - as said
 
     begin, done = time.monotonic(), 0
     happened: Counter[str] = Counter()

@@ -87,6 +87,9 @@ class Gate:
             caller = await self._access.caller(peer)
             await self._check(request, caller)
             named = await self._vetted(_in_the_name_of(request, caller))
+            if NEEDS.get(type(request), Need.ADMINISTER) is Need.ADMINISTER:
+                extra = {Key.EVENT: type(request).__name__, Key.PEER: f"{caller.user} pid {caller.pid}"}
+                log.info("request.administered", extra=extra)
         except TopodError as refused:
             _note(request, peer, refused)
             raise

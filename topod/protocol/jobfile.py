@@ -71,6 +71,13 @@ _ALIASES: Final = {
     "working_dir": "workdir",
     "shm": "shm_size",
 }
+_NEVER: Final = {
+    "privileged": "it is root on the host; name what is needed with cap_add and devices",
+    "ipc": "shm_size makes /dev/shm as large as needed",
+    "pid": "a job does not see the host's processes",
+    "security_opt": "the site's policy has it",
+}
+"""What users of Docker write, and what to write instead."""
 _RUNNERS: Final = {"python", "python3", "bash", "sh", "torchrun", "accelerate", "deepspeed"}
 
 
@@ -184,6 +191,8 @@ def _canonical(document: Mapping[object, object], source: str) -> dict[str, obje
         name = str(key).replace("-", "_")
         name = _ALIASES.get(name, name)
         if name not in FIELDS:
+            if reason := _NEVER.get(name):
+                raise DataError(f"{str(key)!r} is not to be had: {reason}", source=source)
             known = [*FIELDS, *_ALIASES]
             raise DataError(f"unknown field {str(key)!r}{parse.near(name, known)}", source=source)
         if name in values:

@@ -1,5 +1,6 @@
 """`topoctl submit`: queue a job."""
 
+import os
 import uuid
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from topoctl.session import (
     style,
 )
 from topoctl.waiting import ending, exit_status, wait_until_ended
+from topod.errors import NotAllowedError
 from topod.protocol.replies import Jobs, Planned
 from topod.protocol.requests import DryRun, Submit
 from topod.protocol.views import JobView
@@ -47,6 +49,10 @@ def submit(
         bool, typer.Option("--dry-run", help="Show what would happen now; queue nothing.")
     ] = False,
     parsable: Annotated[bool, typer.Option("--parsable", help="Print only the job's id.")] = False,
+    owner: Annotated[
+        str | None,
+        typer.Option("--for", metavar="USER", help="Root only: in the name of USER.", show_default=False),
+    ] = None,
     output: TextOrJsonOption = TextOrJson.TABLE,
 ) -> int | None:
     """Queue a job: a command, an image, or a job file.
@@ -54,7 +60,9 @@ def submit(
     Everything from COMMAND on belongs to the job, as with `docker run`. Sizes are written 512m or 8G,
     times 90, 30s, 5m, 2h or 1-12:00:00.
     """
-    spec, array = job_and_array(job, user_name())
+    if owner is not None and os.geteuid() != 0:
+        raise NotAllowedError("only root may submit in another's name (--for)")
+    spec, array = job_and_array(job, owner or user_name())
     with connect(ctx) as client:
         if dry_run:
             planned = ask(client, DryRun(spec=spec), Planned)

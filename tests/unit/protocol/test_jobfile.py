@@ -348,3 +348,10 @@ def test_deep_nesting_is_bad_data() -> None:
 )
 def test_a_job_without_a_name_gets_that_of_its_program(command: Any, image: str | None, name: str) -> None:
     assert default_name(command, image) == name
+
+
+@pytest.mark.parametrize("line", ["privileged: true", "ipc: host", "pid: host"])
+def test_what_would_give_the_host_away_is_refused_with_what_to_do_instead(line: str) -> None:
+    with pytest.raises(DataError, match="is not to be had: ") as refused:
+        _yaml(f"command: x\n{line}")
+    assert "\n" not in refused.value.message
