@@ -9,6 +9,7 @@
     recovery = "reset"          # what the driver asks for
     slowdown = "heat"
     used_mib = 2000             # memory in use
+    utilisation = 0             # percent; left out: not told
     process = [{pid = 4711, mib = 3200, name = "python", user = "alice"}]
 
 A process that is given no name is looked up on the machine.
@@ -44,6 +45,7 @@ class FaultyGpu(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     recovery: str | None = None
     slowdown: str | None = None
     used_mib: int = 0
+    utilisation: int | None = None
     process: tuple[FaultyProcess, ...] = ()
 
 
@@ -128,6 +130,7 @@ class FaultsFile:
         return GpuLive(
             uuid=uuid,
             memory_used_bytes=(fault.used_mib + sum(process.mib for process in fault.process)) * MIB,
+            utilisation_percent=fault.utilisation,
             processes=processes,
             mig=False,
             ecc_uncorrected=fault.uncorrected,

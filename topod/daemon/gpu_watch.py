@@ -18,6 +18,7 @@ from topod.daemon.owners import Owners
 from topod.discovery.gpufacts import LiveFacts, XidEvent
 from topod.errors import ProbeError, TopodError
 from topod.health.assessor import Assessor, Look
+from topod.health.idle import IdleClock
 from topod.health.probe import HealthProbe
 from topod.health.use import Who
 from topod.lifecycle import events as ev
@@ -59,6 +60,7 @@ class GpuWatch:
         self._seen_first: Callable[[], None] | None = seen_first
         self._xids: list[XidEvent] = []
         self._wake = asyncio.Event()
+        self._idle = IdleClock()
         self._failures = 0
         self._noted: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -111,6 +113,7 @@ class GpuWatch:
         if self._mailbox.state.blind is not None:
             await self._mailbox.ask(ev.GpusSeen())
         self._note(dict(verdict.notes or {}))
+        self._health.idle_since = self._idle.look(self._mailbox.state, live, seen.at)
         if self._seen_first is not None:
             await self._in_thread(self._seen_first)
             self._seen_first = None

@@ -14,6 +14,8 @@ class Health:
         self._troubles: dict[str, str] = {}
         self.runtime_text = ""
         """What the runtime last said of itself."""
+        self.idle_since: dict[str, float] = {}
+        """GPUs (UUIDs) that a job holds and does not use, with since when (epoch seconds)."""
 
     def trouble(self, subject: str, text: str) -> None:
         """Put a trouble on the board; `subject` (`store`, `runtime`) names it."""

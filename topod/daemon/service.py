@@ -259,6 +259,7 @@ class Service:
             runtime=self._runtime.name,
             notes=self._notes(),
             rules=self._rules,
+            idle=self._health.idle_since,
         )
         return rp.Host(host=view)
 

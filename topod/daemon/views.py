@@ -81,8 +81,12 @@ def host_view(
     runtime: str,
     notes: list[str],
     rules: Rules = NO_RULES,
+    idle: Mapping[str, float] | None = None,
 ) -> HostView:
-    """Return what is told of the host at the moment `now`; `document` holds who holds what as well."""
+    """Return what is told of the host at the moment `now`; `document` holds who holds what as well.
+
+    `idle`: since when GPUs (by UUID) are held and not used.
+    """
     taken = occupancy(topology, state, now, rules)
     document: dict[str, Any] = msgspec.json.decode(dump_host(topology, taken))
     holding = [job for job in state.jobs.values() if job.state in HOLDING and job.allocation is not None]
@@ -93,7 +97,10 @@ def host_view(
         drain=state.drain,
         generation=state.generation,
         document=document,
-        gpus=[gpu_view(gpu, holding, state.marks.get(gpu.uuid, ())) for gpu in topology.gpus],
+        gpus=[
+            gpu_view(gpu, holding, state.marks.get(gpu.uuid, ()), (idle or {}).get(gpu.uuid))
+            for gpu in topology.gpus
+        ],
         notes=notes,
         foreign_cpus=dict(state.foreign_cpus),
         blind=state.blind,
@@ -115,7 +122,9 @@ def _mark_text(mark: Mark) -> str:
     return f"{mark.kind.value}: {mark.reason}" if mark.reason else mark.kind.value
 
 
-def gpu_view(gpu: Gpu, holding: Iterable[Job], marks: tuple[Mark, ...]) -> GpuView:
+def gpu_view(
+    gpu: Gpu, holding: Iterable[Job], marks: tuple[Mark, ...], idle_since: float | None = None
+) -> GpuView:
     """Return what is told of a GPU: who is on it, who comes next, why it is not handed out.
 
     The state is that of the job on it, unless the GPU is unhealthy or quarantined; a drained GPU is `held`
@@ -144,4 +153,5 @@ def gpu_view(gpu: Gpu, holding: Iterable[Job], marks: tuple[Mark, ...]) -> GpuVi
         priority=told.priority if told else None,
         reason="; ".join(_mark_text(mark) for mark in marks),
         marks=[mark.kind.value for mark in blocking],
+        idle_since=idle_since,
     )

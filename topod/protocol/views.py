@@ -103,3 +103,5 @@ class GpuView(msgspec.Struct, frozen=True, kw_only=True):
     """Every mark in words: `unhealthy: ...; drained: ...`; also those that an administrator set aside."""
     marks: list[str] = []
     """What keeps it back, whoever is on it: unhealthy, quarantined, foreign, drained."""
+    idle_since: float | None = None
+    """Since when the job on it has not used it: 0% at every look."""

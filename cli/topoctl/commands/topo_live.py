@@ -1,6 +1,8 @@
 """The part of `topoctl topo` that shows the live host, or an emulated one of the library."""
 
 import json
+import time
+from typing import Final
 
 import msgspec
 import typer
@@ -11,10 +13,15 @@ from topoctl.session import ask, connect
 from topod.discovery.document import HostDocument, dump_host, load_host
 from topod.discovery.library import load_library_host
 from topod.errors import DataError
+from topod.model.cpuset import CpuSet
 from topod.protocol.codec import ProtocolError
 from topod.protocol.replies import Host
 from topod.protocol.requests import GetHost
-from topod.protocol.views import HostView
+from topod.protocol.units import format_duration
+from topod.protocol.views import GpuView, HostView
+
+IDLE_SECONDS: Final = 600.0
+"""Shorter pauses are no news: data is loaded, a model is evaluated on the CPUs."""
 
 
 def live_host(ctx: typer.Context) -> tuple[HostView, HostDocument]:
@@ -37,9 +44,28 @@ def live_text(view: HostView, document: HostDocument, style: Style) -> str:
         gpus=view.gpus,
         pinned=pinned(document.occupancy),
         subtitle=kind,
-        notes=[*drained, *(f"CPUs {cpus} foreign: {who}" for cpus, who in foreign), *view.notes],
+        notes=[
+            *drained,
+            *(f"CPUs {cpus} foreign: {who}" for cpus, who in foreign),
+            *idle_notes(view, time.time()),
+            *view.notes,
+        ],
     )
     return host_map(host, style)
+
+
+def idle_notes(view: HostView, now: float) -> list[str]:
+    """Say which jobs have held GPUs without using them for long."""
+    idle: dict[int, list[GpuView]] = {}
+    for gpu in view.gpus:
+        if gpu.job is not None and gpu.idle_since is not None and now - gpu.idle_since >= IDLE_SECONDS:
+            idle.setdefault(gpu.job, []).append(gpu)
+    notes = []
+    for job, gpus in sorted(idle.items()):
+        names = f"{'GPU' if len(gpus) == 1 else 'GPUs'} {CpuSet.of(gpu.index for gpu in gpus)}"
+        seconds = now - max(gpu.idle_since or now for gpu in gpus)
+        notes.append(f"job {job} has not used {names} for {format_duration(seconds)}")
+    return notes
 
 
 def live_json(view: HostView) -> bytes:
