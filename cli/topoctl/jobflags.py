@@ -82,6 +82,14 @@ FLAGS: dict[str, tuple[Any, Any]] = {
         Text,
         _option("--min-runtime", metavar="TIME", help="Not stopped for others for so long after its start."),
     ),
+    "wait_before_preempt": (
+        Text,
+        _option(
+            "--wait-before-preempt",
+            metavar="TIME",
+            help="Waits so long for free GPUs before anyone is stopped for it (default 0).",
+        ),
+    ),
     "max_runtime": (Text, _option("--max-runtime", "--time", metavar="TIME", help="Stopped after so long.")),
     "on_preempt": (
         Text,

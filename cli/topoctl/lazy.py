@@ -37,6 +37,7 @@ COMMANDS: dict[str, Entry] = {
     "cancel": Entry(module="cancel", function="cancel"),
     "priority": Entry(module="priority", function="priority"),
     "history": Entry(module="history", function="history"),
+    "quota": Entry(module="quota", function="quota"),
     "topo": Entry(module="topo", function="topo"),
     "events": Entry(module="events", function="events"),
     "drain": Entry(module="drain", function="drain", examples="DRAIN_EXAMPLES"),

@@ -13,18 +13,19 @@ from typing import Final, TypeVar, assert_never
 from topod import __version__
 from topod.adapters.secret_files import checked_secrets
 from topod.daemon import joblog
+from topod.daemon.checks import check_priority, check_spec
 from topod.daemon.dependencies import array_ids, check_array, resolved
 from topod.daemon.health import Health
 from topod.daemon.logs import Key
 from topod.daemon.mailbox import InternalError, Mailbox
 from topod.daemon.storage import Store
-from topod.daemon.views import host_view, job_view, resumed_text
+from topod.daemon.views import fairness_view, host_view, job_view, resumed_text
 from topod.errors import ConflictError, NotFoundError, TopodError, UsageError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import admission
 from topod.lifecycle import events as ev
 from topod.lifecycle.states import ENDED, HostState, Job, JobState, Mark, MarkKind, Stage
-from topod.model.job import JobId, JobSpec
+from topod.model.job import JobId
 from topod.model.rules import NO_RULES, Rules
 from topod.model.topology import Gpu
 from topod.ports import Clock, ContainerRuntime
@@ -41,17 +42,10 @@ LOG_POLL_SHARE: Final = 0.1
 """... and between them this share of the time for which it has been silent."""
 JOBS_MAX: Final = 10_000
 EVENTS_MAX: Final = 10_000
-PRIORITY_MAX: Final = 1_000_000_000
 TOKEN_CHARS_MAX: Final = 200
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-class CannotRunError(TopodError):
-    """The job can never run on this host."""
-
-    code = "cannot-run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +108,7 @@ class Service:
             case rq.ListJobs():
                 reply = await self.list_jobs(request)
             case rq.GetJob():
-                reply = _jobs(await self._find(request.job), marks=self._mailbox.state.marks)
+                reply = self._jobs(await self._find(request.job), marks=self._mailbox.state.marks)
             case rq.GetArray():
                 reply = await self.array(request.job)
             case rq.WaitJob():
@@ -129,6 +123,8 @@ class Service:
                 reply = await self.resume(request)
             case rq.GetHost():
                 reply = self.host()
+            case rq.GetFairness():
+                reply = fairness_view(self._mailbox.state, self._clock.now(), self._rules)
             case rq.ReadLog():
                 reply = await self.read_log(request)
             case rq.ReadEvents():
@@ -158,7 +154,7 @@ class Service:
         """Queue a job, or an array; the answer comes when it is durable."""
         if len(request.token) > TOKEN_CHARS_MAX:
             raise UsageError(f"the token has {len(request.token)} characters, {TOKEN_CHARS_MAX} are allowed")
-        self._check_spec(request.spec)
+        check_spec(request.spec, self._tables, self._rules, self._runtime.name)
         check_array(request.array)
         if request.spec.secrets:
             await asyncio.to_thread(checked_secrets, request.spec)
@@ -177,11 +173,11 @@ class Service:
             known = await asyncio.to_thread(lambda: [self._store.job(ident) for ident in stored])
         members = {one.id: one for one in known if one is not None}
         members |= {JobId(ident): state.jobs[JobId(ident)] for ident in others if ident in state.jobs}
-        return _jobs(job, *(one for _, one in sorted(members.items())), marks=state.marks)
+        return self._jobs(job, *(one for _, one in sorted(members.items())), marks=state.marks)
 
     def dry_run(self, request: rq.DryRun) -> rp.Planned:
         """Say what the job would get now."""
-        _check_priority(request.spec.request.priority)
+        check_priority(request.spec.request.priority)
         told = admission.dry_run(
             self._tables, self._mailbox.state, request.spec, self._clock.now(), self._rules
         )
@@ -194,11 +190,11 @@ class Service:
         if request.ended:
             limit = min(request.limit, JOBS_MAX)
             found = await asyncio.to_thread(self._store.ended_jobs, limit, request.user)
-            return _jobs(*found)
+            return self._jobs(*found)
         jobs = sorted(self._mailbox.state.jobs.values(), key=lambda job: job.id)
         wanted = (job for job in jobs if request.user is None or job.spec.user == request.user)
         unended = (job for job in wanted if job.state not in ENDED)
-        return _jobs(*unended, marks=self._mailbox.state.marks)
+        return self._jobs(*unended, marks=self._mailbox.state.marks)
 
     async def wait_job(self, request: rq.WaitJob) -> rp.Jobs:
         """Answer when the job is in one of the states, has ended, or time is up."""
@@ -213,7 +209,7 @@ class Service:
             return job is None or job.state in ENDED or job.state.value in request.states
 
         await self._patiently(done, request.timeout)
-        return _jobs(await self._find(request.job))
+        return self._jobs(await self._find(request.job))
 
     async def cancel(self, request: rq.Cancel) -> rp.Jobs:
         """Stop jobs for good; all of them or, if one cannot be, none."""
@@ -221,15 +217,15 @@ class Service:
             _refuse_ended(await self._find(ident))
         asked = (self._mailbox.ask(ev.CancelRequested(job=JobId(one), by=request.by)) for one in request.jobs)
         await asyncio.gather(*asked)
-        return _jobs(*[await self._find(ident) for ident in request.jobs])
+        return self._jobs(*[await self._find(ident) for ident in request.jobs])
 
     async def set_priority(self, request: rq.SetPriority) -> rp.Jobs:
         """Change the priority of a job that has not ended."""
-        _check_priority(request.priority)
+        check_priority(request.priority)
         _refuse_ended(await self._find(request.job))
         event = ev.PriorityChanged(job=JobId(request.job), priority=request.priority, by=request.by)
         await self._mailbox.ask(event)
-        return _jobs(await self._find(request.job))
+        return self._jobs(await self._find(request.job))
 
     async def drain(self, request: rq.Drain) -> rp.Done:
         """Hand out no more of the host, or of one GPU."""
@@ -308,6 +304,10 @@ class Service:
 
     # --- helpers ------------------------------------------------------------------------------------------
 
+    def _jobs(self, *jobs: Job, marks: Mapping[str, tuple[Mark, ...]] | None = None) -> rp.Jobs:
+        now = self._clock.now()
+        return rp.Jobs(jobs=[job_view(job, marks, now=now, rules=self._rules) for job in jobs])
+
     def _notes(self) -> list[str]:
         notes = [*self._identity.notes, *self._health.notes]
         if not self._mailbox.recovered:
@@ -328,18 +328,6 @@ class Service:
         if not found:
             raise NotFoundError(f"no GPU {name} on {self._topology.name}, which has {len(gpus)} GPUs")
         return found[0]
-
-    def _check_spec(self, spec: JobSpec) -> None:
-        _check_priority(spec.request.priority)
-        if not spec.command and spec.image is None:
-            raise UsageError("nothing to run: give a command, an image, or both")
-        if spec.image is None and self._runtime.name != "process":
-            raise CannotRunError("the job names no image, and this host runs jobs in containers")
-        if not spec.command and self._runtime.name == "process":
-            raise CannotRunError("the job names no command, and this host runs jobs without containers")
-        reason = admission.admit(self._tables, spec, self._rules)
-        if reason is not None:
-            raise CannotRunError(f"{self._topology.name} can never run this job: {reason}")
 
     def _attempt(self, job: Job) -> int:
         """Return the latest attempt that was started, else the latest."""
@@ -371,10 +359,6 @@ class Service:
             self._waiting -= 1
 
 
-def _jobs(*jobs: Job, marks: Mapping[str, tuple[Mark, ...]] | None = None) -> rp.Jobs:
-    return rp.Jobs(jobs=[job_view(job, marks) for job in jobs])
-
-
 def _begun_in(state: HostState, *, job: JobId, attempt: int) -> bool:
     return _has_begun(state.jobs.get(job), attempt)
 
@@ -391,8 +375,3 @@ def _has_begun(job: Job | None, attempt: int) -> bool:
 def _refuse_ended(job: Job) -> None:
     if job.state in ENDED:
         raise ConflictError(f"{job.label} has ended: {job.state.value}")
-
-
-def _check_priority(priority: int) -> None:
-    if abs(priority) > PRIORITY_MAX:
-        raise UsageError(f"priority {priority} is beyond {PRIORITY_MAX}")

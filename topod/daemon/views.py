@@ -6,18 +6,29 @@ from typing import Any
 import msgspec
 
 from topod.discovery.document import dump_host
-from topod.lifecycle.holdings import occupancy
-from topod.lifecycle.states import HOLDING, HostState, Job, JobState, Mark, MarkKind
+from topod.lifecycle.fairness import Usage, budget_uses, standing
+from topod.lifecycle.holdings import doomed_jobs, occupancy
+from topod.lifecycle.holds import current_hold, held_gpus
+from topod.lifecycle.states import ENDED, HOLDING, HostState, Job, JobState, Mark, MarkKind
 from topod.model.rules import NO_RULES, Rules
 from topod.model.topology import Gpu, Topology
-from topod.protocol.views import GpuView, HostView, JobView
+from topod.protocol.replies import Fairness
+from topod.protocol.views import BudgetView, GpuView, HoldView, HostView, JobView, QuotaView
 
 _WORST_FIRST = (MarkKind.UNHEALTHY, MarkKind.QUARANTINED, MarkKind.FOREIGN, MarkKind.DRAINED)
 
 
-def job_view(job: Job, marks: Mapping[str, tuple[Mark, ...]] | None = None) -> JobView:
+def job_view(
+    job: Job,
+    marks: Mapping[str, tuple[Mark, ...]] | None = None,
+    *,
+    now: float = 0.0,
+    rules: Rules = NO_RULES,
+) -> JobView:
     """Return what is told of a job; given the `marks` of the GPUs, also what is wrong with those it is on."""
     request = job.spec.request
+    counts_for = job.priority if job.state in ENDED else standing(job, now, rules)
+    pending_hold = job.hold if job.state is JobState.PENDING else None
     held = job.allocation
     return JobView(
         id=job.id,
@@ -43,6 +54,8 @@ def job_view(job: Job, marks: Mapping[str, tuple[Mark, ...]] | None = None) -> J
         attempt=job.attempt,
         starts=job.starts,
         preemptions=job.preemptions,
+        effective_priority=None if counts_for == job.priority else counts_for,
+        held_gpus=list(pending_hold.gpu_indices[: held_gpus(job, now, rules)]) if pending_hold else [],
         failures=job.failures,
         exit_code=job.exit_code,
         gpu_seconds=job.gpu_seconds,
@@ -71,6 +84,37 @@ def _trouble(job: Job, marks: Mapping[str, tuple[Mark, ...]]) -> str:
         if mark.kind is not MarkKind.DRAINED and mark.blocks
     )
     return "; ".join(told)
+
+
+def fairness_view(state: HostState, now: float, rules: Rules) -> Fairness:
+    """Return how quotas and budgets stand, and what is kept for whom."""
+    jobs = [job for job in state.jobs.values() if job.state not in ENDED]
+    hold = current_hold(state.jobs, now, rules)
+    kept = hold.job.hold if hold is not None else None
+    return Fairness(
+        quotas=[
+            QuotaView(scope=use.scope.value, key=use.key, value=use.value, gpus=use.gpus, limit=use.limit)
+            for use in Usage(state.jobs, rules).every(jobs)
+        ],
+        budgets=[
+            BudgetView(
+                label=use.label,
+                value=use.value,
+                running=use.running,
+                min_running=use.min_running,
+                may_stop=use.stops,
+            )
+            for use in budget_uses(jobs, rules, doomed_jobs(jobs))
+        ],
+        hold=None
+        if hold is None or kept is None
+        else HoldView(
+            job=hold.job.id,
+            gpus=list(kept.gpu_indices[: held_gpus(hold.job, now, rules)]),
+            target=list(kept.gpu_indices),
+            since=hold.job.ready_at,
+        ),
+    )
 
 
 def host_view(

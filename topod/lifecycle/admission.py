@@ -7,7 +7,7 @@ from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.explaining import plan_data
 from topod.lifecycle.fairness import Usage, over_quota
 from topod.lifecycle.holdings import occupancy, unknown_health
-from topod.lifecycle.holds import current_hold
+from topod.lifecycle.holds import current_hold, duration_words
 from topod.lifecycle.states import HostState, Job
 from topod.model.job import JobSpec
 from topod.model.occupancy import Occupancy
@@ -52,5 +52,5 @@ def dry_run(
     if not reason and state.blind is not None and spec.request.gpus:
         reason = unknown_health(state.blind)
     wait = spec.wait_before_preempt_seconds
-    waits = (f"first waits {wait:g} s for free GPUs",) if wait and answer.victims else ()
+    waits = (f"first waits {duration_words(wait)} for free GPUs",) if wait and answer.victims else ()
     return Preview(feasible=not reason, plan=data, reason=reason, details=waits)

@@ -52,11 +52,16 @@ def standing(job: Job, now: float, rules: Rules) -> int:
 class BudgetUse:
     """One disruption budget now."""
 
-    name: str
-    """`service=chat-7b`."""
+    label: str
+    value: str
     min_running: int
     running: int
     """Jobs that run and are not to be stopped."""
+
+    @property
+    def name(self) -> str:
+        """`service=chat-7b`."""
+        return f"{self.label}={self.value}"
 
     @property
     def stops(self) -> int:
@@ -77,18 +82,17 @@ def budget_names(spec: JobSpec, rules: Rules) -> tuple[str, ...]:
 
 def budget_uses(jobs: Iterable[Job], rules: Rules, doomed: Collection[JobId] = ()) -> tuple[BudgetUse, ...]:
     """Return the budgets that count any of `jobs`, by name; `doomed` run but are to be stopped already."""
-    running: dict[str, int] = {}
-    least: dict[str, int] = {}
-    for job in jobs:
+    running: dict[tuple[str, str], int] = {}
+    least: dict[tuple[str, str], int] = {}
+    for job in jobs if rules.budgets else ():
         counts = job.state is JobState.RUNNING and job.id not in doomed
-        for label, value in job.spec.labels.items():
-            if (found := _min_running(label, value, rules)) is not None:
-                name = f"{label}={value}"
-                least[name] = found
-                running[name] = running.get(name, 0) + counts
+        for service in job.spec.labels.items():
+            if (found := _min_running(*service, rules)) is not None:
+                least[service] = found
+                running[service] = running.get(service, 0) + counts
     return tuple(
-        BudgetUse(name=name, min_running=least[name], running=count)
-        for name, count in sorted(running.items())
+        BudgetUse(label=service[0], value=service[1], min_running=least[service], running=count)
+        for service, count in sorted(running.items())
     )
 
 
@@ -168,6 +172,17 @@ class Usage:
                 yield QuotaUse(
                     scope=scope, key=key, value=value, gpus=self._held.get(account, 0), limit=limit
                 )
+
+    def every(self, jobs: Iterable[Job]) -> tuple[QuotaUse, ...]:
+        """Return the quotas that bind any of `jobs`, and those that a rule names, users first."""
+        found = {use for job in jobs for use in self.of(job.spec)}
+        for quota in self._rules.quotas:
+            if quota.value != EACH:
+                labels = {quota.key: quota.value} if quota.scope is Scope.LABEL else {}
+                user = quota.value if quota.scope is Scope.USER else ""
+                named = JobSpec(name="", command=(), user=user, labels=labels)
+                found |= {use for use in self.of(named) if use.value == quota.value}
+        return tuple(sorted(found, key=lambda use: (use.scope is Scope.LABEL, use.key, use.value)))
 
     def room(self, spec: JobSpec) -> Room | None:
         """Return what the quotas leave to a job; None where none binds it."""

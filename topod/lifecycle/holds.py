@@ -104,7 +104,7 @@ def current_hold(jobs: Mapping[JobId, Job], now: float, rules: Rules) -> Hold | 
             cpus = list(job.hold.cpus)
             share = len(cpus) * count // max(len(job.hold.gpus), 1)
             block = Block(
-                reason=f"kept for {job.label}, blocked for over {_words(waited)}",
+                reason=f"kept for {job.label}, blocked for over {duration_words(waited)}",
                 gpus=gpu_mask(job.hold.gpu_indices[:count]),
                 cpus=CpuSet.of(cpus[:share]),
             )
@@ -174,7 +174,8 @@ def _possible(draft: Draft, target: Allocation) -> bool:
     return not any(block.gpus & mask or block.cpus & target.cpus for block in taken_now(draft).blocks)
 
 
-def _words(seconds: float) -> str:
+def duration_words(seconds: float) -> str:
+    """Return a span of time as sentences say it: `1 h 10 min`, `50 s`."""
     hours, rest = divmod(int(seconds), 3600)
     minutes, left = divmod(rest, 60)
     parts = [f"{hours} h" if hours else "", f"{minutes} min" if minutes else ""]

@@ -224,6 +224,9 @@ def _target(draft: Draft, job: Job, held: Block | None) -> Block | None:
     gpus, cpus = gpu_mask(target.gpus), target.cpus
     if held is not None:
         gpus, cpus = gpus & ~held.gpus, cpus - held.cpus
+    if may_evict_at(job) > draft.now:  # it waits for free GPUs: others may have what is not free
+        for holder in taken_now(draft).holders:
+            gpus, cpus = gpus & ~holder.gpus, cpus - holder.cpus
     return Block(reason=f"kept for {job.label}", gpus=gpus, cpus=cpus)
 
 

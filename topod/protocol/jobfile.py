@@ -34,6 +34,7 @@ _PARSERS: Final[Mapping[str, parse.Parser]] = {
     "grace": parse.duration,
     "min_runtime": parse.duration,
     "max_runtime": parse.positive_duration,
+    "wait_before_preempt": parse.duration,
     "on_preempt": parse.choice(OnPreempt),
     "requeue": parse.flag,
     "restart": parse.restart,
@@ -235,6 +236,7 @@ def _spec(got: dict[str, Any], origins: list[Origin], environ: Mapping[str, str]
         "shm_bytes": "shm_size",
         "grace_seconds": "grace",
         "min_runtime_seconds": "min_runtime",
+        "wait_before_preempt_seconds": "wait_before_preempt",
         "on_preempt": "on_preempt",
         "preemptible": "preemptible",
     }

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from topod.protocol.views import EventView, HostView, JobView
+from topod.protocol.views import BudgetView, EventView, HoldView, HostView, JobView, QuotaView
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -56,6 +56,14 @@ class Host(Reply, frozen=True, kw_only=True, tag="host"):
     host: HostView
 
 
+class Fairness(Reply, frozen=True, kw_only=True, tag="fairness"):
+    """How the site's rules stand now."""
+
+    quotas: list[QuotaView] = []
+    budgets: list[BudgetView] = []
+    hold: HoldView | None = None
+
+
 class LogChunk(Reply, frozen=True, kw_only=True, tag="log-chunk"):
     """A piece of output. `ended`: nothing more will come after it.
 
@@ -93,4 +101,4 @@ class Failure(Reply, frozen=True, kw_only=True, tag="failure"):
     exit_status: int = 1
 
 
-AnyReply = Welcome | Jobs | Planned | Host | LogChunk | Events | Done | Failure
+AnyReply = Welcome | Jobs | Planned | Host | Fairness | LogChunk | Events | Done | Failure

@@ -95,6 +95,10 @@ class GetHost(Request, frozen=True, kw_only=True, tag="get-host"):
     """The host and who holds what. Answer: `Host`."""
 
 
+class GetFairness(Request, frozen=True, kw_only=True, tag="get-fairness"):
+    """Quotas, disruption budgets, and who is kept GPUs for. Answer: `Fairness`."""
+
+
 class ReadLog(Request, frozen=True, kw_only=True, tag="read-log"):
     """Bytes of a job's output from `offset`; waits up to `wait` seconds for new ones. Answer: `LogChunk`."""
 
@@ -128,6 +132,7 @@ AnyRequest = (
     | Drain
     | Resume
     | GetHost
+    | GetFairness
     | ReadLog
     | ReadEvents
 )

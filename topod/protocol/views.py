@@ -38,6 +38,10 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
     starts: int = 0
     preemptions: int = 0
+    effective_priority: int | None = None
+    """What protects and queues it now, where that differs from `priority`."""
+    held_gpus: list[int] = []
+    """Indices of GPUs that are kept for it because it has been blocked for long."""
     failures: int = 0
     exit_code: int | None = None
     gpu_seconds: float = 0.0
@@ -57,6 +61,40 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """Its container is on disk and goes on from there."""
     plan: dict[str, Any] = {}
     spec: JobSpec
+
+
+class QuotaView(msgspec.Struct, frozen=True, kw_only=True):
+    """One quota now. `scope`: `user` or `label`; `key` is the label, empty for users."""
+
+    scope: str
+    key: str
+    value: str
+    gpus: int
+    """GPUs held, those being taken or given back included."""
+    limit: int
+
+
+class BudgetView(msgspec.Struct, frozen=True, kw_only=True):
+    """One disruption budget now."""
+
+    label: str
+    value: str
+    running: int
+    """Jobs that run and are not about to be stopped."""
+    min_running: int
+    may_stop: int
+
+
+class HoldView(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept for a job that has been blocked for long."""
+
+    job: int
+    gpus: list[int]
+    """Indices held now."""
+    target: list[int]
+    """Indices that will be held in the end."""
+    since: float | None
+    """Since when the job has waited for nothing but room."""
 
 
 class EventView(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,7 +31,7 @@ def jobs_table(jobs: Sequence[JobView], now: float, style: Style, *, wide: bool)
             name,
             printable(job.name),
             printable(job.user),
-            priority_name(job.priority),
+            priority(job),
             job.state,
             elapsed(job, now),
             gpus(job),
@@ -103,6 +103,12 @@ def history_table(jobs: Sequence[JobView], now: float, style: Style, *, wide: bo
         for job in jobs
     ]
     return table(columns, rows, style, whole=wide)
+
+
+def priority(job: JobView) -> str:
+    """Return the priority, with the effective one where that differs: `low>300`."""
+    name = priority_name(job.priority)
+    return name if job.effective_priority is None else f"{name}>{job.effective_priority}"
 
 
 def priority_name(number: int) -> str:

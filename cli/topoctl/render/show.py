@@ -55,6 +55,7 @@ def _life(job: JobView, now: float) -> list[tuple[str, str]]:
         rows.append(("array", text))
     if job.after:
         rows.append(("waits for", ", ".join(f"job {other}" for other in job.after)))
+    rows += [("kept for it", f"GPUs {ranges(job.held_gpus)}")] if job.held_gpus else []
     if job.victims:
         rows.append(("stops", ", ".join(f"job {victim}" for victim in job.victims)))
     if job.handle:
@@ -66,6 +67,9 @@ def _request(job: JobView) -> list[tuple[str, str]]:
     spec = job.spec
     name = priority_name(job.priority)
     priority = name if name == str(job.priority) else f"{name} ({job.priority})"
+    if job.effective_priority is not None:
+        often = f" after {job.preemptions} preemptions" if job.preemptions else ""
+        priority += f", effective {job.effective_priority}{often}"
     asked = f"{job.gpus} GPU{'' if job.gpus == 1 else 's'}"
     if job.gpus > 1:
         asked += f", {job.affinity} {job.policy}"
@@ -77,6 +81,9 @@ def _request(job: JobView) -> list[tuple[str, str]]:
     rows.append(("preemptible", stop if spec.preemptible else "no"))
     if spec.min_runtime_seconds:
         rows.append(("min runtime", format_duration(spec.min_runtime_seconds)))
+    if spec.wait_before_preempt_seconds:
+        wait = format_duration(spec.wait_before_preempt_seconds)
+        rows.append(("waits", f"{wait} for free GPUs before anyone is stopped for it"))
     if spec.max_runtime_seconds is not None:
         rows.append(("max runtime", format_duration(spec.max_runtime_seconds)))
     if spec.restart.value != "never":

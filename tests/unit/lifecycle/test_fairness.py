@@ -250,6 +250,17 @@ def test_gpus_that_come_free_in_time_spare_everyone() -> None:
     assert all(not container.told for container in world.containers.values())
 
 
+def test_who_waits_for_free_gpus_keeps_no_one_else_from_stopping_others() -> None:
+    world = world_with()
+    batch = world.submit(spec("batch", gpus=8, priority=100))
+    world.run()
+    patient = world.submit(spec("patient", gpus=2, priority=1000, wait_before_preempt_seconds=3600.0))
+    quick = world.submit(spec("quick", gpus=2, priority=1000))
+    world.run()
+    assert world.job(batch).preemptions == 1
+    assert running(world, patient, quick) == [patient, quick], "it takes what the other one's victim left"
+
+
 def test_the_wait_begins_when_the_image_is_there_and_outlives_a_restart_of_topod() -> None:
     world = world_with()
     batch = world.submit(spec("batch", gpus=8, priority=100))

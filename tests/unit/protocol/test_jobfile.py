@@ -26,6 +26,7 @@ priority: high
 preemptible: true
 grace: 2m
 min_runtime: 10m
+wait_before_preempt: 30s
 max-runtime: 1-12:00:00
 on_preempt: requeue
 restart: on-failure:5
@@ -56,6 +57,7 @@ priority = "high"
 preemptible = true
 grace = "2m"
 min_runtime = "10m"
+wait_before_preempt = "30s"
 max-runtime = "1-12:00:00"
 on_preempt = "requeue"
 restart = "on-failure:5"
@@ -86,6 +88,7 @@ FLAGS: dict[str, object] = {
     "preemptible": True,
     "grace": "2m",
     "min_runtime": "10m",
+    "wait_before_preempt": "30s",
     "max_runtime": "1-12:00:00",
     "on_preempt": "requeue",
     "restart": "on-failure:5",
@@ -129,6 +132,7 @@ WHOLE = JobSpec(
     preemptible=True,
     grace_seconds=120.0,
     min_runtime_seconds=600.0,
+    wait_before_preempt_seconds=30.0,
     on_preempt=OnPreempt.REQUEUE,
     max_runtime_seconds=129600.0,
     restart=RestartPolicy.ON_FAILURE,
@@ -159,7 +163,7 @@ def test_the_whole_example_sets_every_field_of_a_job() -> None:
     unset = {
         field.name for field in fields(JobSpec) if getattr(WHOLE, field.name) == getattr(plain, field.name)
     }
-    assert unset == {"preemptible", "on_preempt", "after", "secrets", "wait_before_preempt_seconds"}
+    assert unset == {"preemptible", "on_preempt", "after", "secrets"}
 
 
 def test_without_anything_else_a_job_has_the_defaults_of_the_model() -> None:

@@ -1,0 +1,37 @@
+"""Whether a job as submitted can be meant, and can ever run on this host."""
+
+from typing import Final
+
+from topod.errors import TopodError, UsageError
+from topod.flextopo.tables import TopologyTables
+from topod.lifecycle.admission import admit
+from topod.model.job import JobSpec
+from topod.model.rules import Rules
+
+PRIORITY_MAX: Final = 1_000_000_000
+
+
+class CannotRunError(TopodError):
+    """The job can never run on this host."""
+
+    code = "cannot-run"
+
+
+def check_priority(priority: int) -> None:
+    """Raise `UsageError` for a priority that nobody can mean."""
+    if abs(priority) > PRIORITY_MAX:
+        raise UsageError(f"priority {priority} is beyond {PRIORITY_MAX}")
+
+
+def check_spec(spec: JobSpec, tables: TopologyTables, rules: Rules, runtime: str) -> None:
+    """Raise `UsageError` or `CannotRunError` for a job that can never run; `runtime` is a name."""
+    check_priority(spec.request.priority)
+    if not spec.command and spec.image is None:
+        raise UsageError("nothing to run: give a command, an image, or both")
+    if spec.image is None and runtime != "process":
+        raise CannotRunError("the job names no image, and this host runs jobs in containers")
+    if not spec.command and runtime == "process":
+        raise CannotRunError("the job names no command, and this host runs jobs without containers")
+    reason = admit(tables, spec, rules)
+    if reason is not None:
+        raise CannotRunError(f"{tables.topology.name} can never run this job: {reason}")
