@@ -13,6 +13,7 @@ import pytest
 from topod.daemon import executor as subject
 from topod.daemon.executor import Executor, Surroundings
 from topod.daemon.health import Health
+from topod.daemon.vetting import PolicyError, UnknownUserError, Vet, allow
 from topod.errors import JobRejectedError, ProbeError, RuntimeUnavailableError
 from topod.lifecycle import effects as fx
 from topod.lifecycle import events as ev
@@ -116,12 +117,14 @@ def a_job(state: JobState = JobState.STARTING, stage: Stage | None = None) -> Jo
     return Job(id=ONE, spec=SPEC, submitted_at=0.0, attempt=1, state=state, stage=stage, handle="h")
 
 
-def played(world: Scripted, job: Job, *effects: fx.Effect, seconds: float = 0.2) -> Around:
+def played(world: Scripted, job: Job, *effects: fx.Effect, seconds: float = 0.2, vet: Vet = allow) -> Around:
     """Carry out the effects to the end and return what came of it."""
     around = Around(job)
 
     async def play() -> None:
-        surroundings = Surroundings(post=around.post, state=lambda: around.state, health=around.health)
+        surroundings = Surroundings(
+            post=around.post, state=lambda: around.state, health=around.health, vet=vet
+        )
         executor = Executor(world, world, surroundings, devices_free_seconds=seconds)
         executor.carry_out(effects)
         async with asyncio.timeout(20):
@@ -159,6 +162,34 @@ def test_a_create_that_fails_says_whether_to_try_again(error: Exception, final: 
     assert isinstance(event, ev.CreateFailed)
     assert (event.final, event.image_missing) == (final, missing)
     assert event.error
+
+
+def _forbidden(spec: JobSpec) -> JobSpec:
+    raise PolicyError("not allowed")
+
+
+def _unknown(spec: JobSpec) -> JobSpec:
+    raise UnknownUserError("nobody knows alice just now")
+
+
+def test_what_the_policy_forbids_by_now_reaches_no_runtime() -> None:
+    world = Scripted(create=["c9"], start=[7.0])
+    (made,) = played(world, a_job(), CREATE, vet=_forbidden).events
+    (begun,) = played(world, a_job(stage=Stage.LAUNCHING), LAUNCH, vet=_forbidden).events
+    assert made == ev.CreateFailed(job=ONE, attempt=1, error="not allowed", final=True)
+    assert begun == ev.StartFailed(job=ONE, attempt=1, error="not allowed", final=True)
+    assert world.calls == []
+
+
+def test_a_directory_service_that_is_away_ends_no_job() -> None:
+    world = Scripted(create=["c9"], start=[7.0])
+    (made,) = played(world, a_job(), CREATE, vet=_unknown).events
+    (begun,) = played(world, a_job(stage=Stage.LAUNCHING), LAUNCH, vet=_unknown).events
+    assert isinstance(made, ev.CreateFailed)
+    assert isinstance(begun, ev.StartFailed)
+    assert not made.final
+    assert not begun.final
+    assert world.calls == []
 
 
 def test_a_start_is_tried_again_while_it_is_wanted() -> None:

@@ -1,7 +1,9 @@
 """The sockets: whatever comes in, exactly one answer goes out, and nobody is held up."""
 
 import asyncio
+import os
 import socket
+import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -263,5 +265,43 @@ def test_a_defect_while_answering_does_not_stop_the_server(path: Path) -> None:
         async with serving(path, answer), wire(zmq.DEALER, path) as peer:
             await peer.send(request(GetJob(job=1)))
             assert await asked(path, request(Hello())) == Done(text="Hello")
+
+    asyncio.run(scene())
+
+
+def test_a_folder_where_everybody_could_replace_the_socket_is_refused(path: Path) -> None:
+    async def scene() -> None:
+        server = Server(path, echo)
+        with pytest.raises(UsageError, match="everybody may replace files in the socket's folder"):
+            server.bind()
+        await server.stop()
+        path.parent.chmod(0o1777)  # as /tmp: only its owner may
+        async with serving(path):
+            assert await asked(path, request(Hello())) == Done(text="Hello")
+
+    path.parent.mkdir()
+    path.parent.chmod(0o777)
+    asyncio.run(scene())
+
+
+def test_a_group_that_is_not_there_is_told(path: Path) -> None:
+    async def scene() -> None:
+        server = Server(path, echo, group="no-such-group-here")
+        with pytest.raises(UsageError, match="there is no group no-such-group-here"):
+            server.bind()
+        await server.stop()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to any group")
+def test_the_files_have_their_group_and_mode_from_the_configuration(path: Path) -> None:
+    async def scene() -> None:
+        server = Server(path, echo, group="41001", mode=0o660)
+        server.bind()
+        for file in (path, server.events_path):
+            assert (file.stat().st_gid, stat.S_IMODE(file.stat().st_mode)) == (41001, 0o660)
+        assert (path.parent.stat().st_gid, stat.S_IMODE(path.parent.stat().st_mode)) == (41001, 0o750)
+        await server.stop()
 
     asyncio.run(scene())

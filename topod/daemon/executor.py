@@ -16,7 +16,7 @@ from typing import Final, TypeVar, assert_never
 from topod.daemon.faults import checkpoint
 from topod.daemon.health import Health
 from topod.daemon.logs import Key
-from topod.daemon.vetting import Vet, allow, at_create
+from topod.daemon.vetting import UnknownUserError, Vet, allow, at_create
 from topod.errors import JobRejectedError, ProbeError, RuntimeUnavailableError, TopodError
 from topod.lifecycle import effects as fx
 from topod.lifecycle import events as ev
@@ -164,7 +164,7 @@ class Executor:
             return failed(error=text, final=False, image_missing=True)
         except JobRejectedError as error:
             return failed(error=error.message, final=True)
-        except AdapterDefectError as error:
+        except (AdapterDefectError, UnknownUserError) as error:
             return failed(error=error.message, final=False)
         return ev.Created(job=effect.job, attempt=effect.attempt, handle=handle)
 
@@ -185,7 +185,7 @@ class Executor:
             at = await self._patiently(start, effect, obsolete)
         except JobRejectedError as error:
             return failed(error=error.message, final=True)
-        except (RuntimeUnavailableError, AdapterDefectError) as error:
+        except (RuntimeUnavailableError, AdapterDefectError, UnknownUserError) as error:
             return failed(error=error.message, final=False)
         return ev.Started(job=effect.job, attempt=effect.attempt, at=at)
 

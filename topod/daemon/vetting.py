@@ -13,7 +13,7 @@ from typing import Final
 from topod.daemon.config_file import JobPolicySection
 from topod.errors import JobRejectedError, TopodError
 from topod.model.job import JobSpec
-from topod.model.policy import HostPaths, JobPolicy, Submitter, judge, takes_gpus
+from topod.model.policy import ANY, CALLER, HostPaths, JobPolicy, Submitter, judge, takes_gpus
 
 ENGINE_PATHS: Final = (
     "/run/docker.sock",
@@ -37,6 +37,10 @@ class PolicyError(TopodError):
 
     code = "policy"
     exit_status = 77
+
+
+class UnknownUserError(PolicyError):
+    """The user database does not know the job's user, or not just now."""
 
 
 def policy_of(section: JobPolicySection) -> JobPolicy:
@@ -74,7 +78,10 @@ def vetter(section: JobPolicySection | None, protected: Iterable[Path]) -> Vet:
                 raise PolicyError(f"device {gpu} is for topod to give: ask for GPUs with --gpus")
             if policy is None:
                 return spec
-            verdict = judge(policy, spec, submitter(spec.user), paths)
+            who = submitter(spec.user)
+            if who.uid is None and CALLER in policy.users and ANY not in policy.users:
+                raise UnknownUserError(f"this host does not know user {spec.user}, as whom the job would run")
+            verdict = judge(policy, spec, who, paths)
         except (OSError, ValueError) as error:
             raise PolicyError(f"a path of this job cannot be looked at: {error}") from None
         if verdict.refusals:
@@ -91,9 +98,15 @@ def allow(spec: JobSpec) -> JobSpec:
 
 
 def at_create(vet: Vet, spec: JobSpec) -> JobSpec:
-    """Judge a job whose container is about to be made. Raises `JobRejectedError`: it cannot run like this."""
+    """Judge a job whose container is about to be made or started.
+
+    Raises `JobRejectedError`: it cannot run like this; `UnknownUserError`: it may later, a directory service
+    can be away.
+    """
     try:
         return vet(spec)
+    except UnknownUserError:
+        raise
     except PolicyError as error:
         raise JobRejectedError(error.message) from None
 
