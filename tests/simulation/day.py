@@ -17,6 +17,7 @@ from tests.simulation.chance import TIMED, Chance, World, WorldClock
 from tests.simulation.devices import Devices
 from tests.simulation.disk import Disk
 from tests.simulation.engine import Engine, SimRuntime
+from tests.simulation.fair import random_rules
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.referee import Referee
 from tests.simulation.users import Users
@@ -41,6 +42,8 @@ from topod.model.rules import Rules
 STORM_SECONDS: Final = 240.0
 CALM_SECONDS: Final = 6 * 3600.0
 USER_ACTS: Final = 20
+STEP_SECONDS: Final = (0.0,) * 18 + (0.005, 0.2)
+"""How long the core thinks: on a host with thousands of jobs it takes its time."""
 LOOK_AT_GPUS_SECONDS: Final = 20.0
 LOOK_SECONDS: Final = 30.0
 """How often the referee asks in the calm whether everything is at rest."""
@@ -70,7 +73,8 @@ class Day:
         self.engine = Engine(self.world)
         self.devices = Devices(self.world, self.engine, self.tables.topology)
         self.disk = Disk(self.world)
-        self.referee = Referee(self.world, self.tables, self.disk, self.engine)
+        self.rules = random_rules(self.chance)
+        self.referee = Referee(self.world, self.tables, self.rules, disk=self.disk, engine=self.engine)
         self.disk.referee = self.referee
         self.users = Users(self.world, self.tables, self.disk, self.referee, ask=self._ask, tell=self._tell)
         self.runtime = SimRuntime(self.engine, self.referee)
@@ -116,12 +120,16 @@ class Day:
         events: Sequence[ev.Event],
         now: float,
         rules: Rules,
+        *,
+        queue: bool,
     ) -> tuple[Outcome, tuple[tuple[JobId, ...], ...]]:
         """Run the core; nothing it says escapes the referee."""
-        outcome, made = step_all(tables, state, events, now, rules)
+        outcome, made = step_all(tables, state, events, now, rules, queue=queue)
         if not all(isinstance(event, ev.Tick) for event in events):
             self.world.say(f"events {', '.join(type(event).__name__ for event in events)}")
-        self.referee.stepped(outcome, now)
+        if queue:
+            self.referee.stepped(outcome, now)
+        self.world.now += self.rng.choice(STEP_SECONDS)
         return outcome, made
 
     def _job(self, ident: int) -> Any:
@@ -183,7 +191,7 @@ class Day:
         ports = Ports(
             tables=self.tables, runtime=self.runtime, probe=self.devices, store=self.disk, clock=clock
         )
-        daemon = Daemon(ports, self.disk.load(), identity)
+        daemon = Daemon(ports, self.disk.load(), identity, rules=self.rules)
         self._watch = GpuWatch(
             self.devices,
             daemon.mailbox,

@@ -9,11 +9,13 @@ from itertools import combinations
 from typing import Final
 
 from tests.oracles.brute_force import Host
+from tests.simulation.fair import SERVICE, effective, gpus_of
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.states import HOLDING, HostState, Job, JobState, Mark, Stage, StopPhase
 from topod.model.cpuset import CpuSet
 from topod.model.job import JobId
 from topod.model.request import CpuAffinity, Policy
+from topod.model.rules import Rules
 from topod.model.topology import Topology
 
 BACKING_OFF: Final = (
@@ -24,6 +26,7 @@ BACKING_OFF: Final = (
 )
 KEPT: Final = re.compile(r"GPUs or CPUs it could use are kept for job (\d+)")
 ARRAY: Final = re.compile(r"(\d+) of array \d+ run, which is its limit")
+QUOTA: Final = re.compile(r"user (\w+) holds (\d+) of \d+ GPUs")
 HOLDS: Final = re.compile(r"job (\d+) \(([^)]*(?:\([^)]*\))?[^)]*)\) holds (\d+)")
 
 
@@ -33,7 +36,7 @@ def brute(topology: Topology) -> Host:
 
 
 def untrue(  # noqa: C901, PLR0911 - one case for each claim
-    tables: TopologyTables, state: HostState, job: Job, now: float
+    tables: TopologyTables, rules: Rules, state: HostState, job: Job, now: float
 ) -> str:
     """Return what is untrue of a pending job's reason; empty when it is true."""
     said = job.reason
@@ -61,15 +64,18 @@ def untrue(  # noqa: C901, PLR0911 - one case for each claim
         return "the health of the GPUs is known"
     if found := ARRAY.match(said):
         return _untrue_of_array(state, job, int(found[1]))
-    return _untrue_of_room(tables, state, job, now)
+    if found := QUOTA.search(said):
+        held = gpus_of(state, found[1])
+        return "" if held == int(found[2]) else f"{found[1]} holds {held} GPUs"
+    return _untrue_of_room(tables, rules, state, job, now)
 
 
-def _untrue_of_room(tables: TopologyTables, state: HostState, job: Job, now: float) -> str:
+def _untrue_of_room(tables: TopologyTables, rules: Rules, state: HostState, job: Job, now: float) -> str:
     if found := KEPT.search(job.reason):
-        return _untrue_of_kept(state, job, state.jobs.get(JobId(int(found[1]))))
-    free, cpus = _within_reach(tables.topology, state, job, now)
+        return _untrue_of_kept(rules, job, state.jobs.get(JobId(int(found[1]))))
+    free, cpus = _within_reach(tables.topology, rules, state, job, now)
     # A job behind one that waits may be refused what lies in reach.
-    if not _kept_for_earlier(state, job, now) and fits(tables.topology, job, free, cpus):
+    if not _kept_for_earlier(rules, state, job, now) and fits(tables.topology, job, free, cpus):
         return f"it could start: GPUs {sorted(free)} are in reach"
     return _untrue_of_blockers(tables, state, job)
 
@@ -86,10 +92,10 @@ def _untrue_of_array(state: HostState, job: Job, limit: int) -> str:
     return "" if len(held) == limit else f"{len(held)} of its array hold something"
 
 
-def _untrue_of_kept(state: HostState, job: Job, other: Job | None) -> str:
+def _untrue_of_kept(rules: Rules, job: Job, other: Job | None) -> str:
     if other is None or other.state is not JobState.PENDING:
         return "the job it is kept for does not wait"
-    return "" if _turn(other) < _turn(job) else f"{other.label} does not come first"
+    return "" if _turn(other, rules) < _turn(job, rules) else f"{other.label} does not come first"
 
 
 def _untrue_of_blockers(tables: TopologyTables, state: HostState, job: Job) -> str:
@@ -109,26 +115,31 @@ def _untrue_of_blockers(tables: TopologyTables, state: HostState, job: Job) -> s
     return ""
 
 
-def _turn(job: Job) -> tuple[int, bool, float, int]:
-    return (-job.priority, not job.restart_first, job.submitted_at, job.id)
+def _turn(job: Job, rules: Rules) -> tuple[int, bool, float, int]:
+    return (-effective(job, rules), not job.restart_first, job.submitted_at, job.id)
 
 
 def _marks(state: HostState, uuid: str) -> tuple[Mark, ...]:
     return tuple(mark for mark in state.marks.get(uuid, ()) if mark.blocks)
 
 
-def _kept_for_earlier(state: HostState, job: Job, now: float) -> bool:
+def _kept_for_earlier(rules: Rules, state: HostState, job: Job, now: float) -> bool:
     """Say whether some job before this one waits for room, so that something may be kept for it."""
     return any(
+        other.state is JobState.PENDING and other.id != job.id and other.hold is not None
+        for other in state.jobs.values()
+    ) or any(
         other.state is JobState.PENDING
         and other.image_ready
         and other.not_before <= now
-        and _turn(other) < _turn(job)
+        and _turn(other, rules) < _turn(job, rules)
         for other in state.jobs.values()
     )
 
 
-def _within_reach(topology: Topology, state: HostState, job: Job, now: float) -> tuple[set[int], set[int]]:
+def _within_reach(
+    topology: Topology, rules: Rules, state: HostState, job: Job, now: float
+) -> tuple[set[int], set[int]]:
     """Return the GPUs and CPUs that are free or could be freed for the job."""
     gpus = {gpu.index for gpu in topology.gpus if not _marks(state, gpu.uuid)}
     cpus = set(brute(topology).cpus)
@@ -137,7 +148,7 @@ def _within_reach(topology: Topology, state: HostState, job: Job, now: float) ->
         cpus &= set(job.pinned.cpus)
     for other in state.jobs.values():
         moves_to = other.pinned if other.pinned_reserved and other.id != job.id else None
-        if moves_to is not None and not _may_evict(state, job, other, now):
+        if moves_to is not None and not _may_evict(rules, job, other, now):
             gpus -= set(moves_to.gpu_indices)
             cpus -= set(moves_to.cpus)
     for text in state.foreign_cpus:
@@ -148,15 +159,20 @@ def _within_reach(topology: Topology, state: HostState, job: Job, now: float) ->
         if other.state is JobState.STOPPING:
             out_of_reach = other.stop is not None and other.stop.phase is StopPhase.STUCK
         else:
-            out_of_reach = not _may_evict(state, job, other, now)
+            out_of_reach = not _may_evict(rules, job, other, now)
         if out_of_reach:
             gpus -= set(other.allocation.gpu_indices)
             cpus -= set(other.allocation.cpus)
     return gpus, cpus
 
 
-def _may_evict(state: HostState, job: Job, other: Job, now: float) -> bool:
-    if not other.spec.preemptible or other.priority >= job.priority:
+def _may_evict(rules: Rules, job: Job, other: Job, now: float) -> bool:
+    if not other.spec.preemptible or effective(other, rules) >= job.priority:
+        return False
+    if other.hold is not None or (rules.budgets and SERVICE in other.spec.labels):
+        return False  # guarded, or perhaps needed: then nothing is claimed of it
+    wait = job.spec.wait_before_preempt_seconds
+    if wait and (job.ready_at is None or now < job.ready_at + wait):
         return False
     if other.state is JobState.STARTING:
         return not (other.stage is Stage.CREATING and other.victims)

@@ -9,6 +9,7 @@ from typing import Final
 from tests.simulation.chance import World
 from tests.simulation.disk import Disk
 from tests.simulation.engine import Box, Engine
+from tests.simulation.fair import SERVICE, effective, over_quota, still_running
 from tests.simulation.reasons import untrue
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.effects import Create
@@ -26,6 +27,7 @@ from topod.lifecycle.states import (
 from topod.model.container import Signal
 from topod.model.cpuset import CpuSet
 from topod.model.job import AfterCondition, Allocation, JobId
+from topod.model.rules import Rules
 
 GRACE_SLACK: Final = 0.05
 
@@ -37,9 +39,12 @@ def shares(a: Allocation, b: Allocation) -> bool:
 class Referee:
     """Sees everything; says what was against the rules."""
 
-    def __init__(self, world: World, tables: TopologyTables, disk: Disk, engine: Engine) -> None:
+    def __init__(
+        self, world: World, tables: TopologyTables, rules: Rules, *, disk: Disk, engine: Engine
+    ) -> None:
         self._world = world
         self._tables = tables
+        self._rules = rules
         self._disk = disk
         self._engine = engine
         self.accepted: set[JobId] = set()
@@ -69,6 +74,8 @@ class Referee:
                 self._foul(f"job {ident} is forgotten before it ended")
         self._check_room(state)
         self._check_arrays(state)
+        if over := over_quota(state, self._rules):
+            self._foul(over)
         for job in outcome.changed:
             before = base.jobs.get(job.id)
             if job.state is JobState.STARTING and (before is None or before.attempt < job.attempt):
@@ -79,7 +86,9 @@ class Referee:
         if any(isinstance(effect, Create) for effect in outcome.effects):
             return  # who was looked at before the one that starts speaks of the moment before
         for job in outcome.state.jobs.values():
-            if job.state is JobState.PENDING and (why := untrue(self._tables, outcome.state, job, now)):
+            if job.state is JobState.PENDING and (
+                why := untrue(self._tables, self._rules, outcome.state, job, now)
+            ):
                 self._foul(f"{job.label} waits and says: {job.reason!r}; but {why}")
 
     def _check_step(self, base: HostState, job: Job) -> None:
@@ -110,8 +119,16 @@ class Referee:
             self._foul(f"{job.label} is stopped, and the plan of {by.label} did not name it")
         if job.allocation is None or not shares(job.allocation, by.allocation):
             self._foul(f"{job.label} is stopped in vain for {by.label}")
-        if not job.spec.preemptible or job.spec.request.priority >= by.spec.request.priority:
+        mine = effective(before, self._rules)
+        if not job.spec.preemptible or mine >= by.spec.request.priority:
             self._foul(f"{job.label} may not be stopped for {by.label}")
+        waited = by.spec.wait_before_preempt_seconds
+        if waited and (by.ready_at is None or now < by.ready_at + waited):
+            self._foul(f"{job.label} is stopped though {by.label} was to wait {waited} s first")
+        least = max((budget.min_running for budget in self._rules.budgets), default=0)
+        counted = before.state is JobState.RUNNING and SERVICE in job.spec.labels
+        if counted and still_running(state, job) < least:
+            self._foul(f"{job.label} is stopped and breaks the disruption budget of its service")
         protected = before.started_at is not None and now < before.started_at + job.spec.min_runtime_seconds
         if before.state is JobState.RUNNING and protected:
             self._foul(f"{job.label} is stopped for {by.label} in its minimum run time")

@@ -8,6 +8,7 @@ from typing import Any, Final
 from tests.fakes.world import spec
 from tests.simulation.chance import World
 from tests.simulation.disk import Disk
+from tests.simulation.fair import SERVICE
 from tests.simulation.referee import Referee
 from topod.daemon.service import Service
 from topod.errors import TopodError
@@ -62,6 +63,8 @@ def _any_job(rng: random.Random, gpus: int, *, deaf: bool, late: bool) -> JobSpe
             ("img:1", "img:1", "img:2", "never:1") if rng.random() < 0.2 else ("img:1", "img:2")
         ),
         user=rng.choice(("alice", "bob")),
+        labels=rng.choice(({}, {}, {SERVICE: "chat"}, {SERVICE: "code"})),
+        wait_before_preempt_seconds=rng.choice((0.0,) * 5 + (20.0,)),
         gpus=min(gpus, rng.choice((0, 1, 1, 1, 2, 2, 2, 4))),
         cpus=rng.choice((0, 0, "auto", 2, 5)),
         cpu_affinity=rng.choice(list(CpuAffinity)),
