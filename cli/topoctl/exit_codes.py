@@ -29,15 +29,16 @@ PIPE: Final = 141
 """The reader of stdout went away, as in `topoctl events -f | head`."""
 
 MEANINGS: Final = {
-    OK: "done; with `wait`: the job succeeded; with `plan`: the job fits without stopping anyone",
+    OK: "done; with `wait`: the job succeeded; with `plan`: the job fits without stopping anyone; "
+    "with `rebalance`: there is nothing to move, or it was moved",
     ERROR: "an error without a number of its own; with `wait`: the job was lost, or cancelled by a user; "
     "with `plan`: the job can never run on this host; with `plan --batch`: a line was bad; "
     "with `doctor`: something is bad",
     USAGE: "the command line is wrong",
     NOT_FOUND: "the job, GPU, host or file does not exist",
     CONFLICT: "not possible in the present state, for example: the job has ended",
-    WOULD_PREEMPT: "`plan`: the job fits if others are stopped",
-    WOULD_WAIT: "`plan`: the job would wait",
+    WOULD_PREEMPT: "`plan`: the job fits if others are stopped; `rebalance`: jobs would be moved",
+    WOULD_WAIT: "`plan`: the job would wait; `rebalance`: no moves bring so many GPUs together",
     BAD_DATA: "a file is damaged: a matrix, a host document, a job file",
     UNAVAILABLE: "topod, the container engine or the driver does not answer",
     STORE: "topod cannot read or write its state; or the output cannot be written (a full disk)",

@@ -42,6 +42,7 @@ COMMANDS: dict[str, Entry] = {
     "events": Entry(module="events", function="events"),
     "drain": Entry(module="drain", function="drain", examples="DRAIN_EXAMPLES"),
     "resume": Entry(module="drain", function="resume", examples="RESUME_EXAMPLES"),
+    "rebalance": Entry(module="rebalance", function="rebalance"),
     "doctor": Entry(module="doctor", function="doctor"),
     "completion": Entry(module="completion", function="completion"),
 }

@@ -49,6 +49,7 @@ NEEDS: Final[Mapping[type[rq.Request], Need]] = {
     rq.DryRun: Need.VIEW,
     rq.GetHost: Need.VIEW,
     rq.GetFairness: Need.VIEW,
+    rq.PlanMoves: Need.VIEW,
     rq.ReadEvents: Need.VIEW,
     rq.Submit: Need.SUBMIT,
     rq.Cancel: Need.OWN,
@@ -56,6 +57,7 @@ NEEDS: Final[Mapping[type[rq.Request], Need]] = {
     rq.ReadLog: Need.OWN,
     rq.Drain: Need.ADMINISTER,
     rq.Resume: Need.ADMINISTER,
+    rq.MakeMoves: Need.ADMINISTER,
 }
 """A request that works on jobs names them in `job` or `jobs`."""
 
@@ -132,6 +134,8 @@ _WORDS: Final[Mapping[type[rq.Request], str]] = {
     rq.Submit: "submit jobs",
     rq.Drain: "drain",
     rq.Resume: "resume",
+    rq.MakeMoves: "move jobs",
+    rq.PlanMoves: "ask for moves",
     rq.ListJobs: "see jobs",
     rq.GetJob: "see jobs",
     rq.GetArray: "see jobs",

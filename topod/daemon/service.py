@@ -18,11 +18,11 @@ from topod.daemon.dependencies import array_ids, check_array, resolved
 from topod.daemon.health import Health
 from topod.daemon.logs import Key
 from topod.daemon.mailbox import InternalError, Mailbox
+from topod.daemon.planning import Planning
 from topod.daemon.storage import Store
 from topod.daemon.views import fairness_view, host_view, job_view, resumed_text
 from topod.errors import ConflictError, NotFoundError, TopodError, UsageError
 from topod.flextopo.tables import TopologyTables
-from topod.lifecycle import admission
 from topod.lifecycle import events as ev
 from topod.lifecycle.states import ENDED, HostState, Job, JobState, Mark, MarkKind, Stage
 from topod.model.job import JobId
@@ -83,6 +83,7 @@ class Service:
         self._health = health
         self._identity = identity
         self._waiting = 0
+        self._planning = Planning(mailbox, tables, clock=clock, rules=rules)
 
     async def answer(self, request: rq.AnyRequest) -> rp.AnyReply:
         """Return the reply to any request. Raises `TopodError` and nothing else."""
@@ -104,7 +105,8 @@ class Service:
             case rq.Submit():
                 reply = await self.submit(request)
             case rq.DryRun():
-                reply = self.dry_run(request)
+                check_priority(request.spec.request.priority)
+                reply = await self._planning.dry_run(request.spec)
             case rq.ListJobs():
                 reply = await self.list_jobs(request)
             case rq.GetJob():
@@ -125,6 +127,10 @@ class Service:
                 reply = self.host()
             case rq.GetFairness():
                 reply = fairness_view(self._mailbox.state, self._clock.now(), self._rules)
+            case rq.PlanMoves():
+                reply = await self._planning.plan(request)
+            case rq.MakeMoves():
+                reply = await self._planning.make(request)
             case rq.ReadLog():
                 reply = await self.read_log(request)
             case rq.ReadEvents():
@@ -174,16 +180,6 @@ class Service:
         members = {one.id: one for one in known if one is not None}
         members |= {JobId(ident): state.jobs[JobId(ident)] for ident in others if ident in state.jobs}
         return self._jobs(job, *(one for _, one in sorted(members.items())), marks=state.marks)
-
-    def dry_run(self, request: rq.DryRun) -> rp.Planned:
-        """Say what the job would get now."""
-        check_priority(request.spec.request.priority)
-        told = admission.dry_run(
-            self._tables, self._mailbox.state, request.spec, self._clock.now(), self._rules
-        )
-        return rp.Planned(
-            feasible=told.feasible, plan=told.plan, reason=told.reason, details=list(told.details)
-        )
 
     async def list_jobs(self, request: rq.ListJobs) -> rp.Jobs:
         """List what has not ended, or the last that have."""

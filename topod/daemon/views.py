@@ -7,7 +7,7 @@ import msgspec
 
 from topod.discovery.document import dump_host
 from topod.lifecycle.fairness import Usage, budget_uses, standing
-from topod.lifecycle.holdings import doomed_jobs, occupancy
+from topod.lifecycle.holdings import PLACED, doomed_jobs, occupancy
 from topod.lifecycle.holds import current_hold, held_gpus
 from topod.lifecycle.states import ENDED, HOLDING, HostState, Job, JobState, Mark, MarkKind
 from topod.model.rules import NO_RULES, Rules
@@ -56,6 +56,8 @@ def job_view(
         preemptions=job.preemptions,
         effective_priority=None if counts_for == job.priority else counts_for,
         held_gpus=list(pending_hold.gpu_indices[: held_gpus(job, now, rules)]) if pending_hold else [],
+        moves=job.moves,
+        moving_to=list(job.pinned.gpu_indices) if job.pinned and job.pinned_reserved else [],
         failures=job.failures,
         exit_code=job.exit_code,
         gpu_seconds=job.gpu_seconds,
@@ -134,6 +136,7 @@ def host_view(
     taken = occupancy(topology, state, now, rules)
     document: dict[str, Any] = msgspec.json.decode(dump_host(topology, taken))
     holding = [job for job in state.jobs.values() if job.state in HOLDING and job.allocation is not None]
+    moving = [job for job in state.jobs.values() if job.pinned_reserved and job.state not in PLACED]
     return HostView(
         name=topology.name,
         emulated=topology.emulated,
@@ -142,7 +145,13 @@ def host_view(
         generation=state.generation,
         document=document,
         gpus=[
-            gpu_view(gpu, holding, state.marks.get(gpu.uuid, ()), (idle or {}).get(gpu.uuid))
+            gpu_view(
+                gpu,
+                holding,
+                state.marks.get(gpu.uuid, ()),
+                (idle or {}).get(gpu.uuid),
+                moving=moving,
+            )
             for gpu in topology.gpus
         ],
         notes=notes,
@@ -167,16 +176,22 @@ def _mark_text(mark: Mark) -> str:
 
 
 def gpu_view(
-    gpu: Gpu, holding: Iterable[Job], marks: tuple[Mark, ...], idle_since: float | None = None
+    gpu: Gpu,
+    holding: Iterable[Job],
+    marks: tuple[Mark, ...],
+    idle_since: float | None = None,
+    *,
+    moving: Iterable[Job] = (),
 ) -> GpuView:
     """Return what is told of a GPU: who is on it, who comes next, why it is not handed out.
 
-    The state is that of the job on it, unless the GPU is unhealthy or quarantined; a drained GPU is `held`
-    until its job ends.
+    `moving` are the jobs on their way to a place that is reserved for them. The state is that of the job on
+    it, unless the GPU is unhealthy or quarantined; a drained GPU is `held` until its job ends.
     """
     jobs = [job for job in holding if job.allocation is not None and gpu.uuid in job.allocation.gpus]
     present = next((job for job in jobs if job.state is not JobState.STARTING), None)
     coming = next((job for job in jobs if job.state is JobState.STARTING), None)
+    coming = coming or next((job for job in moving if job.pinned and gpu.uuid in job.pinned.gpus), None)
     blocking = [mark for mark in marks if mark.blocks]
     worst = min(blocking, key=lambda mark: _WORST_FIRST.index(mark.kind), default=None)
     told = present or coming

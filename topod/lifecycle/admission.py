@@ -8,6 +8,8 @@ from topod.lifecycle.explaining import plan_data
 from topod.lifecycle.fairness import Usage, over_quota
 from topod.lifecycle.holdings import occupancy, unknown_health
 from topod.lifecycle.holds import current_hold, duration_words
+from topod.lifecycle.moves_text import moves_advice, moves_instead
+from topod.lifecycle.moving import movable_requests
 from topod.lifecycle.states import HostState, Job
 from topod.model.job import JobSpec
 from topod.model.occupancy import Occupancy
@@ -46,8 +48,14 @@ def dry_run(
         taken = replace(taken, blocks=(*taken.blocks, hold.block))
     answer = plan(tables, taken, spec.request)
     if not isinstance(answer, Plan):
-        return Preview(feasible=False, reason=answer.reason, details=answer.details)
+        moves = moves_instead(tables, taken, movable_requests(state), spec.request, None)
+        return Preview(
+            feasible=False,
+            reason=answer.reason,
+            details=answer.details if moves is None else (*answer.details, moves_advice(moves)),
+        )
     data = plan_data(tables, taken, spec.request, answer)
+    data["moves_instead"] = moves_instead(tables, taken, movable_requests(state), spec.request, answer)
     reason = "" if state.drain is None else f"the host is drained: {state.drain}"
     if not reason and state.blind is not None and spec.request.gpus:
         reason = unknown_health(state.blind)

@@ -11,7 +11,7 @@ from typing import Final
 
 from topod.lifecycle import events as ev
 from topod.lifecycle.draft import Draft
-from topod.lifecycle.states import ENDED, ArrayPlace, Job, JobState, StopCause
+from topod.lifecycle.states import ENDED, HOLDING, ArrayPlace, Job, JobState, StopCause
 from topod.lifecycle.stopping import begin_stop
 from topod.model.job import AfterCondition, Dependency, JobId, JobSpec
 
@@ -107,16 +107,20 @@ def waits_for(draft: Draft, job: Job) -> str:
 
 
 def array_counts(draft: Draft) -> "Counter[JobId]":
-    """Return how many jobs of each array that has a limit hold an allocation."""
+    """Return how many jobs of each array that has a limit hold an allocation, or one reserved for a move."""
     return Counter(
-        job.array.id for job in draft.holding() if job.array is not None and job.array.limit is not None
+        job.array.id
+        for job in draft.active()
+        if job.array is not None
+        and job.array.limit is not None
+        and (job.state in HOLDING or job.pinned_reserved)
     )
 
 
 def array_is_full(job: Job, counts: "Counter[JobId]") -> str | None:
     """Return why a member of an array may not start now, or None."""
     place = job.array
-    if place is None or place.limit is None or counts[place.id] < place.limit:
+    if place is None or place.limit is None or job.pinned_reserved or counts[place.id] < place.limit:
         return None
     return f"{place.limit} of array {place.id} run, which is its limit"
 

@@ -13,7 +13,7 @@ from topod.model.occupancy import Block, Holder, Occupancy
 from topod.model.rules import Rules
 from topod.model.topology import Topology
 
-_PLACED: Final = frozenset({JobState.STARTING, JobState.RUNNING})
+PLACED: Final = frozenset({JobState.STARTING, JobState.RUNNING})
 """States in which a job has its place, whatever is reserved for it."""
 
 
@@ -78,7 +78,7 @@ def occupancy(
     for job in jobs:
         if job.id == without:
             continue
-        if job.pinned is not None and job.pinned_reserved and job.state not in _PLACED:
+        if job.pinned is not None and job.pinned_reserved and job.state not in PLACED:
             # Where a job moves to is its own already: who may evict it may have its new place.
             holders.append(_without(_holder(job, job.pinned, now, rules), claims.get(job.id, ())))
         if job.state not in HOLDING or job.allocation is None:

@@ -3,8 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.explaining import job_name
-from topod.model.moves import FreeGpus, Move, MoveCost, Rebalance
+from topod.model.moves import FreeGpus, Goal, Move, MoveCost, Rebalance
+from topod.model.occupancy import Occupancy
+from topod.model.plan import Plan
+from topod.model.request import PRIORITIES, ResourceRequest
+from topod.rebalance.search import rebalance
 
 
 def _free_data(free: FreeGpus) -> dict[str, Any]:
@@ -77,6 +82,61 @@ def rebalance_data(
             "cost": move_cost_data(fewer.cost),
         },
     }
+
+
+def moves_instead(
+    tables: TopologyTables,
+    occupancy: Occupancy,
+    requests: Mapping[str, ResourceRequest],
+    request: ResourceRequest,
+    plan: Plan | None,
+) -> dict[str, Any] | None:
+    """Return the moves that would make room for a request where they cost no more restarts than its plan.
+
+    They are cheaper than evicting: who moves goes on at once. `plan` is None where the request is refused;
+    then any moves will do that rebalance would make by itself. None where there are none.
+    """
+    if not request.gpus or (plan is not None and not plan.victims):
+        return None
+    if occupancy.room is not None and occupancy.room.gpus < request.gpus:
+        return None  # a quota, not the places of others, is in the way
+    goal = Goal(
+        affinity=request.affinity,
+        ask=request,
+        below=PRIORITIES["high"] if plan is None else request.priority,
+        most=None if plan is None else len(plan.victims),
+    )
+    found = rebalance(tables, occupancy, requests, goal)
+    if not found.reached or not found.moves:
+        return None
+    if plan is not None:
+        lost = (found.cost.affinity_lost, found.cost.cpu_affinity_lost)
+        missed = (plan.cost.affinity_steps, plan.cost.cpu_affinity_steps)
+        if found.cost.restarts > plan.cost.victims or lost > missed:
+            return None
+    return {
+        "moves": moves_data(found),
+        "cost": move_cost_data(found.cost),
+        "gpus": list(found.ask_gpus),
+        "cpus": str(found.ask_cpus),
+        "command": _command(request, goal),
+    }
+
+
+def moves_advice(moves: Mapping[str, Any]) -> str:
+    """Say which moves would make room, and how to have them made."""
+    jobs = [str(move["job"]) for move in moves["moves"]]
+    names = f"job{'' if len(jobs) == 1 else 's'} {', '.join(jobs)}"
+    return f"moving {names} would make room: {moves['command']}"
+
+
+def _command(request: ResourceRequest, goal: Goal) -> str:
+    words = ["topoctl rebalance", f"--gpus {request.gpus}", f"--affinity {request.affinity}"]
+    if request.cpus:
+        words.append(f"--cpus {request.cpus}")
+    if goal.below != PRIORITIES["high"]:
+        words.append(f"--below {goal.below}")
+    return " ".join(words)
 
 
 def _why(found: Rebalance, move: Move) -> str:

@@ -50,6 +50,16 @@ class Planned(Reply, frozen=True, kw_only=True, tag="planned"):
     """The empty host would refuse it too, with this reason."""
 
 
+class Moves(Reply, frozen=True, kw_only=True, tag="moves"):
+    """Which jobs move where. `made`: they have been told to; else it is a plan."""
+
+    affinity: str
+    plan: dict[str, Any]
+    """See docs/reference/json-output.md."""
+    generation: int
+    made: bool = False
+
+
 class Host(Reply, frozen=True, kw_only=True, tag="host"):
     """The host now."""
 
@@ -101,4 +111,4 @@ class Failure(Reply, frozen=True, kw_only=True, tag="failure"):
     exit_status: int = 1
 
 
-AnyReply = Welcome | Jobs | Planned | Host | Fairness | LogChunk | Events | Done | Failure
+AnyReply = Welcome | Jobs | Planned | Host | Fairness | Moves | LogChunk | Events | Done | Failure

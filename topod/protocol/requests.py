@@ -1,9 +1,12 @@
 """What topoctl may ask of topod. Unknown fields are refused: a typo is an error."""
 
+from typing import Literal
+
 import msgspec
 
 from topod.lifecycle.events import ArrayPlan
 from topod.model.job import JobSpec
+from topod.model.request import PRIORITIES, Affinity
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_unknown_fields=True):
@@ -99,6 +102,30 @@ class GetFairness(Request, frozen=True, kw_only=True, tag="get-fairness"):
     """Quotas, disruption budgets, and who is kept GPUs for. Answer: `Fairness`."""
 
 
+class PlanMoves(Request, frozen=True, kw_only=True, tag="plan-moves"):
+    """Which running jobs would move, so that free GPUs are together? Answer: `Moves`. Changes nothing."""
+
+    affinity: Affinity | None = None
+    """How close the GPUs must be; None: the closest level that joins any GPUs of this host."""
+    gpus: int | None = None
+    """So many together are enough; None: as many as possible."""
+    cpus: int | Literal["auto"] = 0
+    """With `gpus`: CPUs that must be free beside them."""
+    below: int = PRIORITIES["high"]
+    """Only jobs of a lower priority than this move."""
+    most: int | None = None
+    """At most so many jobs move."""
+
+
+class MakeMoves(Request, frozen=True, kw_only=True, tag="make-moves"):
+    """Let the jobs move that `PlanMoves` names. Answer: `Moves`, once that is durable."""
+
+    plan: PlanMoves = PlanMoves()
+    expected: dict[int, list[int]] | None = None
+    """Job to new GPU indices as told before; refused when planning again gives anything else."""
+    by: str = ""
+
+
 class ReadLog(Request, frozen=True, kw_only=True, tag="read-log"):
     """Bytes of a job's output from `offset`; waits up to `wait` seconds for new ones. Answer: `LogChunk`."""
 
@@ -133,6 +160,8 @@ AnyRequest = (
     | Resume
     | GetHost
     | GetFairness
+    | PlanMoves
+    | MakeMoves
     | ReadLog
     | ReadEvents
 )

@@ -46,6 +46,10 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     gpu_seconds: float = 0.0
     victims: list[int] = []
+    moves: int = 0
+    """How often it was restarted elsewhere on the host to make room."""
+    moving_to: list[int] = []
+    """GPUs reserved for it while it moves there."""
     handle: str | None = None
     label: str = ""
     """How topod names the job in sentences: `job 12[3] (train)`."""

@@ -55,9 +55,11 @@ def _offline(spec: JobSpec, host: str) -> Planned:
     from topod.discovery.library import load_library_host
     from topod.flextopo.tables import TopologyTables
     from topod.lifecycle.explaining import plan_data
+    from topod.lifecycle.moves_text import moves_instead
     from topod.model.occupancy import Occupancy
     from topod.model.plan import Refusal
     from topod.preemption.search import plan
+    from topod.rebalance.goals import what_it_has
 
     document = load_library_host(host)
     occupancy = document.occupancy or Occupancy()
@@ -68,4 +70,7 @@ def _offline(spec: JobSpec, host: str) -> Planned:
         never = isinstance(empty, Refusal)
         found = empty if isinstance(empty, Refusal) else found
         return Planned(feasible=False, reason=found.reason, details=list(found.details), never=never)
-    return Planned(feasible=True, plan=plan_data(tables, occupancy, spec.request, found))
+    data = plan_data(tables, occupancy, spec.request, found)
+    has = {holder.job: what_it_has(tables, holder) for holder in occupancy.holders}
+    data["moves_instead"] = moves_instead(tables, occupancy, has, spec.request, found)
+    return Planned(feasible=True, plan=data)

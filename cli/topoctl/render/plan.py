@@ -46,7 +46,22 @@ def plan_lines(plan: Mapping[str, Any], style: Style) -> list[str]:
             "ruled out", f"{_gpu_words(barred)}, stopping {_victims(barred) or 'nobody'}", style
         )
         lines += labelled("", f"cheaper, but {printable(str(barred.get('ruled_out_by')))}", style)
-    return lines
+    return [*lines, *_moves_instead(plan.get("moves_instead"), style)]
+
+
+def _moves_instead(moves: object, style: Style) -> list[str]:
+    """Say which jobs could move instead of being stopped for long; nothing where none could."""
+    if not isinstance(moves, Mapping):
+        return []
+    names = [f"job {move.get('job')} {_way(move)}" for move in _entries(moves.get("moves"))]
+    text = f"nobody goes back into the queue when {' and '.join(names)}"
+    return [*labelled("cheaper", text, style), *labelled("", printable(str(moves.get("command", ""))), style)]
+
+
+def _way(move: Mapping[str, Any]) -> str:
+    if move.get("gpus_before") == move.get("gpus"):
+        return f"moves to CPUs {move.get('cpus')}"
+    return f"moves to {_gpu_words(move)}"
 
 
 def labelled(label: str, text: str, style: Style) -> list[str]:
