@@ -35,7 +35,7 @@ from topod.model.job import JobId, JobSpec
 from topod.model.request import AUTO, Affinity, Policy, ResourceRequest
 from topod.protocol.client import Client
 from topod.protocol.replies import Jobs
-from topod.protocol.requests import ListJobs, Submit, WaitJob
+from topod.protocol.requests import Cancel, ListJobs, Submit, WaitJob
 
 WAITING = 10_000
 PASS_MS, PS_MS, SUBMITS, IDLE_PERCENT, RSS_MB = 50.0, 1000.0, 500.0, 1.0, 80.0
@@ -238,7 +238,12 @@ def main(arguments: Sequence[str] | None = None) -> list[Verdict]:
             verdicts += loaded(topod, 3 if quick else 9)
             print()
             at_rest(topod, rest, f"{WAITING} jobs wait")
+            # Ten thousand cancellations are of no interest: the holders end, the rest is forgotten.
+            topod.ask(Cancel(jobs=[1, 2, 3, 4]))
+            for job in (1, 2, 3, 4):
+                topod.wait(job)
             topod.kill()
+            (topod.state_dir / "state.db").unlink()
     return verdicts
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.integration.daemon_process import ROOT, Topod, topod_in
@@ -293,3 +294,16 @@ def test_topod_stops_although_the_engine_hangs(tmp_path: Path) -> None:
         topod = Topod(tmp_path / "d", runtime="docker").start("--engine", f"unix://{tmp_path}/deaf.sock")
         topod.submit("true", image="img")
         assert topod.stop() == 0
+
+
+def test_a_brief_list_says_everything_but_plans_and_specs(topod: Topod) -> None:
+    job = topod.submit("sleep", "100", env={"A": "1"})
+    topod.wait(job.id, "running")
+    plain, short = topod.ask(ListJobs()), topod.ask(ListJobs(brief=True))
+    assert isinstance(plain, Jobs)
+    assert isinstance(short, Jobs)
+    (full,), (brief,) = plain.jobs, short.jobs
+    assert full.plan
+    assert full.spec.env == {"A": "1"}
+    assert msgspec.structs.replace(full, plan={}, spec=brief.spec) == brief
+    assert (brief.spec.name, brief.spec.command) == (full.name, ())

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from topod.errors import StoreError
+from topod.lifecycle.states import ENDED, HostState, Job, JobState, Stage
+from topod.model.job import JobId
 
 MAX_BYTES = 1 << 20
 
@@ -18,6 +20,20 @@ class Piece:
     next_offset: int = 0
     skipped: int = 0
     exists: bool = True
+
+
+def begun_in(state: HostState, *, job: JobId, attempt: int) -> bool:
+    """Return what `has_begun` does of the job of that id."""
+    return has_begun(state.jobs.get(job), attempt)
+
+
+def has_begun(job: Job | None, attempt: int) -> bool:
+    """Say whether this attempt of a job may have printed something; True also where there is no such job."""
+    if job is None or attempt < job.attempt or job.state in ENDED:
+        return True
+    return attempt > 0 and (
+        job.state in (JobState.RUNNING, JobState.STOPPING) or job.stage is Stage.LAUNCHING
+    )
 
 
 def read_piece(path: Path, offset: int, limit: int) -> Piece:

@@ -186,11 +186,11 @@ class Service:
         if request.ended:
             limit = min(request.limit, JOBS_MAX)
             found = await asyncio.to_thread(self._store.ended_jobs, limit, request.user)
-            return self._jobs(*found)
+            return self._jobs(*found, brief=request.brief)
         jobs = sorted(self._mailbox.state.jobs.values(), key=lambda job: job.id)
         wanted = (job for job in jobs if request.user is None or job.spec.user == request.user)
         unended = (job for job in wanted if job.state not in ENDED)
-        return self._jobs(*unended, marks=self._mailbox.state.marks)
+        return self._jobs(*unended, marks=self._mailbox.state.marks, brief=request.brief)
 
     async def wait_job(self, request: rq.WaitJob) -> rp.Jobs:
         """Answer when the job is in one of the states, has ended, or time is up."""
@@ -278,8 +278,8 @@ class Service:
                     skipped=piece.skipped,
                     gone=complete and not piece.exists and bool(job.starts),
                 )
-            if not _has_begun(job, attempt):
-                begun = partial(_begun_in, job=job.id, attempt=attempt)
+            if not joblog.has_begun(job, attempt):
+                begun = partial(joblog.begun_in, job=job.id, attempt=attempt)
                 await self._patiently(begun, end - time.monotonic())
                 silent = time.monotonic()
             shortest, longest = LOG_POLL_SECONDS
@@ -300,9 +300,12 @@ class Service:
 
     # --- helpers ------------------------------------------------------------------------------------------
 
-    def _jobs(self, *jobs: Job, marks: Mapping[str, tuple[Mark, ...]] | None = None) -> rp.Jobs:
+    def _jobs(
+        self, *jobs: Job, marks: Mapping[str, tuple[Mark, ...]] | None = None, brief: bool = False
+    ) -> rp.Jobs:
         now = self._clock.now()
-        return rp.Jobs(jobs=[job_view(job, marks, now=now, rules=self._rules) for job in jobs])
+        views = [job_view(job, marks, now=now, rules=self._rules, brief=brief) for job in jobs]
+        return rp.Jobs(jobs=views)
 
     def _notes(self) -> list[str]:
         notes = [*self._identity.notes, *self._health.notes]
@@ -353,19 +356,6 @@ class Service:
             await self._mailbox.until(done, bounded)
         finally:
             self._waiting -= 1
-
-
-def _begun_in(state: HostState, *, job: JobId, attempt: int) -> bool:
-    return _has_begun(state.jobs.get(job), attempt)
-
-
-def _has_begun(job: Job | None, attempt: int) -> bool:
-    """Say whether this attempt of a job may have printed something; True also where there is no such job."""
-    if job is None or attempt < job.attempt or job.state in ENDED:
-        return True
-    return attempt > 0 and (
-        job.state in (JobState.RUNNING, JobState.STOPPING) or job.stage is Stage.LAUNCHING
-    )
 
 
 def _refuse_ended(job: Job) -> None:

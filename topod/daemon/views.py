@@ -10,6 +10,7 @@ from topod.lifecycle.fairness import Usage, budget_uses, standing
 from topod.lifecycle.holdings import PLACED, doomed_jobs, occupancy
 from topod.lifecycle.holds import current_hold, held_gpus
 from topod.lifecycle.states import ENDED, HOLDING, HostState, Job, JobState, Mark, MarkKind
+from topod.model.job import JobSpec
 from topod.model.rules import NO_RULES, Rules
 from topod.model.topology import Gpu, Topology
 from topod.protocol.replies import Fairness
@@ -24,8 +25,12 @@ def job_view(
     *,
     now: float = 0.0,
     rules: Rules = NO_RULES,
+    brief: bool = False,
 ) -> JobView:
-    """Return what is told of a job; given the `marks` of the GPUs, also what is wrong with those it is on."""
+    """Return what is told of a job; given the `marks` of the GPUs, also what is wrong with those it is on.
+
+    `brief` leaves out the plan, and of the spec all but the name.
+    """
     request = job.spec.request
     counts_for = job.priority if job.state in ENDED else standing(job, now, rules)
     pending_hold = job.hold if job.state is JobState.PENDING else None
@@ -70,8 +75,8 @@ def job_view(
         array_count=job.array.count if job.array else None,
         after=[wanted.job for wanted in job.after],
         frozen=job.frozen is not None,
-        plan=dict(job.plan),
-        spec=job.spec,
+        plan={} if brief else dict(job.plan),
+        spec=JobSpec(name=job.spec.name, command=()) if brief else job.spec,
     )
 
 

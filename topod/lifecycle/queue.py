@@ -96,13 +96,15 @@ def _try(draft: Draft, job: Job, now: _Pass) -> None:
         kept, held = _kept_from(draft, job, now)
     own = now.hold.block if now.hold is not None and now.hold.job.id == job.id else None
     key = (job.spec.request, kept is None, held is None, own is None, may_evict_at(job))
-    answer = now.refused.get(key) or _decide(draft, job, kept, held)
+    known = now.refused.get(key)
+    answer = known or _decide(draft, job, kept, held)
     if isinstance(answer, Plan):
         # Who was served by a hold keeps it in mind: see `guarded_until`.
         served = replace(job, hold=None if own is None else job.hold)
         _place(draft, served, answer, now, _asked(draft, job, held))
         return
-    now.refused[key] = answer
+    if known is None:
+        now.refused[key] = answer
     mine = "" if own is None else f"; kept for it: {gpu_names(own.gpus)}"
     _wait(draft, job, f"{answer.reason}{mine}")
     if now.first is None and (target := _target(draft, job, held)) is not None:

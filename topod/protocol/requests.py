@@ -41,6 +41,8 @@ class ListJobs(Request, frozen=True, kw_only=True, tag="list-jobs"):
     ended: bool = False
     limit: int = 100
     user: str | None = None
+    brief: bool = False
+    """Leave out each job's plan, and of its spec all but the name: thousands of jobs are listed sooner."""
 
 
 class GetJob(Request, frozen=True, kw_only=True, tag="get-job"):

@@ -53,9 +53,10 @@ def ps(
         if word not in STATES:
             raise UsageError(f"--state: not a state: {word!r}", hint=f"states are {', '.join(STATES)}")
     with connect(ctx) as client:
-        jobs = ask(client, ListJobs(user=user), Jobs).jobs
+        brief = output is not Output.JSON
+        jobs = ask(client, ListJobs(user=user, brief=brief), Jobs).jobs
         if everything or ENDED.intersection(states):
-            jobs = [*ask(client, ListJobs(ended=True, user=user), Jobs).jobs, *jobs]
+            jobs = [*ask(client, ListJobs(ended=True, user=user, brief=brief), Jobs).jobs, *jobs]
     by_id = {job.id: job for job in jobs if not states or job.state in states}
     jobs = [by_id[key] for key in sorted(by_id)]
     match output:
