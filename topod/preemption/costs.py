@@ -66,5 +66,8 @@ def difference(plan: Plan, other: Plan, request: ResourceRequest) -> str:
         cost_values(plan.cost, request), cost_values(other.cost, request), strict=True
     ):
         if mine != theirs:
-            return f"{key}: {_words(plan.cost, key)}, instead of {_words(other.cost, key)}"
+            here, there = _words(plan.cost, key), _words(other.cost, key)
+            if here == there:  # rounded away
+                return f"{key}: less by {other.cost.work_lost - plan.cost.work_lost} GPU-milliseconds"
+            return f"{key}: {here}, instead of {there}"
     return "order of the victims: those named first are stopped"

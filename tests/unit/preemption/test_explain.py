@@ -32,6 +32,15 @@ def test_the_alternative_would_have_stopped_someone_else_and_says_what_it_lost_b
     assert why.decided_by == "victims: 1 of priority 100, instead of 1 of priority 500"
 
 
+def test_a_difference_too_small_for_seconds_is_told_exactly() -> None:
+    _, why = explained(
+        ResourceRequest(gpus=2, affinity=Affinity.NVLINK, priority=1000),
+        Holder(job="a", priority=100, gpus=0b0011, work=1020),
+        Holder(job="b", priority=100, gpus=0b1100, work=1270),
+    )
+    assert why.decided_by == "work lost: less by 250 GPU-milliseconds"
+
+
 def test_without_victims_the_alternative_has_other_gpus() -> None:
     found, why = explained(ResourceRequest(gpus=1), Holder(job="a", priority=100, gpus=0b0001))
     assert found.gpus == (1,)
