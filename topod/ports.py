@@ -16,6 +16,7 @@ __all__ = [
     "Clock",
     "ContainerRuntime",
     "ContainerStatus",
+    "Execution",
     "Exit",
     "GpuProbe",
     "ImageMissingError",
@@ -30,6 +31,30 @@ LOG_BYTES: Final = 100 << 20
 
 class ImageMissingError(Exception):
     """The image is not on this host, though it was when the job was queued."""
+
+
+class Execution(Protocol):
+    """A command that runs beside a job. Used by one thread at a time; `read` blocks as long as it is told."""
+
+    ended: bool
+    """Nothing more will come; `exit_code` is known (128+n after signal n, None where nobody saw it)."""
+    exit_code: int | None
+
+    def write(self, data: bytes) -> int:
+        """Give the command input and return how much of it was taken; never blocks."""
+        ...
+
+    def close_input(self) -> None:
+        """Let the command see the end of its input."""
+        ...
+
+    def read(self, seconds: float) -> tuple[bytes, bytes]:
+        """Return what came on stdout and stderr, waiting up to `seconds` for something."""
+        ...
+
+    def stop(self) -> None:
+        """End the command and what it started, within a few seconds."""
+        ...
 
 
 class ContainerRuntime(Protocol):
@@ -81,6 +106,14 @@ class ContainerRuntime(Protocol):
         self, handle: str, command: tuple[str, ...], timeout_seconds: float
     ) -> tuple[int | None, str]:
         """Run a command inside the container; return (exit code or None on time-out, last output)."""
+        ...
+
+    def execute(self, handle: str, command: tuple[str, ...], *, stdin: bool) -> Execution:
+        """Start a command beside the job: in its container, with its environment, on its CPUs.
+
+        It ends with the job at the latest. Raises `ConflictError` when the job does not run. A command that
+        is not there or cannot be run ends with 127 or 126.
+        """
         ...
 
     def observe(self) -> tuple[Observed, ...]:

@@ -33,6 +33,7 @@ COMMANDS: dict[str, Entry] = {
     "ps": Entry(module="ps", function="ps"),
     "show": Entry(module="show", function="show"),
     "logs": Entry(module="logs", function="logs"),
+    "exec": Entry(module="exec", function="execute", rest_is_command=True),
     "wait": Entry(module="wait", function="wait"),
     "cancel": Entry(module="cancel", function="cancel"),
     "priority": Entry(module="priority", function="priority"),

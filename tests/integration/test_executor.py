@@ -20,7 +20,7 @@ from topod.lifecycle import events as ev
 from topod.lifecycle.states import HostState, Job, JobState, Stage
 from topod.model.container import Exit, Observed, Signal
 from topod.model.job import Allocation, JobId, JobSpec
-from topod.ports import ImageMissingError
+from topod.ports import Execution, ImageMissingError
 
 ONE = JobId(1)
 SPEC = JobSpec(name="t", command=("true",), image="img")
@@ -60,6 +60,9 @@ class Scripted:
 
     def start(self, handle: str, checkpoint: str | None = None) -> float:
         return float(self._play("start", 5.0))
+
+    def execute(self, handle: str, command: tuple[str, ...], *, stdin: bool) -> Execution:
+        raise AssertionError("nobody asks for it here")
 
     def freeze(self, handle: str, name: str, timeout_seconds: float) -> float | None:
         life: float | None = self._play("freeze", None)

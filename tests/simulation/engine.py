@@ -14,7 +14,7 @@ from tests.simulation.loop import LaterError
 from topod.errors import JobRejectedError, RuntimeUnavailableError
 from topod.model.container import ContainerStatus, Exit, Observed, Signal
 from topod.model.job import Allocation, JobId, JobSpec
-from topod.ports import ImageMissingError
+from topod.ports import Execution, ImageMissingError
 
 if TYPE_CHECKING:
     from tests.simulation.referee import Referee
@@ -312,6 +312,9 @@ class SimRuntime:
             raise LaterError(self._chance.rng.uniform(0.0, timeout_seconds), lambda: (0, "saved"))
 
         return self._engine.call(f"hook in {handle}", timeout_seconds + QUICK_SECONDS, act)
+
+    def execute(self, handle: str, command: tuple[str, ...], *, stdin: bool) -> Execution:
+        raise AssertionError("nobody asks for it here")
 
     def freeze(self, handle: str, name: str, timeout_seconds: float) -> float | None:
         raise JobRejectedError("this engine has no checkpoints")

@@ -180,6 +180,13 @@ def rejected(action: str, error: docker.errors.APIError) -> JobRejectedError | R
     return JobRejectedError(f"the container engine refused {action}: {sentence}")
 
 
+def pull_error(image: str, sentence: str) -> JobRejectedError | RuntimeUnavailableError:
+    """Return the right error for an image that could not be pulled: the job's fault, or a passing trouble."""
+    if is_transient(sentence):
+        return unavailable(f"pulling image {image}", sentence)
+    return JobRejectedError(f"image {image} cannot be pulled: {sentence}", hint="check its name and tag")
+
+
 def is_transient(sentence: str) -> bool:
     """Return whether an engine's sentence tells of the network or the engine rather than of the job."""
     lowered = sentence.lower()

@@ -1,4 +1,4 @@
-"""Runs a command inside a container for a bounded time."""
+"""Runs a command inside a container: a hook for a bounded time, or one with its streams for a user."""
 
 import os
 import select
@@ -8,9 +8,12 @@ from typing import Any
 
 import docker
 import docker.errors
+import requests
 
 from topod.adapters.docker_engine import Engine, engine_errors, explain
+from topod.adapters.executions import ContainerExecution
 from topod.adapters.job_environment import JOB_PID
+from topod.errors import ConflictError
 
 OUTPUT_BYTES = 4096
 """How much of the end of the output is kept."""
@@ -47,6 +50,32 @@ def run_in_container(
         if not finished:
             return None, text
         return engine.quick.exec_inspect(execution)["ExitCode"], text
+
+
+def execute_in_container(
+    engine: Engine, container: str, command: tuple[str, ...], *, stdin: bool
+) -> ContainerExecution:
+    """Start a command in a running container. Raises `ConflictError` when it does not run."""
+    with engine_errors(f"starting a command in {container}"):
+        try:
+            created = engine.quick.exec_create(
+                container, list(command), environment=IN_CONTAINER, stdin=stdin
+            )
+            ident = created["Id"]
+            stream = engine.quick.exec_start(ident, socket=True)
+        except docker.errors.APIError as error:
+            if error.status_code in (404, 409):
+                raise ConflictError(f"the job does not run: {explain(error)}") from error
+            raise
+
+    def inspect() -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = engine.quick.exec_inspect(ident)
+        except (docker.errors.DockerException, requests.RequestException, OSError):
+            return {}
+        return found
+
+    return ContainerExecution(stream, inspect)
 
 
 def _read(stream: Any, deadline: float) -> tuple[bool, bytes]:

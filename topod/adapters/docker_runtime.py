@@ -23,13 +23,13 @@ from topod.adapters.docker_engine import (
     Engine,
     engine_errors,
     explain,
-    is_transient,
+    pull_error,
     rejected,
     short,
     unavailable,
 )
 from topod.adapters.docker_freeze import Freezer
-from topod.adapters.docker_hook import run_in_container
+from topod.adapters.docker_hook import execute_in_container, run_in_container
 from topod.adapters.docker_logs import LogKeeper
 from topod.adapters.docker_spec import (
     ATTEMPT_LABEL,
@@ -44,8 +44,9 @@ from topod.adapters.docker_spec import (
     without_default_ulimits,
 )
 from topod.adapters.docker_watch import ExitWatcher
+from topod.adapters.executions import ContainerExecution
 from topod.adapters.gpu_nodes import control_nodes, gpu_nodes
-from topod.adapters.secret_files import checked_secrets
+from topod.adapters.secret_files import with_real_secrets
 from topod.errors import JobRejectedError, RuntimeUnavailableError
 from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId, JobSpec
@@ -140,9 +141,7 @@ class DockerRuntime:
 
     def create(self, job: JobId, attempt: int, spec: JobSpec, allocation: Allocation) -> str:
         """Create the container without starting it; one of other content that never ran is replaced."""
-        paths = checked_secrets(spec)
-        real = tuple(replace(secret, source=paths[secret.name]) for secret in spec.secrets)
-        spec = replace(spec, secrets=real)
+        spec = with_real_secrets(spec)
         facts = self._engine.facts()
         host = replace(
             self._host,
@@ -217,6 +216,10 @@ class DockerRuntime:
     ) -> tuple[int | None, str]:
         """Run a command inside the container; return (exit code or None on time-out, last output)."""
         return run_in_container(self._engine, handle, command, timeout_seconds)
+
+    def execute(self, handle: str, command: tuple[str, ...], *, stdin: bool) -> ContainerExecution:
+        """Start a command inside the running container."""
+        return execute_in_container(self._engine, handle, command, stdin=stdin)
 
     def observe(self) -> tuple[Observed, ...]:
         """Return every container that carries this topod's labels."""
@@ -293,11 +296,11 @@ class DockerRuntime:
             try:
                 for message in self._engine.pull.pull(image, stream=True, decode=True):
                     if problem := message.get("error"):
-                        raise _pull_error(image, short(str(problem)))
+                        raise pull_error(image, short(str(problem)))
                     if time.monotonic() > deadline:
                         raise unavailable(action, f"not done after {self._pull_timeout:g} seconds")
             except docker.errors.APIError as error:
-                raise _pull_error(image, explain(error)) from error
+                raise pull_error(image, explain(error)) from error
 
     def _create(self, name: str, body: dict[str, Any]) -> bool:
         """Return False where the name is taken."""
@@ -390,9 +393,3 @@ class DockerRuntime:
             except docker.errors.NotFound:
                 return None
         return container
-
-
-def _pull_error(image: str, sentence: str) -> JobRejectedError | RuntimeUnavailableError:
-    if is_transient(sentence):
-        return unavailable(f"pulling image {image}", sentence)
-    return JobRejectedError(f"image {image} cannot be pulled: {sentence}", hint="check its name and tag")

@@ -13,6 +13,7 @@ import resource
 import shutil
 import signal as signals
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -21,13 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from topod.adapters import process_shim
+from topod.adapters.executions import ProcessExecution
 from topod.adapters.job_environment import JOB_PID, job_environment, secret_variable
 from topod.adapters.process_attempt import MARK, Attempt, attempts
 from topod.adapters.process_launcher import Launcher
 from topod.adapters.process_shim import write_durably
 from topod.adapters.process_watch import ExitWatcher
 from topod.adapters.secret_files import checked_secrets
-from topod.errors import JobRejectedError, RuntimeUnavailableError
+from topod.errors import ConflictError, JobRejectedError, RuntimeUnavailableError
 from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId, JobSpec, Network
 from topod.ports import LOG_BYTES, ContainerStatus, Exit, Observed, Signal
@@ -67,6 +69,7 @@ class ProcessRuntime:
         self._machine_cpus = machine_cpus
         self._emulated = emulated
         self._watcher: ExitWatcher | None = None
+        self._beside: dict[str, set[int]] = {}
         self._lock = threading.Lock()
         self._launcher = Launcher()
 
@@ -144,7 +147,7 @@ class ProcessRuntime:
         if started and (attempt.living("claim") or attempt.living("started")):
             _quietly(os.killpg, started["pid"], signals.Signals[signal.value])
         if signal is Signal.KILL:
-            for pid in attempt.pids():
+            for pid in self.pids(handle):
                 _quietly(os.kill, pid, signals.SIGKILL)
 
     def run_hook(
@@ -185,6 +188,28 @@ class ProcessRuntime:
             output.seek(max(0, output.seek(0, os.SEEK_END) - OUTPUT_BYTES))
             return code, output.read().decode(errors="replace")
 
+    def execute(self, handle: str, command: tuple[str, ...], *, stdin: bool) -> ProcessExecution:
+        """Start a command as the job's user, in its directory, on its CPUs."""
+        attempt = self._attempt(handle)
+        if attempt.living("started") is None:
+            raise ConflictError(f"job {attempt.job} does not run")
+        pipe = subprocess.PIPE
+        try:
+            process = subprocess.Popen(  # noqa: S603 - what the job's owner asks for
+                [sys.executable, "-I", "-S", process_shim.__file__, str(attempt.directory), *command],
+                cwd="/",
+                stdin=pipe if stdin else subprocess.DEVNULL,
+                stdout=pipe,
+                stderr=pipe,
+                bufsize=0,
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:
+            raise _unavailable(f"starting a command beside {handle}", error) from error
+        beside = self._beside.setdefault(handle, set())
+        beside.add(process.pid)
+        return ProcessExecution(process, beside.discard)
+
     def observe(self) -> tuple[Observed, ...]:
         """Return every attempt under the root."""
         seen = (attempt.observe() for attempt in attempts(self._root))
@@ -208,7 +233,7 @@ class ProcessRuntime:
         deadline = time.monotonic() + REMOVE_SECONDS
         while True:
             seen = attempt.observe()
-            left = attempt.pids()
+            left = self.pids(handle)
             if (seen is None or seen.status is not ContainerStatus.RUNNING) and not left:
                 break
             if time.monotonic() > deadline:
@@ -222,14 +247,18 @@ class ProcessRuntime:
             # spec.json goes first: without it the directory counts as gone, also when the rest stays.
             (attempt.directory / "spec.json").unlink(missing_ok=True)
             shutil.rmtree(attempt.directory)
+            self._beside.pop(handle, None)
         except FileNotFoundError:
             return
         except OSError as error:
             raise _unavailable(f"removing {handle}", error) from error
 
     def pids(self, handle: str) -> tuple[int, ...]:
-        """Return the PIDs of the job's processes."""
-        return self._attempt(handle).pids()
+        """Return the PIDs of the job's processes, also of commands beside it."""
+        pids = set(self._attempt(handle).pids())
+        for pid in tuple(self._beside.get(handle, ())):
+            pids |= {pid, *process_shim.descendants(pid)}
+        return tuple(sorted(pids))
 
     def close(self) -> None:
         """Stop watching; leaves every job running."""

@@ -1,8 +1,8 @@
 """The small process that starts one job as a plain process, outlives topod and writes down how it ended.
 
 Run as `python -I -S process_shim.py [DIRECTORY]`; imports nothing of topod. Without a directory it waits for
-one on a line of its stdin, ready to go on at once, and ends when nobody is left who could send one. What it
-finds and leaves in the directory:
+one on a line of its stdin, ready to go on at once, and ends when nobody is left who could send one. With a
+command behind the directory it becomes that one, beside the job. What it finds and leaves in the directory:
 
 `spec.json`     what to run (written by topod)
 `claim.json`    this shim's identity; made by link(2), so of several shims only one goes on
@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 STRAGGLER_SECONDS = 10.0
 """How long unkillable processes of a job (in a driver call) hold back the news of its end."""
@@ -235,6 +236,33 @@ def _limit(spec: dict[str, Any]) -> None:
         os.setuid(spec["uid"])
 
 
+def enter(directory: Path, command: list[str]) -> NoReturn:
+    """Become a command beside the job of this directory: its user, limits, CPUs, folder and variables.
+
+    It ends when the topod that started it does: nobody else reads its output.
+    """
+    status = CANNOT_RUN
+    try:
+        spec = json.loads((directory / "spec.json").read_text())
+        started = json.loads((directory / "started.json").read_text())
+        _limit(spec)
+        # After the change of user, which would undo it.
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ):  # those that Python changes
+            signal.signal(number, signal.SIG_DFL)
+        os.chdir(spec["workdir"])
+        # As `job_environment.JOB_PID` has it.
+        environment = {**spec["environment"], "TOPOD_JOB_PID": str(started["pid"])}
+        os.execvpe(command[0], command, environment)  # noqa: S606 - the user's command
+    except FileNotFoundError:
+        status = NOT_FOUND
+        _complain(f"command not found: {command[0]}")
+    except (OSError, ValueError, KeyError) as error:
+        _complain(f"cannot start {command[0]}: {error}")
+    finally:
+        os._exit(status)
+
+
 def _until_ended(job: int, path: Path, most: int | None) -> None:
     """Wait for the end of the job, and bound its log meanwhile. A spec of an older topod has no bound."""
     if most is None:
@@ -335,5 +363,7 @@ def _complain(text: str) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[2:]:
+        enter(Path(sys.argv[1]), sys.argv[2:])
     main(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
     os._exit(0)  # there is nothing to clean up, and the news of the job's end waits for this process's

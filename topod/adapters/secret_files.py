@@ -6,6 +6,7 @@ Looked at when the job is submitted and again before each of its containers is m
 import os
 import pwd
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,12 @@ def checked_secrets(spec: JobSpec) -> dict[str, str]:
             raise JobRejectedError(f"secret {secret.name} is given twice")
         found[secret.name] = path
     return found
+
+
+def with_real_secrets(spec: JobSpec) -> JobSpec:
+    """Return the job with the real paths of its secrets. Raises what `checked_secrets` raises."""
+    paths = checked_secrets(spec)
+    return replace(spec, secrets=tuple(replace(one, source=paths[one.name]) for one in spec.secrets))
 
 
 def _refusal(secret: Secret, path: str, user: str) -> str | None:

@@ -76,3 +76,4 @@ class Daemon:
             stack.push_async_callback(self.mailbox.stop)
             stack.push_async_callback(self.executor.stop)
             stack.push_async_callback(self.patrol.stop)
+            stack.push_async_callback(self.service.sessions.close)

@@ -8,6 +8,7 @@ from pathlib import Path
 from topod.errors import StoreError
 from topod.lifecycle.states import ENDED, HostState, Job, JobState, Stage
 from topod.model.job import JobId
+from topod.ports import ContainerRuntime
 
 MAX_BYTES = 1 << 20
 
@@ -70,3 +71,24 @@ def _after_hole(descriptor: int, offset: int, size: int) -> int:
         if error.errno == errno.EINVAL:  # this file system knows no holes
             return offset
         raise
+
+
+def latest_attempt(job: Job, runtime: ContainerRuntime) -> int:
+    """Return the latest attempt that was started, else the latest."""
+    started = job.state not in (JobState.STARTING, JobState.PENDING) or job.stage is Stage.LAUNCHING
+    if started:
+        return job.attempt
+    for attempt in range(job.attempt, 0, -1):
+        if runtime.log_path(job.id, attempt).exists():
+            return attempt
+    return job.attempt
+
+
+def is_complete(job: Job, attempt: int) -> bool:
+    """Say whether nothing more will come from an attempt."""
+    if any(left.attempt == attempt for left in job.leftovers):
+        return False
+    if job.state in (JobState.STARTING, JobState.RUNNING, JobState.STOPPING):
+        return attempt < job.attempt
+    # A job that waits for its first start has a log that has not begun.
+    return job.state in ENDED or attempt > 0

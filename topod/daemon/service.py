@@ -19,12 +19,13 @@ from topod.daemon.health import Health
 from topod.daemon.logs import Key
 from topod.daemon.mailbox import InternalError, Mailbox
 from topod.daemon.planning import Planning
+from topod.daemon.sessions import Sessions
 from topod.daemon.storage import Store
 from topod.daemon.views import fairness_view, host_view, job_view, resumed_text
 from topod.errors import ConflictError, NotFoundError, TopodError, UsageError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
-from topod.lifecycle.states import ENDED, HostState, Job, JobState, Mark, MarkKind, Stage
+from topod.lifecycle.states import ENDED, HostState, Job, JobState, Mark, MarkKind
 from topod.model.job import JobId
 from topod.model.rules import NO_RULES, Rules
 from topod.model.topology import Gpu
@@ -84,6 +85,7 @@ class Service:
         self._identity = identity
         self._waiting = 0
         self._planning = Planning(mailbox, tables, clock=clock, rules=rules)
+        self.sessions = Sessions(runtime)
 
     async def answer(self, request: rq.AnyRequest) -> rp.AnyReply:
         """Return the reply to any request. Raises `TopodError` and nothing else."""
@@ -133,6 +135,8 @@ class Service:
                 reply = await self._planning.make(request)
             case rq.ReadLog():
                 reply = await self.read_log(request)
+            case rq.Exec() | rq.ExecTalk() | rq.ExecStop():
+                reply = await self.sessions.answer(request, self._find)
             case rq.ReadEvents():
                 reply = await self.read_events(request)
             case _:
@@ -265,8 +269,10 @@ class Service:
         while True:
             # Asked before reading: what was printed until the end is then in the piece, or in the next one.
             job = await self._find(request.job)
-            attempt = self._attempt(job) if request.attempt is None else request.attempt
-            complete = self._log_complete(job, attempt)
+            attempt = (
+                joblog.latest_attempt(job, self._runtime) if request.attempt is None else request.attempt
+            )
+            complete = joblog.is_complete(job, attempt)
             path = self._runtime.log_path(job.id, attempt)
             piece = await asyncio.to_thread(joblog.read_piece, path, request.offset, request.limit)
             if piece.data or complete or time.monotonic() >= end:
@@ -327,24 +333,6 @@ class Service:
         if not found:
             raise NotFoundError(f"no GPU {name} on {self._topology.name}, which has {len(gpus)} GPUs")
         return found[0]
-
-    def _attempt(self, job: Job) -> int:
-        """Return the latest attempt that was started, else the latest."""
-        started = job.state not in (JobState.STARTING, JobState.PENDING) or job.stage is Stage.LAUNCHING
-        if started:
-            return job.attempt
-        for attempt in range(job.attempt, 0, -1):
-            if self._runtime.log_path(job.id, attempt).exists():
-                return attempt
-        return job.attempt
-
-    def _log_complete(self, job: Job, attempt: int) -> bool:
-        if any(left.attempt == attempt for left in job.leftovers):
-            return False
-        if job.state in (JobState.STARTING, JobState.RUNNING, JobState.STOPPING):
-            return attempt < job.attempt
-        # A job that waits for its first start has a log that has not begun.
-        return job.state in ENDED or attempt > 0
 
     def _bounded(self, seconds: float) -> float:
         return max(0.0, min(seconds, WAIT_SECONDS_MAX)) if self._waiting < WAITERS_MAX else 0.0

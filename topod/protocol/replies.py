@@ -90,6 +90,23 @@ class LogChunk(Reply, frozen=True, kw_only=True, tag="log-chunk"):
     """The attempt's output is no longer kept at all."""
 
 
+class ExecBegun(Reply, frozen=True, kw_only=True, tag="exec-begun"):
+    """A command was started."""
+
+    session: str
+
+
+class ExecOutput(Reply, frozen=True, kw_only=True, tag="exec-output"):
+    """What a command printed since the last question. With `ended` it is over and all is told."""
+
+    stdout: bytes = b""
+    stderr: bytes = b""
+    taken: int = 0
+    """Of the input that came with the question, so many bytes were taken."""
+    ended: bool = False
+    exit_code: int | None = None
+
+
 class Events(Reply, frozen=True, kw_only=True, tag="events"):
     """Events, oldest first."""
 
@@ -111,4 +128,17 @@ class Failure(Reply, frozen=True, kw_only=True, tag="failure"):
     exit_status: int = 1
 
 
-AnyReply = Welcome | Jobs | Planned | Host | Fairness | Moves | LogChunk | Events | Done | Failure
+AnyReply = (
+    Welcome
+    | Jobs
+    | Planned
+    | Host
+    | Fairness
+    | Moves
+    | LogChunk
+    | ExecBegun
+    | ExecOutput
+    | Events
+    | Done
+    | Failure
+)

@@ -140,6 +140,35 @@ class ReadLog(Request, frozen=True, kw_only=True, tag="read-log"):
     wait: float = 0.0
 
 
+class Exec(Request, frozen=True, kw_only=True, tag="exec"):
+    """Start a command beside a running job. Answer: `ExecBegun`."""
+
+    job: int
+    command: list[str]
+    stdin: bool = False
+    by: str = ""
+
+
+class ExecTalk(Request, frozen=True, kw_only=True, tag="exec-talk"):
+    """Give a command input and get its output, waiting up to `wait` seconds for some. Answer: `ExecOutput`.
+
+    Who does not ask again within half a minute has left, and the command is ended.
+    """
+
+    session: str
+    """From `ExecBegun`; it cannot be guessed, and who knows it may talk."""
+    data: bytes = b""
+    eof: bool = False
+    """No more input will come, once `data` is taken whole."""
+    wait: float = 1.0
+
+
+class ExecStop(Request, frozen=True, kw_only=True, tag="exec-stop"):
+    """End a command. Answer: `Done`."""
+
+    session: str
+
+
 class ReadEvents(Request, frozen=True, kw_only=True, tag="read-events"):
     """Events after `since`, oldest first; negative `since`: the last that many. Answer: `Events`."""
 
@@ -165,5 +194,8 @@ AnyRequest = (
     | PlanMoves
     | MakeMoves
     | ReadLog
+    | Exec
+    | ExecTalk
+    | ExecStop
     | ReadEvents
 )
