@@ -134,3 +134,4 @@ def test_a_folder_that_becomes_a_link_after_the_submit_never_reaches_the_engine(
     assert ended.state == "failed"
     assert f"which is {place.outside}" in ended.reason
     assert ended.starts == 0
+    assert ended.handle is None, "no container was made"

@@ -183,8 +183,13 @@ def test_root_may_submit_for_others_and_an_administrator_may_not(topod: Topod) -
 def test_the_jobs_of_others_are_out_of_reach(topod: Topod) -> None:
     job = submitted(topod, ALICE)
     topod.wait(job.id, "running")
-    for request in (Cancel(jobs=[job.id]), SetPriority(job=job.id, priority=1), ReadLog(job=job.id)):
+    for request, verb in (
+        (Cancel(jobs=[job.id]), "cancel"),
+        (SetPriority(job=job.id, priority=1), "change the priority of"),
+        (ReadLog(job=job.id), "read the log of"),
+    ):
         text = refusal(topod, BOB, request)
+        assert text.startswith(f"51003 may not {verb} job ")
         assert text.endswith(
             f"job {job.id} (t), which is 51002's: members of group 41003 may (administer role)"
         )

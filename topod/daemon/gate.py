@@ -112,7 +112,8 @@ class Gate:
             for ident in _jobs_of(request):
                 label, user = await self._owner(ident)
                 if not caller.owns(user):
-                    what = f"do this to {label}, which is {user or 'nobody'}'s"
+                    verb = _TO_A_JOB.get(type(request), "do this to")
+                    what = f"{verb} {label}, which is {user or 'nobody'}'s"
                     raise self._lacks(caller, Role.ADMINISTER, what)
         if caller.max_priority is not None:
             _check_priority(request, caller.user, caller.max_priority)
@@ -153,6 +154,13 @@ _WORDS: Final[Mapping[type[rq.Request], str]] = {
     rq.Cancel: "cancel jobs",
     rq.SetPriority: "change priorities",
     rq.DryRun: "ask for plans",
+}
+
+
+_TO_A_JOB: Final[Mapping[type[rq.Request], str]] = {
+    rq.ReadLog: "read the log of",
+    rq.Cancel: "cancel",
+    rq.SetPriority: "change the priority of",
 }
 
 
