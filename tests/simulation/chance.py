@@ -24,6 +24,10 @@ RATES: Final[dict[str, float]] = {
     "image.unknown": 0.04,
     "hook.fails": 0.2,
     "hook.times_out": 0.2,
+    "freeze.fails": 0.15,
+    "freeze.times_out": 0.1,
+    "restore.rejected": 0.1,
+    "checkpoint.gone": 0.05,
     # Containers.
     "box.deaf": 0.2,
     "box.exits_late": 0.2,

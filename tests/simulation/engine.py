@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from tests.simulation.chance import World
+from tests.simulation.frost import freeze, restore
 from tests.simulation.loop import LaterError
 from topod.errors import JobRejectedError, RuntimeUnavailableError
 from topod.model.container import ContainerStatus, Exit, Observed, Signal
@@ -40,6 +41,12 @@ class Box:
     started_at: float | None = None
     ended_at: float | None = None
     starts: int = 0
+    life: int = 0
+    """Counts up when it is started, and when it is restored."""
+    checkpoint: tuple[str, float | None] | None = None
+    """Its name, and when the life that it holds had begun."""
+    left: float = 0.0
+    """What its program still has to run, when the present life began."""
     began: float = 0.0
     told: list[tuple[Signal, float]] = field(default_factory=list)
     stuck: bool = False
@@ -51,6 +58,11 @@ class Box:
     @property
     def lives(self) -> bool:
         return self.status is ContainerStatus.RUNNING
+
+
+def exit_of(box: Box) -> Exit:
+    code, began = box.exit_code, box.started_at
+    return Exit(job=box.job, attempt=box.attempt, handle=box.handle, exit_code=code, started_at=began)
 
 
 class Engine:
@@ -86,15 +98,15 @@ class Engine:
                 self.memory_left[uuid] = self.world.now + self.chance.rng.uniform(0.0, 90.0)
         if self.chance.strikes("watch.loses"):
             return
-        self._tell(box)
+        told = exit_of(box)
+        self._tell(told)
         if self.chance.strikes("watch.repeats"):
-            self.world.after(self.chance.rng.uniform(0.0, 30.0), lambda: self._tell(box))
+            self.world.after(self.chance.rng.uniform(0.0, 30.0), lambda: self._tell(told))
 
-    def _tell(self, box: Box) -> None:
+    def _tell(self, told: Exit) -> None:
         def tell() -> None:
             if self._on_exit is not None:
-                code = box.exit_code
-                self._on_exit(Exit(job=box.job, attempt=box.attempt, handle=box.handle, exit_code=code))
+                self._on_exit(told)
 
         self.world.after(self.chance.rng.choice((0.0, 0.01, 0.5)), tell)
 
@@ -125,7 +137,7 @@ class Engine:
     def replay(self) -> None:
         for box in self.boxes.values():
             if box.status is ContainerStatus.EXITED:
-                self._tell(box)
+                self._tell(exit_of(box))
 
     def watch(self, on_exit: Callable[[Exit], None] | None) -> None:
         self._on_exit = on_exit
@@ -231,9 +243,13 @@ class SimRuntime:
             box = self._engine.boxes.get(handle)
             if box is None:
                 raise JobRejectedError(f"container {handle} was removed by someone before it was started")
-            if box.status is ContainerStatus.CREATED:
+            if checkpoint is not None:
+                if restore(self._engine, box, checkpoint):
+                    self._begin(box)
+            elif box.status is ContainerStatus.CREATED:
                 if self._chance.strikes("start.rejected"):
                     raise JobRejectedError(f"starting {handle}: no such device")
+                box.starts, box.left = box.starts + 1, float(box.spec.command[1])
                 self._begin(box)
             assert box.started_at is not None
             return box.started_at
@@ -242,16 +258,21 @@ class SimRuntime:
 
     def _begin(self, box: Box) -> None:
         box.status, box.started_at, box.began = ContainerStatus.RUNNING, self._world.wall, self._world.now
-        box.starts += 1
+        box.life += 1
         self._world.say(f"container {box.handle} runs")
         self._referee.container_started(box)
 
         def done() -> None:
-            if box.lives and not box.stuck:
+            if not box.stuck:
                 box.ended_well = True
                 self._engine.end(box, int(box.spec.command[2]))
 
-        self._world.after(float(box.spec.command[1]), done)
+        self._while_it_lives(box, box.left, done)
+
+    def _while_it_lives(self, box: Box, seconds: float, act: Callable[[], None]) -> None:
+        """Let something happen to the present life of a box, if it lasts so long."""
+        life = box.life
+        self._world.after(seconds, lambda: act() if box.lives and box.life == life else None)
 
     def signal(self, handle: str, signal: Signal) -> None:
         self._referee.asks_signal(handle, signal)
@@ -283,20 +304,20 @@ class SimRuntime:
         seconds = self._chance.rng.uniform(0.0, 0.2)
         if self._chance.strikes("box.stuck"):
             box.stuck, seconds = True, self._chance.rng.uniform(10.0, 200.0)
-        self._world.after(seconds, lambda: self._engine.end(box, 137))
+        self._while_it_lives(box, seconds, lambda: self._engine.end(box, 137))
 
     def _saves(self, box: Box) -> None:
         """The program saves its work and ends by itself, in time or not, or has never heard of this signal."""
         if not box.stuck and box.spec.command[3] == "quick":
             seconds = self._chance.rng.uniform(0.0, 8.0)
-            self._world.after(seconds, lambda: None if box.stuck else self._engine.end(box, 0))
+            self._while_it_lives(box, seconds, lambda: None if box.stuck else self._engine.end(box, 0))
 
     def _terminated(self, box: Box) -> None:
         manner, rng = box.spec.command[3], self._chance.rng
         if box.stuck or manner == "deaf":
             return
         seconds = rng.uniform(0.0, 0.3) if manner == "quick" else rng.uniform(0.0, 2 * box.spec.grace_seconds)
-        self._world.after(seconds, lambda: None if box.stuck else self._engine.end(box, 143))
+        self._while_it_lives(box, seconds, lambda: None if box.stuck else self._engine.end(box, 143))
 
     def run_hook(
         self, handle: str, command: tuple[str, ...], timeout_seconds: float
@@ -317,7 +338,12 @@ class SimRuntime:
         raise AssertionError("nobody asks for it here")
 
     def freeze(self, handle: str, name: str, timeout_seconds: float) -> float | None:
-        raise JobRejectedError("this engine has no checkpoints")
+        self._referee.asks_freeze(handle)
+
+        def act() -> float | None:
+            return freeze(self._engine, handle, name, timeout_seconds)
+
+        return self._engine.call(f"freeze {handle}", timeout_seconds, act)
 
     def observe(self) -> tuple[Observed, ...]:
         def act() -> tuple[Observed, ...]:

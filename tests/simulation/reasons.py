@@ -24,6 +24,7 @@ BACKING_OFF: Final = (
     "the host changed while its container was made",
     "its GPUs cannot be checked",
 )
+FROZEN: Final = "frozen, to be restored on "
 KEPT: Final = re.compile(r"GPUs or CPUs it could use are kept for job (\d+)")
 ARRAY: Final = re.compile(r"(\d+) of array \d+ run, which is its limit")
 QUOTA: Final = re.compile(r"user (\w+) holds (\d+) of \d+ GPUs")
@@ -35,7 +36,7 @@ def brute(topology: Topology) -> Host:
     return Host(topology)
 
 
-def untrue(  # noqa: C901, PLR0911 - one case for each claim
+def untrue(  # noqa: C901, PLR0911, PLR0912 - one case for each claim
     tables: TopologyTables, rules: Rules, state: HostState, job: Job, now: float
 ) -> str:
     """Return what is untrue of a pending job's reason; empty when it is true."""
@@ -53,6 +54,8 @@ def untrue(  # noqa: C901, PLR0911 - one case for each claim
         return "" if said.startswith("waits for ") else "it waits for another job"
     if said.startswith("waits for "):
         return "what it waited for has ended"
+    if said.startswith(FROZEN) and job.frozen is None:
+        return "it is not frozen"
     if state.drain is not None:
         return "" if said == f"the host is drained: {state.drain}" else "the host is drained"
     if said.startswith("the host is drained"):

@@ -115,7 +115,9 @@ class Referee:
         if by is None or by.state is not JobState.STARTING or planned is None or by.allocation is None:
             self._foul(f"{job.label} is stopped for {stop.by}, which is not being started")
             return
-        if job.id not in by.victims or job.id not in planned.victims:
+        # A frozen job has its container: it names its victims and stops them in one step.
+        named = planned.victims if planned.frozen is None else by.victims
+        if job.id not in by.victims or job.id not in named:
             self._foul(f"{job.label} is stopped, and the plan of {by.label} did not name it")
         if job.allocation is None or not shares(job.allocation, by.allocation):
             self._foul(f"{job.label} is stopped in vain for {by.label}")
@@ -229,14 +231,22 @@ class Referee:
         if signal is Signal.KILL and job.stop and job.stop.phase in (StopPhase.TERM, StopPhase.HOOK):
             self._foul(f"{handle} gets SIGKILL before that is durable")
 
+    def asks_freeze(self, handle: str) -> None:
+        job, attempt = self._holder_of(handle)
+        if job is not None and job.attempt == attempt and job.state in (JobState.STARTING, JobState.RUNNING):
+            self._foul(f"{handle} is to be frozen and the job is {job.state}")
+
     def asks_remove(self, handle: str) -> None:
         job, attempt = self._holder_of(handle)
-        if job is not None and job.attempt == attempt and job.state in HOLDING:
-            self._foul(f"{handle} is removed and {job.label} still is {job.state}")
+        if job is not None and job.attempt == attempt and (job.state in HOLDING or job.frozen):
+            self._foul(f"{handle} is removed and {job.label} still is {job.state}, {job.frozen}")
 
     # --- what really runs -----------------------------------------------------------------------------------
 
     def container_started(self, box: Box) -> None:
+        job = self._durable.jobs.get(box.job)
+        if box.life > 1 and job is not None and job.allocation not in (None, box.allocation):
+            self._foul(f"{box.handle} is restored elsewhere than {job.label} was placed")
         if box.starts > 1:
             self._foul(f"{box.handle} is started twice")
         for other in self._engine.live():

@@ -75,7 +75,7 @@ def _any_job(rng: random.Random, gpus: int, *, deaf: bool, late: bool) -> JobSpe
         grace_seconds=rng.choice((0.0, 2.0, 10.0, 30.0)),
         min_runtime_seconds=rng.choice((0.0,) * 5 + (40.0,)),
         max_runtime_seconds=rng.choice((None,) * 6 + (40.0,)),
-        on_preempt=rng.choice((OnPreempt.REQUEUE, OnPreempt.REQUEUE, OnPreempt.CANCEL)),
+        on_preempt=rng.choice((OnPreempt.REQUEUE, OnPreempt.CHECKPOINT, OnPreempt.CANCEL)),
         restart=rng.choice(list(RestartPolicy)),
         max_restarts=2,
         checkpoint=rng.choice((None, None, *HOOKS)),
