@@ -19,6 +19,7 @@ from topod.model.moves import Goal, Move, Rebalance
 from topod.model.occupancy import Occupancy
 from topod.model.request import CpuAffinity, ResourceRequest
 from topod.model.rules import Rules
+from topod.preemption.budgets import breaks
 from topod.rebalance.search import rebalance
 
 
@@ -135,4 +136,4 @@ def _taken(draft: Draft, moves: Iterable[tuple[JobId, Allocation]], moving: set[
             return f"{place_text(place.gpu_indices, place.cpus)} is taken"
         gpus |= wanted
         cpus |= place.cpus.mask
-    return ""
+    return breaks(now, moving)

@@ -11,7 +11,7 @@ from topod.lifecycle import events as ev
 from topod.lifecycle.admission import admit, dry_run
 from topod.lifecycle.fairness import effective_priority
 from topod.lifecycle.states import Job, JobState
-from topod.model.job import JobId, JobSpec
+from topod.model.job import Allocation, JobId, JobSpec
 from topod.model.rules import NO_RULES, DisruptionBudget, Quota, Rules, Scope
 
 CHAT = {"service": "chat"}
@@ -304,3 +304,20 @@ def test_a_preview_tells_of_the_wait() -> None:
         dry_run(world.tables, world.state, replace(asked, wait_before_preempt_seconds=0.0), world.now).details
         == ()
     )
+
+
+# --- moves ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "moved"), [(1, 1), (2, 0)])
+def test_moves_stop_no_more_of_a_service_at_a_time_than_it_can_spare(count: int, moved: int) -> None:
+    world = world_with(budgets=(DisruptionBudget(label="service", min_running=2),))
+    chat = replicas(world, 3, gpus=1)
+    gpus = world.tables.topology.gpus
+    places = [Allocation(gpus=(gpus[i].uuid,), gpu_indices=(i,)) for i in (7, 6)][:count]
+    world.apply(ev.MovesRequested(moves=tuple(zip(chat, places, strict=False))))
+    world.run()
+    assert sum(world.job(job).moves for job in chat) == moved
+    assert len(running(world, *chat)) == 3
+    refused = [notice.text for notice in world.notices if notice.name == "host.not-rebalanced"]
+    assert refused == ([] if moved else ["no job is moved: service=chat must keep 2 running"])
