@@ -116,14 +116,9 @@ def _kept_from(draft: Draft, job: Job, now: _Pass) -> tuple[Block | None, Block 
     kept = now.kept
     if now.first is None or yields_to(job, now.first, draft.now, draft.rules):
         kept = None
-    if now.hold is None:
-        return kept, None
-    if now.hold.job.id != job.id:
-        return kept, now.hold.block if now.hold.binds(job, draft.now, draft.rules) else None
-    if kept is not None:  # what is held for a job is not kept from it, or the two would block each other
-        mine = now.hold.block
-        kept = replace(kept, gpus=kept.gpus & ~mine.gpus, cpus=kept.cpus - mine.cpus)
-    return kept, None
+    # Who is bound by the hold keeps nothing of it from its owner (`_target`): the two never block each other.
+    bound = now.hold is not None and now.hold.binds(job, draft.now, draft.rules)
+    return kept, now.hold.block if now.hold is not None and bound else None
 
 
 def _decide(draft: Draft, job: Job, kept: Block | None, held: Block | None) -> Plan | Refusal:

@@ -11,7 +11,7 @@ from topod.lifecycle import events as ev
 from topod.lifecycle.deadlines import next_deadline
 from topod.lifecycle.states import Job, JobState, Mark, MarkKind
 from topod.model.job import JobId, JobSpec
-from topod.model.rules import Quota, Rules, Scope
+from topod.model.rules import DisruptionBudget, Quota, Rules, Scope
 
 RULES = Rules(hold_after_seconds=600.0, hold_step_seconds=100.0)
 LONGEST = 250.0
@@ -141,6 +141,19 @@ def test_a_job_that_can_be_stopped_at_once_may_use_what_is_held_meanwhile() -> N
     world.run()
     assert on(world.job(filler), 0)
     assert world.job(wanted).state is JobState.PENDING
+
+
+def test_who_is_in_a_budget_could_not_be_stopped_at_once_and_uses_nothing_that_is_held() -> None:
+    world = busy(replace(RULES, budgets=(DisruptionBudget(label="service", min_running=1),)))
+    world.submit(big())
+    for _ in range(16):
+        world.submit(small(priority=900, max_runtime_seconds=5000.0))
+    world.advance(1500)
+    world.exit(next(job.id for job in world.state.jobs.values() if on(job, 0)))
+    replica = world.submit(spec("chat", gpus=1, priority=100, labels={"service": "chat"}))
+    world.run()
+    assert world.job(replica).state is JobState.PENDING
+    assert "kept for job" in world.job(replica).reason
 
 
 def test_one_hold_at_a_time_for_who_waits_longest_and_then_the_next() -> None:
