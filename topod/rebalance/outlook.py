@@ -18,8 +18,8 @@ from topod.rebalance.movers import LEFT, STEPS, Scene, Ways, group_relation, way
 NEVER: Final = 1 << 61
 _PIECE: Final = 1 << 20
 """So many pairs of a state and a way are looked at together."""
-PAIRS_MOST: Final = 60_000_000
-"""Beyond so many pairs the search is too long: a second or two."""
+PAIRS_MOST: Final = 30_000_000
+"""Beyond so many pairs the search is too long: it would take more than some three seconds."""
 
 
 class TooManyError(Exception):

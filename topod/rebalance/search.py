@@ -35,7 +35,7 @@ from topod.rebalance.outlook import Outlook, TooManyError
 
 POINTS_MOST: Final = 4_000
 """So many points are looked at before the search is cut off; only CPUs and budgets make it look around."""
-FEWER: Final = (4, 3, 2, 1)
+FEWER: Final = (2, 1)
 """Where arrangements are too many, only so many restarts are looked at."""
 
 Cost = tuple[int, int, int]
