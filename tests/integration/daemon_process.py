@@ -1,5 +1,6 @@
 """A real topod in a folder of its own, for tests that kill it, restart it and talk to it."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
+from topod.errors import TopodError
 from topod.model.job import JobSpec
 from topod.model.request import Affinity, ResourceRequest
 from topod.protocol.client import Client, events_socket
@@ -150,8 +152,9 @@ class Topod:
             self.start()
         with Client(self.socket) as client:
             left = _jobs(client.ask(ListJobs()))
-            if left:
-                client.ask(Cancel(jobs=[job.id for job in left]))
+            for job in left:
+                with contextlib.suppress(TopodError):  # it may have ended meanwhile
+                    client.ask(Cancel(jobs=[job.id]))
             for job in left:
                 client.ask(WaitJob(job=job.id, timeout=20.0), timeout=30.0)
         self.stop()
