@@ -26,8 +26,8 @@ RATES: Final[dict[str, float]] = {
     "hook.times_out": 0.2,
     "freeze.fails": 0.15,
     "freeze.times_out": 0.1,
-    "restore.rejected": 0.1,
-    "checkpoint.gone": 0.05,
+    "restore.rejected": 0.4,
+    "checkpoint.gone": 0.3,
     # Containers.
     "box.deaf": 0.2,
     "box.exits_late": 0.2,
