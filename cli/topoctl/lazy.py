@@ -22,6 +22,8 @@ class Entry:
     module: str
     function: str
     examples: str = "EXAMPLES"
+    negative: bool = False
+    """An argument may be a negative number, which looks like an option."""
     rest_is_command: bool = False
     """What follows the first positional argument belongs to the job's command, options included."""
 
@@ -36,7 +38,7 @@ COMMANDS: dict[str, Entry] = {
     "exec": Entry(module="exec", function="execute", rest_is_command=True),
     "wait": Entry(module="wait", function="wait"),
     "cancel": Entry(module="cancel", function="cancel"),
-    "priority": Entry(module="priority", function="priority"),
+    "priority": Entry(module="priority", function="priority", negative=True),
     "history": Entry(module="history", function="history"),
     "quota": Entry(module="quota", function="quota"),
     "topo": Entry(module="topo", function="topo"),
@@ -92,6 +94,7 @@ def build(name: str, entry: Entry) -> Command:
     function: Callable[..., Any] = getattr(module, entry.function)
     one = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
     settings = {"allow_interspersed_args": not entry.rest_is_command, "help_option_names": ["-h", "--help"]}
+    settings["ignore_unknown_options"] = entry.negative
     one.command(name, cls=Command, context_settings=settings)(function)
     command = typer.main.get_command(one)
     assert isinstance(command, Command)

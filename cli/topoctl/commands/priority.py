@@ -24,6 +24,7 @@ from topod.protocol.requests import SetPriority
 EXAMPLES = """
 topoctl priority 12 high
 topoctl priority 12 750
+topoctl priority 12 -5
 """
 
 
