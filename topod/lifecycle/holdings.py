@@ -72,7 +72,9 @@ def occupancy(
     doomed = doomed_jobs(jobs, without)
     claims: dict[JobId, list[Allocation]] = {}
     for job in jobs:
-        if job.id != without and job.state is JobState.STARTING and job.allocation is not None:
+        # Later its victims hold nothing any more: one that is back has a place that is its own.
+        making = job.state is JobState.STARTING and job.stage is Stage.CREATING
+        if job.id != without and making and job.allocation is not None:
             for victim in job.victims:
                 claims.setdefault(victim, []).append(job.allocation)
     for job in jobs:

@@ -276,3 +276,22 @@ def test_grace_runs_again_when_nobody_knows_whether_sigterm_arrived(world: World
     assert container.told == [Signal.TERM]
     world.advance(2)
     assert container.told == [Signal.TERM, Signal.KILL]
+
+
+def test_a_victim_that_is_placed_again_holds_what_it_got_whatever_its_preemptor_still_waits_for() -> None:
+    world = World(load_library_host("a100-pcie-x4").topology)
+    running = world.submit(low(gpus=2))
+    world.run()
+    world.containers[str(world.job(running).handle)].ignores_term = True
+    starting = world.submit(low(gpus=2))
+    preemptor = world.submit(high(gpus=4, affinity=Affinity.ANY))
+    world.submit(spec("other", priority=90, gpus=2))
+    while world.job(preemptor).stage is not Stage.CLEARING:
+        world.act()
+    assert world.job(starting).state is JobState.PENDING
+    world.apply(ev.PriorityChanged(job=preemptor, priority=50))
+    world.advance(1)
+    holding = [job.allocation for job in world.state.jobs.values() if job.state is JobState.STARTING]
+    taken = [uuid for held in holding if held is not None for uuid in held.gpus]
+    assert world.job(starting).state is JobState.STARTING
+    assert len(taken) == len(set(taken)) == 2
