@@ -6,8 +6,10 @@ from tests.fakes.world import World, spec
 from topod.discovery.library import load_library_host
 from topod.lifecycle import events as ev
 from topod.lifecycle.admission import admit
+from topod.lifecycle.moving import find_moves, new_place
 from topod.lifecycle.states import ENDED, JobState
 from topod.model.job import CheckpointHook, JobSpec, OnPreempt, RestartPolicy
+from topod.model.moves import Goal
 from topod.model.request import Affinity, Policy
 from topod.model.rules import NO_RULES, DisruptionBudget, Quota, Rules, Scope
 
@@ -77,6 +79,11 @@ def one_day(seed: int) -> World:  # noqa: C901 - one case for each thing that ca
                     world.apply(ev.PriorityChanged(job=job, priority=rng.choice([50, 100, 1000, 2000])))
             case 6:
                 world.crash() if rng.random() < 0.4 else world.sweep()
+            case 7 if rng.random() < 0.3:
+                goal = Goal(affinity=rng.choice(list(Affinity)), below=rng.choice([200, 1000, 5000]))
+                _, found = find_moves(world.tables, world.state, goal, world.now, world.rules)
+                moves = tuple(new_place(world.tables, world.state, move) for move in found.moves)
+                world.apply(ev.MovesRequested(moves=moves))
             case _:
                 world.act()
     return world

@@ -11,7 +11,7 @@ from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.holdings import Host, gpu_mask, memory_nodes, occupancy
-from topod.lifecycle.states import Job, JobState, StopCause
+from topod.lifecycle.states import Job, JobState, Stage, StopCause
 from topod.lifecycle.stopping import begin_stop
 from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId, OnPreempt
@@ -28,9 +28,7 @@ def movable_jobs(host: Host) -> dict[JobId, Job]:
 
     Whether their minimum run time and their priority allow it, the planner says.
     """
-    claimed = {
-        victim for job in host.jobs.values() if job.state is JobState.STARTING for victim in job.victims
-    }
+    claimed = {victim for job in host.jobs.values() if job.stage is Stage.CREATING for victim in job.victims}
     return {
         job.id: job
         for job in host.jobs.values()
