@@ -5,7 +5,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar, assert_never
@@ -21,7 +21,7 @@ from topod.daemon.mailbox import InternalError, Mailbox
 from topod.daemon.planning import Planning
 from topod.daemon.sessions import Sessions
 from topod.daemon.storage import Store
-from topod.daemon.views import fairness_view, host_view, job_view, resumed_text
+from topod.daemon.views import fairness_view, host_view, job_line, job_view, resumed_text
 from topod.errors import ConflictError, NotFoundError, TopodError, UsageError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
@@ -185,16 +185,18 @@ class Service:
         members |= {JobId(ident): state.jobs[JobId(ident)] for ident in others if ident in state.jobs}
         return self._jobs(job, *(one for _, one in sorted(members.items())), marks=state.marks)
 
-    async def list_jobs(self, request: rq.ListJobs) -> rp.Jobs:
+    async def list_jobs(self, request: rq.ListJobs) -> rp.Jobs | rp.JobLines:
         """List what has not ended, or the last that have."""
         if request.ended:
             limit = min(request.limit, JOBS_MAX)
             found = await asyncio.to_thread(self._store.ended_jobs, limit, request.user)
-            return self._jobs(*found, brief=request.brief)
+            return self._lines(found) if request.brief else self._jobs(*found)
         jobs = sorted(self._mailbox.state.jobs.values(), key=lambda job: job.id)
         wanted = (job for job in jobs if request.user is None or job.spec.user == request.user)
-        unended = (job for job in wanted if job.state not in ENDED)
-        return self._jobs(*unended, marks=self._mailbox.state.marks, brief=request.brief)
+        unended = [job for job in wanted if job.state not in ENDED]
+        if request.brief:
+            return self._lines(unended)
+        return self._jobs(*unended, marks=self._mailbox.state.marks)
 
     async def wait_job(self, request: rq.WaitJob) -> rp.Jobs:
         """Answer when the job is in one of the states, has ended, or time is up."""
@@ -306,12 +308,13 @@ class Service:
 
     # --- helpers ------------------------------------------------------------------------------------------
 
-    def _jobs(
-        self, *jobs: Job, marks: Mapping[str, tuple[Mark, ...]] | None = None, brief: bool = False
-    ) -> rp.Jobs:
+    def _jobs(self, *jobs: Job, marks: Mapping[str, tuple[Mark, ...]] | None = None) -> rp.Jobs:
         now = self._clock.now()
-        views = [job_view(job, marks, now=now, rules=self._rules, brief=brief) for job in jobs]
-        return rp.Jobs(jobs=views)
+        return rp.Jobs(jobs=[job_view(job, marks, now=now, rules=self._rules) for job in jobs])
+
+    def _lines(self, jobs: Iterable[Job]) -> rp.JobLines:
+        now, marks = self._clock.now(), self._mailbox.state.marks
+        return rp.JobLines(jobs=[job_line(job, marks, now=now, rules=self._rules) for job in jobs])
 
     def _notes(self) -> list[str]:
         notes = [*self._identity.notes, *self._health.notes]

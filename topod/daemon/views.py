@@ -10,11 +10,10 @@ from topod.lifecycle.fairness import Usage, budget_uses, standing
 from topod.lifecycle.holdings import PLACED, doomed_jobs, occupancy
 from topod.lifecycle.holds import current_hold, held_gpus
 from topod.lifecycle.states import ENDED, HOLDING, HostState, Job, JobState, Mark, MarkKind
-from topod.model.job import JobSpec
 from topod.model.rules import NO_RULES, Rules
 from topod.model.topology import Gpu, Topology
 from topod.protocol.replies import Fairness
-from topod.protocol.views import BudgetView, GpuView, HoldView, HostView, JobView, QuotaView
+from topod.protocol.views import BudgetView, GpuView, HoldView, HostView, JobLine, JobView, QuotaView
 
 _WORST_FIRST = (MarkKind.UNHEALTHY, MarkKind.QUARANTINED, MarkKind.FOREIGN, MarkKind.DRAINED)
 
@@ -25,59 +24,62 @@ def job_view(
     *,
     now: float = 0.0,
     rules: Rules = NO_RULES,
-    brief: bool = False,
 ) -> JobView:
-    """Return what is told of a job; given the `marks` of the GPUs, also what is wrong with those it is on.
+    """Return what is told of a job; given the `marks` of the GPUs, also what is wrong with those it is on."""
+    return JobView(**_line(job, marks, now, rules), plan=dict(job.plan), spec=job.spec)
 
-    `brief` leaves out the plan, and of the spec all but the name.
-    """
+
+def job_line(job: Job, marks: Mapping[str, tuple[Mark, ...]], *, now: float, rules: Rules) -> JobLine:
+    """Return the same in brief."""
+    return JobLine(**_line(job, marks, now, rules))
+
+
+def _line(job: Job, marks: Mapping[str, tuple[Mark, ...]] | None, now: float, rules: Rules) -> dict[str, Any]:
     request = job.spec.request
     counts_for = job.priority if job.state in ENDED else standing(job, now, rules)
     pending_hold = job.hold if job.state is JobState.PENDING else None
     held = job.allocation
-    return JobView(
-        id=job.id,
-        name=job.spec.name,
-        user=job.spec.user,
-        state=job.state.value,
-        stage=job.stage.value if job.stage else None,
-        reason=job.reason or (_trouble(job, marks) if marks else ""),
-        priority=job.priority,
-        preemptible=job.spec.preemptible,
-        gpus=request.gpus,
-        affinity=request.affinity.value,
-        policy=request.policy.value,
-        cpus=request.cpus,
-        cpu_affinity=request.cpu_affinity.value,
-        gpu_indices=list(held.gpu_indices) if held else [],
-        gpu_uuids=list(held.gpus) if held else [],
-        cpu_list=str(held.cpus) if held else "",
-        submitted_at=job.submitted_at,
-        placed_at=job.placed_at,
-        started_at=job.started_at,
-        ended_at=job.ended_at,
-        attempt=job.attempt,
-        starts=job.starts,
-        preemptions=job.preemptions,
-        effective_priority=None if counts_for == job.priority else counts_for,
-        held_gpus=list(pending_hold.gpu_indices[: held_gpus(job, now, rules)]) if pending_hold else [],
-        moves=job.moves,
-        moving_to=list(job.pinned.gpu_indices) if job.pinned and job.pinned_reserved else [],
-        failures=job.failures,
-        exit_code=job.exit_code,
-        gpu_seconds=job.gpu_seconds,
-        victims=list(job.victims),
-        handle=job.handle,
-        label=job.label,
-        array_id=job.array.id if job.array else None,
-        array_index=job.array.index if job.array else None,
-        array_limit=job.array.limit if job.array else None,
-        array_count=job.array.count if job.array else None,
-        after=[wanted.job for wanted in job.after],
-        frozen=job.frozen is not None,
-        plan={} if brief else dict(job.plan),
-        spec=JobSpec(name=job.spec.name, command=()) if brief else job.spec,
-    )
+    return {
+        "id": job.id,
+        "name": job.spec.name,
+        "user": job.spec.user,
+        "state": job.state.value,
+        "stage": job.stage.value if job.stage else None,
+        "reason": job.reason or (_trouble(job, marks) if marks else ""),
+        "priority": job.priority,
+        "preemptible": job.spec.preemptible,
+        "gpus": request.gpus,
+        "affinity": request.affinity.value,
+        "policy": request.policy.value,
+        "cpus": request.cpus,
+        "cpu_affinity": request.cpu_affinity.value,
+        "gpu_indices": list(held.gpu_indices) if held else [],
+        "gpu_uuids": list(held.gpus) if held else [],
+        "cpu_list": str(held.cpus) if held else "",
+        "submitted_at": job.submitted_at,
+        "placed_at": job.placed_at,
+        "started_at": job.started_at,
+        "ended_at": job.ended_at,
+        "attempt": job.attempt,
+        "starts": job.starts,
+        "preemptions": job.preemptions,
+        "effective_priority": None if counts_for == job.priority else counts_for,
+        "held_gpus": list(pending_hold.gpu_indices[: held_gpus(job, now, rules)]) if pending_hold else [],
+        "moves": job.moves,
+        "moving_to": list(job.pinned.gpu_indices) if job.pinned and job.pinned_reserved else [],
+        "failures": job.failures,
+        "exit_code": job.exit_code,
+        "gpu_seconds": job.gpu_seconds,
+        "victims": list(job.victims),
+        "handle": job.handle,
+        "label": job.label,
+        "array_id": job.array.id if job.array else None,
+        "array_index": job.array.index if job.array else None,
+        "array_limit": job.array.limit if job.array else None,
+        "array_count": job.array.count if job.array else None,
+        "after": [wanted.job for wanted in job.after],
+        "frozen": job.frozen is not None,
+    }
 
 
 def _trouble(job: Job, marks: Mapping[str, tuple[Mark, ...]]) -> str:

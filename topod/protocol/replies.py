@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from topod.protocol.views import BudgetView, EventView, HoldView, HostView, JobView, QuotaView
+from topod.protocol.views import BudgetView, EventView, HoldView, HostView, JobLine, JobView, QuotaView
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -37,6 +37,12 @@ class Jobs(Reply, frozen=True, kw_only=True, tag="jobs"):
     """Jobs, oldest first."""
 
     jobs: list[JobView]
+
+
+class JobLines(Reply, frozen=True, kw_only=True, tag="job-lines"):
+    """Jobs in brief, oldest first."""
+
+    jobs: list[JobLine]
 
 
 class Planned(Reply, frozen=True, kw_only=True, tag="planned"):
@@ -131,6 +137,7 @@ class Failure(Reply, frozen=True, kw_only=True, tag="failure"):
 AnyReply = (
     Welcome
     | Jobs
+    | JobLines
     | Planned
     | Host
     | Fairness

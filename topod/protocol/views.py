@@ -10,8 +10,8 @@ import msgspec
 from topod.model.job import JobSpec
 
 
-class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """One job as `topoctl ps -o json` and `topoctl show -o json` print it."""
+class JobLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One job of a list of thousands: all but its plan and its request in full. Defaults are left out."""
 
     id: int
     name: str
@@ -63,6 +63,11 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """The jobs that it still waits for."""
     frozen: bool = False
     """Its container is on disk and goes on from there."""
+
+
+class JobView(JobLine, frozen=True, kw_only=True, omit_defaults=False):
+    """One job as `topoctl ps -o json` and `topoctl show -o json` print it."""
+
     plan: dict[str, Any] = {}
     spec: JobSpec
 

@@ -8,8 +8,10 @@ import typer
 from topoctl.render.jobs import ENDED, ident, jobs_table
 from topoctl.session import Output, OutputOption, ask, connect, note, show, show_json, style
 from topod.errors import UsageError
-from topod.protocol.replies import Jobs
+from topod.protocol.client import Client
+from topod.protocol.replies import JobLines, Jobs
 from topod.protocol.requests import ListJobs
+from topod.protocol.views import JobLine
 
 EXAMPLES = """
 topoctl ps
@@ -53,10 +55,10 @@ def ps(
         if word not in STATES:
             raise UsageError(f"--state: not a state: {word!r}", hint=f"states are {', '.join(STATES)}")
     with connect(ctx) as client:
-        brief = output is not Output.JSON
-        jobs = ask(client, ListJobs(user=user, brief=brief), Jobs).jobs
+        jobs = _listed(client, ListJobs(user=user, brief=output is not Output.JSON))
         if everything or ENDED.intersection(states):
-            jobs = [*ask(client, ListJobs(ended=True, user=user, brief=brief), Jobs).jobs, *jobs]
+            ended = ListJobs(ended=True, user=user, brief=output is not Output.JSON)
+            jobs = [*_listed(client, ended), *jobs]
     by_id = {job.id: job for job in jobs if not states or job.state in states}
     jobs = [by_id[key] for key in sorted(by_id)]
     match output:
@@ -68,3 +70,9 @@ def ps(
             show(jobs_table(jobs, time.time(), style(ctx), wide=output is Output.WIDE))
             if not jobs:
                 note("no jobs" if everything or states or user else "no jobs; -a shows those that ended")
+
+
+def _listed(client: Client, request: ListJobs) -> list[JobLine]:
+    if request.brief:
+        return ask(client, request, JobLines).jobs
+    return list(ask(client, request, Jobs).jobs)

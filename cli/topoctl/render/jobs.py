@@ -6,13 +6,13 @@ from topoctl.render.style import STATE_COLORS, Style, printable
 from topoctl.render.table import Column, table
 from topod.model.request import PRIORITIES
 from topod.protocol.units import format_duration
-from topod.protocol.views import JobView
+from topod.protocol.views import JobLine
 
 _NAMES = {number: name for name, number in PRIORITIES.items()}
 ENDED = frozenset({"succeeded", "failed", "cancelled", "lost"})
 
 
-def jobs_table(jobs: Sequence[JobView], now: float, style: Style, *, wide: bool) -> str:
+def jobs_table(jobs: Sequence[JobLine], now: float, style: Style, *, wide: bool) -> str:
     """Return `ps` output; `now` in epoch seconds."""
     columns = [
         Column(head="ID", right=True, most=14),
@@ -44,9 +44,9 @@ def jobs_table(jobs: Sequence[JobView], now: float, style: Style, *, wide: bool)
     return table(columns, rows, style, whole=wide)
 
 
-def _grouped(jobs: Sequence[JobView]) -> Iterator[tuple[str, JobView]]:
+def _grouped(jobs: Sequence[JobLine]) -> Iterator[tuple[str, JobLine]]:
     """Yield what each line of `ps` is about: a job, or jobs of an array that wait for their first start."""
-    groups: dict[tuple[object, ...], list[JobView]] = {}
+    groups: dict[tuple[object, ...], list[JobLine]] = {}
     for job in jobs:
         waits = job.array_id is not None and job.state == "pending" and job.starts == 0
         key = (job.array_id, job.priority, job.user) if waits else (job.id, None)
@@ -61,17 +61,17 @@ def _grouped(jobs: Sequence[JobView]) -> Iterator[tuple[str, JobView]]:
         yield f"{first.array_id}[{indices}{most}]", first
 
 
-def ident(job: JobView) -> str:
+def ident(job: JobLine) -> str:
     """Return how the command line names a job: `12`, in an array `12[3]`."""
     return str(job.id) if job.array_id is None else f"{job.array_id}[{job.array_index}]"
 
 
-def label(job: JobView) -> str:
+def label(job: JobLine) -> str:
     """Return how sentences name a job: `job 12[3] (train)`."""
     return f"job {ident(job)} ({job.name})"
 
 
-def history_table(jobs: Sequence[JobView], now: float, style: Style, *, wide: bool) -> str:
+def history_table(jobs: Sequence[JobLine], now: float, style: Style, *, wide: bool) -> str:
     """Return the jobs that ended, the newest last."""
     columns = [
         Column(head="ID", right=True),
@@ -105,7 +105,7 @@ def history_table(jobs: Sequence[JobView], now: float, style: Style, *, wide: bo
     return table(columns, rows, style, whole=wide)
 
 
-def priority(job: JobView) -> str:
+def priority(job: JobLine) -> str:
     """Return the priority, with the effective one where that differs: `low>300`."""
     name = priority_name(job.priority)
     return name if job.effective_priority is None else f"{name}>{job.effective_priority}"
@@ -116,7 +116,7 @@ def priority_name(number: int) -> str:
     return _NAMES.get(number, str(number))
 
 
-def elapsed(job: JobView, now: float) -> str:
+def elapsed(job: JobLine, now: float) -> str:
     """Return how long the job has run, or ran last; how long it has waited if it never ran."""
     if job.state in {"running", "stopping"} and job.started_at is not None:
         return format_duration(now - job.started_at)
@@ -127,7 +127,7 @@ def elapsed(job: JobView, now: float) -> str:
     return format_duration(now - job.submitted_at)
 
 
-def gpus(job: JobView) -> str:
+def gpus(job: JobLine) -> str:
     """Return the GPUs held, `0-3`, or how many are asked for, `x4`."""
     if job.gpu_indices and job.state in {"starting", "running", "stopping"}:
         return ranges(job.gpu_indices)
@@ -136,14 +136,14 @@ def gpus(job: JobView) -> str:
     return f"x{job.gpus}"
 
 
-def cpus(job: JobView) -> str:
+def cpus(job: JobLine) -> str:
     """Return the number of pinned CPUs, or what was asked for; `-` for the shared pool."""
     if job.cpu_list:
         return str(count_ranges(job.cpu_list))
     return "-" if job.cpus == 0 else str(job.cpus)
 
 
-def restarts(job: JobView) -> int:
+def restarts(job: JobLine) -> int:
     """Return how often the job began again."""
     return max(0, job.starts - 1)
 
