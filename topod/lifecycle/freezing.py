@@ -13,7 +13,7 @@ from topod.lifecycle.exits import seconds_run
 from topod.lifecycle.saving import checkpoint_name
 from topod.lifecycle.starting import is_clear, is_promised, is_victim
 from topod.lifecycle.states import Job, JobState, Stop, StopCause, StopPhase
-from topod.lifecycle.stopping import exited, not_frozen
+from topod.lifecycle.stopping import exited, not_frozen, unpinned
 from topod.lifecycle.transitions import moved
 
 
@@ -30,7 +30,7 @@ def frozen(draft: Draft, event: ev.Frozen) -> None:
         wanted = is_victim(draft, job) or is_promised(draft, job)
         spared = job.stop.cause is StopCause.PREEMPT and not wanted and not job.stop.gone
         if spared and is_clear(draft, job):
-            draft.put(moved(job, JobState.RUNNING, stop=None, reason=""))
+            draft.put(moved(unpinned(job), JobState.RUNNING, stop=None, reason=""))
             draft.note("job.spared", job, f"{job.label} goes on: the job it was stopped for gave up")
             return
         reason = f"{job.stop.reason} (not frozen: {event.text})"

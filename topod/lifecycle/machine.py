@@ -20,6 +20,7 @@ from topod.lifecycle.freezing import frozen
 from topod.lifecycle.holdings import overlaps
 from topod.lifecycle.moving import request_moves
 from topod.lifecycle.outcome import Outcome
+from topod.lifecycle.outranked import give_way
 from topod.lifecycle.queue import run_queue
 from topod.lifecycle.recovery import recover, sweep
 from topod.lifecycle.starting import (
@@ -149,6 +150,7 @@ def _tick(draft: Draft) -> None:
 
 def _settle(draft: Draft) -> None:
     """Bring the jobs to rest that are not queued: every rule that can move one without a further event."""
+    give_way(draft)
     for job in draft.active():
         if job.state is JobState.PREEMPTED and not is_victim(draft, job):
             preemptor = draft.get(job.stop.by) if job.stop else None

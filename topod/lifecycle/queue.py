@@ -14,7 +14,7 @@ from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import Create
 from topod.lifecycle.explaining import plan_data, plan_text
 from topod.lifecycle.fairness import Usage
-from topod.lifecycle.holdings import gpu_mask, memory_nodes, occupancy, unknown_health
+from topod.lifecycle.holdings import gpu_mask, memory_nodes, occupancy, overlaps, unknown_health
 from topod.lifecycle.holds import (
     Hold,
     current_hold,
@@ -24,8 +24,9 @@ from topod.lifecycle.holds import (
     update_hold,
     yields_to,
 )
+from topod.lifecycle.outranked import overtaken, without
 from topod.lifecycle.states import Job, JobState, Stage
-from topod.lifecycle.stopping import stop_victims, unpin
+from topod.lifecycle.stopping import REPLAN_SECONDS, stop_victims, unpin, unplace
 from topod.lifecycle.transitions import moved
 from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId
@@ -98,6 +99,8 @@ def _try(draft: Draft, job: Job, now: _Pass) -> None:
     key = (job.spec.request, kept is None, held is None, own is None, may_evict_at(job))
     known = now.refused.get(key)
     answer = known or _decide(draft, job, kept, held)
+    if isinstance(answer, Refusal) and known is None and kept is None:
+        answer = _overtake(draft, job, held, now) or answer
     if isinstance(answer, Plan):
         # Who was served by a hold keeps it in mind: see `guarded_until`.
         served = replace(job, hold=None if own is None else job.hold)
@@ -136,6 +139,30 @@ def _decide(draft: Draft, job: Job, kept: Block | None, held: Block | None) -> P
     if isinstance(around, Plan) and around.victims:
         return Refusal(reason=f"GPUs or CPUs it could use are {kept.reason}, which came first")
     return around
+
+
+def _overtake(draft: Draft, job: Job, held: Block | None, now: _Pass) -> Plan | None:
+    """Return the plan of a job that goes before some whose containers are being made; they are placed anew.
+
+    They have stopped nobody yet: were they to do so first, it would be in vain.
+    """
+    for others in overtaken(draft, job):
+        host = without(draft, others)
+        free = _patient(draft, job, occupancy(draft.tables.topology, host, draft.now, draft.rules))
+        free = free if held is None else replace(free, blocks=(*free.blocks, held))
+        answer = plan(draft.tables, free, job.spec.request)
+        if isinstance(answer, Refusal):
+            continue
+        place = allocate(draft, answer, job.spec.request)
+        for other in others:
+            if other.allocation is None or not overlaps(place, other.allocation):
+                continue
+            now.usage.add(other.spec, -len(other.allocation.gpus))
+            if other.array is not None and other.array.limit is not None:
+                now.arrays[other.array.id] -= 1
+            unplace(draft, other, f"{job.label} goes before it", not_before=draft.now + REPLAN_SECONDS)
+        return answer
+    return None
 
 
 def _asked(draft: Draft, job: Job, held: Block | None) -> Occupancy:

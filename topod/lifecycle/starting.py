@@ -11,6 +11,7 @@ from topod.lifecycle.queue import still_good
 from topod.lifecycle.states import Job, JobState, Mark, MarkKind, Stage, StopCause, StopPhase
 from topod.lifecycle.stopping import (
     BACK_OFF_SECONDS,
+    REPLAN_SECONDS,
     back_off,
     exited,
     fail,
@@ -26,9 +27,6 @@ from topod.model.job import JobId
 
 START_TRIES: Final = 5
 """How often a job is placed anew when the runtime fails to start it, before it fails."""
-
-REPLAN_SECONDS: Final = 0.2
-"""A job whose plan was overtaken is planned anew after this long: a quick world must not make a busy loop."""
 
 
 def at_attempt(draft: Draft, job: JobId, attempt: int, state: JobState, *stages: Stage) -> Job | None:
@@ -216,7 +214,7 @@ def hook_done(draft: Draft, event: ev.HookDone) -> None:
     # Nobody else may have been promised what it holds: a stopping job's GPUs count as free.
     wanted = is_victim(draft, job) or is_promised(draft, job)
     if stop.cause is StopCause.PREEMPT and not wanted and is_clear(draft, job):
-        draft.put(moved(job, JobState.RUNNING, stop=None, reason=""))
+        draft.put(moved(unpinned(job), JobState.RUNNING, stop=None, reason=""))
         draft.note("job.spared", job, f"{job.label} goes on: the job it was stopped for gave up")
         return
     terminate(draft, job)

@@ -37,6 +37,8 @@ NUMBERS: Final = {
     Signal.TERM: 15,
 }
 """Of Linux, on every architecture that has GPUs; exit code 128 + n: the signal killed the job."""
+REPLAN_SECONDS: Final = 0.2
+"""A job whose plan was overtaken is planned anew after this long: a quick world must not make a busy loop."""
 BACK_OFF_SECONDS: Final = 5.0
 BACK_OFF_LIMIT_SECONDS: Final = 300.0
 

@@ -1,0 +1,89 @@
+"""A priority that changes in the middle of a preemption: nobody is stopped, or started, in vain.
+
+- A victim that is no longer below its preemptor gets its place back, and the preemptor is placed anew before
+  it runs. A victim whose hook still runs goes on as if nothing had been; one that was told to stop runs again
+  where it was, before its equals.
+- A preemptor whose container is still being made has stopped nobody. Who goes before it plans as if it were
+  not there.
+
+Once the preemptor is being launched it runs: then a victim that was raised waits like any other job.
+Each rule asks for a strict order of priorities that one change makes, so none can undo the other without end.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from topod.lifecycle.draft import Draft
+from topod.lifecycle.fairness import standing
+from topod.lifecycle.jobtable import active
+from topod.lifecycle.states import Job, JobState, Mark, Stage, StopCause, StopPhase
+from topod.lifecycle.stopping import unplace
+from topod.model.job import JobId, OnPreempt
+
+
+def give_way(draft: Draft) -> None:
+    """Place those anew who wait for victims that are no longer below them."""
+    for job in draft.active():
+        if job.state is not JobState.STARTING or job.stage not in (Stage.CLEARING, Stage.CHECKING):
+            continue
+        victims = [found for ident in job.victims if (found := draft.get(ident)) is not None]
+        above = [victim for victim in victims if victim.priority >= job.priority and _comes_back(victim)]
+        if not above:
+            continue
+        first = above[0]
+        unplace(draft, job, f"{first.label}, priority {first.priority} now, is not below it any more")
+        for victim in above:
+            if victim.state is JobState.STOPPING:
+                # Whoever is planned meanwhile must not take for free what this one goes back to.
+                draft.put(replace(victim, pinned=victim.allocation, pinned_reserved=True))
+
+
+def _comes_back(victim: Job) -> bool:
+    """Say whether a victim that is out, or on its way, will run again."""
+    if victim.state is JobState.PREEMPTED:
+        return True
+    stop = victim.stop
+    if victim.state is not JobState.STOPPING or stop is None or stop.cause is not StopCause.PREEMPT:
+        return False
+    if stop.phase is StopPhase.STUCK:
+        return False
+    return victim.spec.on_preempt is not OnPreempt.CANCEL or may_be_spared(victim)
+
+
+def may_be_spared(victim: Job) -> bool:
+    """Say whether a victim has only been asked to save so far, by a command beside it."""
+    hook = victim.spec.checkpoint
+    asked = victim.stop is not None and victim.stop.phase is StopPhase.HOOK
+    return asked and hook is not None and hook.signal is None
+
+
+@dataclass(frozen=True, slots=True)
+class HostWithout:
+    """A host as if some of its jobs were not there."""
+
+    jobs: dict[JobId, Job]
+    marks: dict[str, tuple[Mark, ...]]
+    foreign_cpus: dict[str, str]
+
+
+def without(draft: Draft, jobs: list[Job]) -> HostWithout:
+    """Return who is on the host beside `jobs`."""
+    gone = {job.id for job in jobs}
+    others = {job.id: job for job in active(draft.jobs) if job.id not in gone}
+    return HostWithout(others, dict(draft.marks), dict(draft.foreign_cpus))
+
+
+def overtaken(draft: Draft, job: Job) -> Iterator[list[Job]]:
+    """Yield more and more of the jobs `job` goes before that have stopped nobody yet, lowest first."""
+    making = [
+        other
+        for other in draft.active()
+        if other.state is JobState.STARTING
+        and other.stage is Stage.CREATING
+        and other.victims
+        and other.spec.preemptible
+        and standing(other, draft.now, draft.rules) < job.priority
+    ]
+    making.sort(key=lambda other: (other.priority, -other.id))
+    for count in range(1, len(making) + 1):
+        yield making[:count]
