@@ -10,15 +10,13 @@ Once the preemptor is being launched it runs: then a victim that was raised wait
 Each rule asks for a strict order of priorities that one change makes, so none can undo the other without end.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from topod.lifecycle.draft import Draft
-from topod.lifecycle.fairness import standing
-from topod.lifecycle.jobtable import active
-from topod.lifecycle.states import Job, JobState, Mark, Stage, StopCause, StopPhase
+from topod.lifecycle.starting import is_clear, is_promised
+from topod.lifecycle.states import Job, JobState, Stage, StopCause, StopPhase
 from topod.lifecycle.stopping import unplace
-from topod.model.job import JobId, OnPreempt
+from topod.model.job import OnPreempt
 
 
 def give_way(draft: Draft) -> None:
@@ -33,8 +31,13 @@ def give_way(draft: Draft) -> None:
         first = above[0]
         unplace(draft, job, f"{first.label}, priority {first.priority} now, is not below it any more")
         for victim in above:
-            if victim.state is JobState.STOPPING:
-                # Whoever is planned meanwhile must not take for free what this one goes back to.
+            # Whoever is planned from now on must not take for free what this one goes back to. What others
+            # were promised already they keep: it counted as free.
+            if (
+                victim.state is JobState.STOPPING
+                and is_clear(draft, victim)
+                and not is_promised(draft, victim)
+            ):
                 draft.put(replace(victim, pinned=victim.allocation, pinned_reserved=True))
 
 
@@ -55,35 +58,3 @@ def may_be_spared(victim: Job) -> bool:
     hook = victim.spec.checkpoint
     asked = victim.stop is not None and victim.stop.phase is StopPhase.HOOK
     return asked and hook is not None and hook.signal is None
-
-
-@dataclass(frozen=True, slots=True)
-class HostWithout:
-    """A host as if some of its jobs were not there."""
-
-    jobs: dict[JobId, Job]
-    marks: dict[str, tuple[Mark, ...]]
-    foreign_cpus: dict[str, str]
-
-
-def without(draft: Draft, jobs: list[Job]) -> HostWithout:
-    """Return who is on the host beside `jobs`."""
-    gone = {job.id for job in jobs}
-    others = {job.id: job for job in active(draft.jobs) if job.id not in gone}
-    return HostWithout(others, dict(draft.marks), dict(draft.foreign_cpus))
-
-
-def overtaken(draft: Draft, job: Job) -> Iterator[list[Job]]:
-    """Yield more and more of the jobs `job` goes before that have stopped nobody yet, lowest first."""
-    making = [
-        other
-        for other in draft.active()
-        if other.state is JobState.STARTING
-        and other.stage is Stage.CREATING
-        and other.victims
-        and other.spec.preemptible
-        and standing(other, draft.now, draft.rules) < job.priority
-    ]
-    making.sort(key=lambda other: (other.priority, -other.id))
-    for count in range(1, len(making) + 1):
-        yield making[:count]

@@ -24,7 +24,7 @@ from topod.lifecycle.holds import (
     update_hold,
     yields_to,
 )
-from topod.lifecycle.outranked import overtaken, without
+from topod.lifecycle.overtaking import overtaken, without
 from topod.lifecycle.states import Job, JobState, Stage
 from topod.lifecycle.stopping import REPLAN_SECONDS, stop_victims, unpin, unplace
 from topod.lifecycle.transitions import moved

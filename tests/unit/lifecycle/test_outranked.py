@@ -254,3 +254,19 @@ def test_priorities_that_go_up_and_down_all_the_time_lose_no_job(world: World) -
     settled(world)
     assert JobState.RUNNING in {world.job(job).state for job in jobs}
     assert {world.job(job).state for job in jobs} <= {JobState.RUNNING, JobState.PENDING}
+
+
+def test_what_others_were_promised_of_a_victims_place_they_keep(world: World) -> None:
+    [job] = victims(world, (8,))
+    deafen(world)
+    winner = serve(world, gpus=4)
+    until(world, lambda: bool(told(world)))
+    beside = serve(world, gpus=2)
+    place = world.job(beside).allocation
+    assert place is not None
+    raised(world, job, 500)
+    settled(world)
+    assert world.job(beside).state is JobState.RUNNING
+    assert (world.job(beside).allocation, world.job(beside).attempt) == (place, 1)
+    assert world.job(job).preemptions == 1
+    assert world.job(winner).state is JobState.RUNNING
