@@ -280,7 +280,7 @@ def test_grace_runs_again_when_nobody_knows_whether_sigterm_arrived(world: World
 
 def test_a_victim_that_is_placed_again_holds_what_it_got_whatever_its_preemptor_still_waits_for() -> None:
     world = World(load_library_host("a100-pcie-x4").topology)
-    running = world.submit(low(gpus=2))
+    running = world.submit(low(gpus=2, on_preempt=OnPreempt.CANCEL))
     world.run()
     world.containers[str(world.job(running).handle)].ignores_term = True
     starting = world.submit(low(gpus=2))
