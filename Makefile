@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Many tests wait for engines and grace times more than they compute.
+WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 
 .PHONY: setup demo test check fix bench soak soak-fuzz docs clean
 setup: $(VENV)/.ready
@@ -24,7 +26,7 @@ fix: setup
 	$(BIN)/ruff format .
 
 test: setup
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n $(WORKERS)
 
 demo: setup
 	@$(BIN)/python -m demo

@@ -1,5 +1,7 @@
 """Fixtures and settings that several folders of tests use."""
 
+import signal
+
 import pytest
 
 from tests.engine import engine
@@ -8,6 +10,9 @@ __all__ = ["engine"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A run in the background inherits that Ctrl-C is ignored, and so would every program that a test starts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # The docker SDK leaves the socket of a refused connection to the garbage collector.
     config.addinivalue_line(
         "filterwarnings", r"ignore:unclosed <socket.socket fd=\d+, family=1:ResourceWarning"
