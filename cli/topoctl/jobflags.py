@@ -104,7 +104,7 @@ FLAGS: dict[str, tuple[Any, Any]] = {
     ),
     "max_restarts": (
         Text,
-        _option("--max-restarts", metavar="N", help="Restarts after failures (default 3)."),
+        _option("--max-restarts", metavar="N", help="Restarts after failures in a row (default 3)."),
     ),
     "env": (
         Texts,

@@ -68,6 +68,7 @@ def _line(job: Job, marks: Mapping[str, tuple[Mark, ...]] | None, now: float, ru
         "moves": job.moves,
         "moving_to": list(job.pinned.gpu_indices) if job.pinned and job.pinned_reserved else [],
         "failures": job.failures,
+        "next_try_at": job.not_before if job.not_before > now else None,
         "exit_code": job.exit_code,
         "gpu_seconds": job.gpu_seconds,
         "victims": list(job.victims),

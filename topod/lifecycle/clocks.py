@@ -6,9 +6,9 @@ Without it a step of an hour would end every grace time and time limit at once, 
 from dataclasses import replace
 
 from topod.lifecycle import events as ev
+from topod.lifecycle.backoff import BACK_OFF_LIMIT_SECONDS
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.states import Job
-from topod.lifecycle.stopping import BACK_OFF_LIMIT_SECONDS
 
 
 def clock_set(draft: Draft, event: ev.ClockSet) -> None:

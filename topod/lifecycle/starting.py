@@ -4,15 +4,14 @@ from dataclasses import replace
 from typing import Final
 
 from topod.lifecycle import events as ev
+from topod.lifecycle.backoff import BACK_OFF_SECONDS, back_off
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import CheckDevices, Collect, Launch, PullImage
 from topod.lifecycle.holdings import overlaps
 from topod.lifecycle.queue import still_good
 from topod.lifecycle.states import Job, JobState, Mark, MarkKind, Stage, StopCause, StopPhase
 from topod.lifecycle.stopping import (
-    BACK_OFF_SECONDS,
     REPLAN_SECONDS,
-    back_off,
     exited,
     fail,
     forsake_checkpoint,

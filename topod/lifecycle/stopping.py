@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Final
 
 from topod.lifecycle import events as ev
+from topod.lifecycle.backoff import back_off, failures_before
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import Collect, Deliver
 from topod.lifecycle.exits import describe_exit, seconds_run
@@ -39,13 +40,6 @@ NUMBERS: Final = {
 """Of Linux, on every architecture that has GPUs; exit code 128 + n: the signal killed the job."""
 REPLAN_SECONDS: Final = 0.2
 """A job whose plan was overtaken is planned anew after this long: a quick world must not make a busy loop."""
-BACK_OFF_SECONDS: Final = 5.0
-BACK_OFF_LIMIT_SECONDS: Final = 300.0
-
-
-def back_off(failures: int) -> float:
-    """Return how many seconds to wait after so many failures in a row."""
-    return float(min(BACK_OFF_LIMIT_SECONDS, BACK_OFF_SECONDS * 2 ** max(0, failures - 1)))
 
 
 def begin_stop(draft: Draft, job: Job, cause: StopCause, reason: str, by: JobId | None = None) -> None:
@@ -290,7 +284,8 @@ def _settled(draft: Draft, job: Job) -> Job:
     if job.stop is not None and job.stop.phase is StopPhase.STUCK:
         for uuid in gpus:
             draft.unmark(uuid, MarkKind.QUARANTINED, job.id)
-    return draft.put(replace(job, gpu_seconds=job.gpu_seconds + seconds_run(job, draft.now) * len(gpus)))
+    used = job.gpu_seconds + seconds_run(job, draft.now) * len(gpus)
+    return draft.put(replace(job, gpu_seconds=used, failures=failures_before(job, draft.now)))
 
 
 def exited(draft: Draft, job: Job, exit_code: int | None, *, out_of_memory: bool) -> None:

@@ -148,6 +148,11 @@ def restart(value: object) -> tuple[RestartPolicy, int | None]:
         word = RestartPolicy.NEVER
     words = [*map(str, RestartPolicy), "on-failure:N"]
     word = word.strip().lower().replace("_", "-")
+    if word in ("always", "unless-stopped"):
+        raise ValueError(
+            f"{_show(value)} is refused, since exit code 0 says that a job is done; "
+            "on-failure restarts a service whenever it fails"
+        )
     if word not in words[:-1]:
         raise ValueError(f"must be one of {', '.join(words)}: {_show(value)}{near(word, words)}")
     policy = RestartPolicy(word)

@@ -43,6 +43,9 @@ class JobLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     held_gpus: list[int] = []
     """Indices of GPUs that are kept for it because it has been blocked for long."""
     failures: int = 0
+    """Failures in a row; a run of more than five minutes ends the row."""
+    next_try_at: float | None = None
+    """After a failure: before then it is not tried again."""
     exit_code: int | None = None
     gpu_seconds: float = 0.0
     victims: list[int] = []

@@ -40,9 +40,7 @@ def _life(job: JobView, now: float) -> list[tuple[str, str]]:
     if job.ended_at is not None:
         code = "" if job.exit_code is None else f", exit code {job.exit_code}"
         rows.append(("ended", f"{clock(job.ended_at, now)} ({ago(job.ended_at, now)}){code}"))
-    if job.starts > 1 or job.preemptions or job.failures:
-        text = f"{restarts(job)} ({job.preemptions} preemptions, {job.failures} failures)"
-        rows.append(("restarts", text))
+    rows += _again(job, now)
     if job.gpu_seconds:
         rows.append(("GPU time", format_duration(job.gpu_seconds)))
     if job.gpu_indices:
@@ -60,6 +58,17 @@ def _life(job: JobView, now: float) -> list[tuple[str, str]]:
         rows.append(("stops", ", ".join(f"job {victim}" for victim in job.victims)))
     if job.handle:
         rows.append(("container", f"{job.handle}{', frozen on disk' if job.frozen else ''}"))
+    return rows
+
+
+def _again(job: JobView, now: float) -> list[tuple[str, str]]:
+    rows = []
+    if job.starts > 1 or job.preemptions or job.failures:
+        text = f"{restarts(job)} ({job.preemptions} preemptions, {job.failures} failures in a row)"
+        rows.append(("restarts", text))
+    if job.next_try_at is not None and job.next_try_at > now:
+        left = format_duration(job.next_try_at - now)
+        rows.append(("next try", f"{clock(job.next_try_at, now)} (in {left})"))
     return rows
 
 
@@ -87,7 +96,7 @@ def _request(job: JobView) -> list[tuple[str, str]]:
     if spec.max_runtime_seconds is not None:
         rows.append(("max runtime", format_duration(spec.max_runtime_seconds)))
     if spec.restart.value != "never":
-        rows.append(("restart", f"{spec.restart.value}, {spec.max_restarts} times"))
+        rows.append(("restart", f"{spec.restart.value}, at most {spec.max_restarts} times in a row"))
     if spec.checkpoint is not None:
         timeout = format_duration(spec.checkpoint.timeout_seconds)
         hook = spec.checkpoint.signal or shlex.join(spec.checkpoint.command)

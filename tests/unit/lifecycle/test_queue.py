@@ -94,7 +94,7 @@ def test_a_marked_gpu_is_avoided_and_named_when_it_is_missed(world: World) -> No
 def test_a_failing_job_is_restarted_as_often_as_it_asked_for(world: World) -> None:
     job = world.submit(spec(gpus=1, restart=RestartPolicy.ON_FAILURE, max_restarts=2))
     for _ in range(3):
-        world.advance(400)
+        world.advance(200)
         assert world.job(job).state is JobState.RUNNING
         world.exit(job, 3)
         world.run()

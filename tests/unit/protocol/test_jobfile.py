@@ -255,7 +255,7 @@ def test_requeue_is_the_short_form_of_on_preempt(word: str, kept: OnPreempt) -> 
         ({"volume": ["/a:/b", "/c:/b"]}, "--volume: two volumes at /b"),
         ({"ulimit": ["memlock"]}, "--ulimit: not a ulimit: 'memlock'"),
         ({"ulimit": ["nofile=-2"]}, "--ulimit: ulimit nofile must be -1 (unlimited) or more: -2"),
-        ({"restart": "always"}, "--restart: must be one of never, on-failure, on-failure:N: 'always'"),
+        ({"restart": "always"}, "--restart: 'always' is refused, since exit code 0 says"),
         ({"restart": "never:3"}, "--restart: `never` takes no number"),
         ({"workdir": "sub"}, "--workdir: must start with /: 'sub'"),
         ({"checkpoint_timeout": "9"}, "--checkpoint-timeout: needs a checkpoint command"),

@@ -70,7 +70,7 @@ def _errors() -> dict[str, type[TopodError]]:
         (
             ["submit", "--restart", "always", "--", "x"],
             2,
-            "--restart: must be one of never, on-failure, on-failure:N: 'always'",
+            "--restart: 'always' is refused, since exit code 0 says that a job is done",
             "",
         ),
         (["submit", "--cpus", "9" * 26, "--", "x"], 2, "--cpus: too large: '999", ""),

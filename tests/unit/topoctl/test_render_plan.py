@@ -93,7 +93,7 @@ def test_a_job_is_shown_with_request_container_plan_and_story() -> None:
         "asks for    2 GPUs, any guaranteed; auto CPUs, numa\n",
         "preemptible 30s grace, then cancel\n",
         "min runtime 10m00s\n",
-        "restarts    1 (1 preemptions, 0 failures)\n",
+        "restarts    1 (1 preemptions, 0 failures in a row)\n",
         "command     python train.py --name 'a b'\n",
         "volume      /data:/data:ro\n",
         "checkpoint  save (at most 30s)\n",
@@ -105,6 +105,14 @@ def test_a_job_is_shown_with_request_container_plan_and_story() -> None:
     assert "SECRET" in text
     assert "hunter2" not in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_job_that_failed_is_shown_with_when_the_next_try_is_due_until_then() -> None:
+    view = job(12, state="pending", failures=2, next_try_at=NOW + 10)
+    text = job_text(view, [], NOW, Style())
+    assert "2 failures in a row" in text
+    assert "(in 10s)\n" in text.partition("next try")[2]
+    assert "next try" not in job_text(view, [], NOW + 10, Style())
 
 
 def test_an_event_of_another_day_carries_its_date() -> None:
