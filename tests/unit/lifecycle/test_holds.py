@@ -9,7 +9,9 @@ from tests.fakes.world import World, spec
 from topod.discovery.library import load_library_host
 from topod.lifecycle import events as ev
 from topod.lifecycle.deadlines import next_deadline
+from topod.lifecycle.holds import current_hold
 from topod.lifecycle.states import Job, JobState, Mark, MarkKind
+from topod.model.cpuset import CpuSet
 from topod.model.job import JobId, JobSpec
 from topod.model.rules import DisruptionBudget, Quota, Rules, Scope
 
@@ -252,3 +254,48 @@ def test_a_hold_survives_a_restart_of_topod() -> None:
     world.crash()
     world.run()
     assert world.job(wanted).hold == hold
+
+
+def test_who_stops_others_does_not_take_what_came_to_be_held_while_its_container_was_made() -> None:
+    world = World(load_library_host("hgx-h100").topology, rules=replace(RULES, hold_step_seconds=0.0))
+    victim = world.submit(spec("victim", gpus=1, priority=100))
+    for _ in range(7):
+        world.submit(small(max_runtime_seconds=5000.0))
+    world.run()
+    wanted = world.submit(big())
+    world.advance(500)
+    late = world.submit(spec("late", gpus=1, priority=900))
+    assert world.job(late).victims == (victim,)
+    world.now += 150.0
+    world.apply(ev.Tick())
+    assert world.job(wanted).hold is not None
+    world.run()
+    world.advance(10)
+    assert world.job(late).state is JobState.PENDING
+    assert f"kept for job {wanted}" in world.job(late).reason
+    assert (world.job(victim).state, world.job(victim).preemptions) == (JobState.RUNNING, 0)
+
+
+def test_the_cpus_that_are_held_grow_with_the_gpus_so_that_jobs_without_gpus_delay_nobody_for_ever() -> None:
+    world = busy()
+    cpus = len(CpuSet(world.tables.cpus))
+    wanted = world.submit(big(cpus=cpus // 2))
+
+    def many_cpus() -> JobSpec:
+        return small(gpus=0, cpus=cpus // 8, priority=900)
+
+    def cpus_held() -> int:
+        hold = current_hold(world.state.jobs, world.now, RULES)
+        return 0 if hold is None else len(hold.block.cpus)
+
+    for _ in range(64):
+        world.submit(many_cpus())
+    world.advance(RULES.hold_after_seconds - 1)
+    assert cpus_held() == 0
+    for count in range(1, 8):
+        world.advance(2 if count == 1 else RULES.hold_step_seconds)
+        assert cpus_held() == cpus // 2 * count // 8
+        world.submit(
+            small(priority=900)
+        )  # a GPU is taken as soon as it is free: it is the GPUs that hold it up
+    stream(world, wanted, 2 * LONGEST + RULES.hold_step_seconds, many_cpus)
