@@ -13,6 +13,7 @@ Each rule asks for a strict order of priorities that one change makes, so none c
 from dataclasses import replace
 
 from topod.lifecycle.draft import Draft
+from topod.lifecycle.fairness import standing
 from topod.lifecycle.starting import is_clear, is_promised
 from topod.lifecycle.states import Job, JobState, Stage, StopCause, StopPhase
 from topod.lifecycle.stopping import unplace
@@ -25,7 +26,7 @@ def give_way(draft: Draft) -> None:
         if job.state is not JobState.STARTING or job.stage not in (Stage.CLEARING, Stage.CHECKING):
             continue
         victims = [found for ident in job.victims if (found := draft.get(ident)) is not None]
-        above = [victim for victim in victims if victim.priority >= job.priority and _comes_back(victim)]
+        above = [victim for victim in victims if _is_above(draft, victim, job) and _comes_back(victim)]
         if not above:
             continue
         first = above[0]
@@ -39,6 +40,15 @@ def give_way(draft: Draft) -> None:
                 and not is_promised(draft, victim)
             ):
                 draft.put(replace(victim, pinned=victim.allocation, pinned_reserved=True))
+
+
+def _is_above(draft: Draft, victim: Job, job: Job) -> bool:
+    """Say whether `job` may not stop a victim any more; one that was stopped must be able to stop it in turn.
+
+    Else it would wait all the same: `job` is protected as one that was preempted often, or blocked for long.
+    """
+    protected = job.priority if may_be_spared(victim) else standing(job, draft.now, draft.rules)
+    return victim.priority >= protected
 
 
 def _comes_back(victim: Job) -> bool:

@@ -11,6 +11,7 @@ from topod.lifecycle import events as ev
 from topod.lifecycle.states import JobState, Stage
 from topod.model.container import Signal
 from topod.model.job import CheckpointHook, JobId, OnPreempt
+from topod.model.rules import Rules
 
 HOOK = CheckpointHook(command=("save",))
 
@@ -270,3 +271,42 @@ def test_what_others_were_promised_of_a_victims_place_they_keep(world: World) ->
     assert (world.job(beside).allocation, world.job(beside).attempt) == (place, 1)
     assert world.job(job).preemptions == 1
     assert world.job(winner).state is JobState.RUNNING
+
+
+def test_who_started_from_a_hold_is_not_overtaken_by_those_who_were_kept_waiting_for_it() -> None:
+    rules = Rules(hold_after_seconds=60.0, hold_step_seconds=0.0)
+    world = World(load_library_host("hgx-h100").topology, rules=rules)
+    [victim] = victims(world, (4,))
+    blocker = world.submit(spec("blocker", gpus=4, preemptible=False))
+    world.run()
+    wanted = serve(world)
+    world.advance(120.0)
+    assert world.job(wanted).hold is not None
+    world.exit(blocker)
+    until(world, lambda: world.job(wanted).stage is Stage.CREATING)
+    assert world.job(wanted).victims == (victim,)
+    late = world.submit(spec("late", gpus=8, priority=900))
+    world.run()
+    assert world.job(wanted).state is JobState.RUNNING
+    assert world.job(late).state is JobState.PENDING
+
+
+@pytest.mark.parametrize(("priority", "winner_starts"), [(900, 1), (1000, 0)])
+def test_who_started_from_a_hold_gives_way_only_to_a_victim_that_could_stop_it(
+    priority: int, winner_starts: int
+) -> None:
+    rules = Rules(hold_after_seconds=60.0, hold_step_seconds=0.0)
+    world = World(load_library_host("hgx-h100").topology, rules=rules)
+    [victim] = victims(world, (4,))
+    deafen(world)
+    blocker = world.submit(spec("blocker", gpus=4, preemptible=False))
+    world.run()
+    wanted = serve(world)
+    world.advance(120.0)
+    world.exit(blocker)
+    until(world, lambda: bool(told(world)))
+    raised(world, victim, priority)
+    world.run()
+    world.advance(40.0)
+    assert world.job(wanted).starts == winner_starts
+    assert world.job(victim).starts == 2 - winner_starts
