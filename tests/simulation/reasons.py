@@ -25,7 +25,9 @@ BACKING_OFF: Final = (
     "its GPUs cannot be checked",
 )
 FROZEN: Final = "frozen, to be restored on "
-KEPT: Final = re.compile(r"GPUs or CPUs it could use are kept for job (\d+)")
+KEPT: Final = re.compile(r"GPUs or CPUs it could use are kept for (job .+?), which came first")
+"""Names a job as sentences do: members of an array by the array's number and their own."""
+
 ARRAY: Final = re.compile(r"(\d+) of array \d+ run, which is its limit")
 QUOTA: Final = re.compile(r"user (\w+) holds (\d+) of \d+ GPUs")
 HOLDS: Final = re.compile(r"job (\d+) \(([^)]*(?:\([^)]*\))?[^)]*)\) holds (\d+)")
@@ -75,7 +77,8 @@ def untrue(  # noqa: C901, PLR0911, PLR0912 - one case for each claim
 
 def _untrue_of_room(tables: TopologyTables, rules: Rules, state: HostState, job: Job, now: float) -> str:
     if found := KEPT.search(job.reason):
-        return _untrue_of_kept(rules, job, state.jobs.get(JobId(int(found[1]))))
+        named = next((other for other in state.jobs.values() if other.label == found[1]), None)
+        return _untrue_of_kept(rules, job, named)
     free, cpus = _within_reach(tables.topology, rules, state, job, now)
     # A job behind one that waits may be refused what lies in reach.
     if not _kept_for_earlier(rules, state, job, now) and fits(tables.topology, job, free, cpus):

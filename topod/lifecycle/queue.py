@@ -89,7 +89,7 @@ def _try(draft: Draft, job: Job, now: _Pass) -> None:
         if not job.pinned_reserved:
             _wait(draft, job, _bound(job, job.pinned, answer.reason))
             if now.first is None and job.frozen is not None:
-                now.first, now.kept = job, _kept_for(job, job.pinned)
+                now.first, now.kept = job, _kept_for(job, job.pinned, held)
             return
         now.usage.add(job.spec, -len(job.pinned.gpus))
         job = unpin(draft, job, answer.reason)
@@ -205,8 +205,12 @@ def _bound(job: Job, pinned: Allocation, reason: str) -> str:
     return f"frozen, to be restored on {place}: {reason}"
 
 
-def _kept_for(job: Job, place: Allocation) -> Block:
-    return Block(reason=f"kept for {job.label}", gpus=gpu_mask(place.gpu_indices), cpus=place.cpus)
+def _kept_for(job: Job, place: Allocation, held: Block | None) -> Block:
+    """Return the place a frozen job waits for, less what is held for another: neither waits for the other."""
+    gpus, cpus = gpu_mask(place.gpu_indices), place.cpus
+    if held is not None:
+        gpus, cpus = gpus & ~held.gpus, cpus - held.cpus
+    return Block(reason=f"kept for {job.label}", gpus=gpus, cpus=cpus)
 
 
 def _not_ready(draft: Draft, job: Job) -> str | None:

@@ -11,6 +11,7 @@ from topod.lifecycle import events as ev
 from topod.lifecycle.states import JobState, Stage, StopPhase
 from topod.model.container import ContainerStatus, Signal
 from topod.model.job import CheckpointHook, JobId, JobSpec, OnPreempt
+from topod.model.rules import Rules
 
 GRACE = 20.0
 
@@ -123,6 +124,22 @@ def test_equals_behind_it_leave_its_place_alone(world: Freezing) -> None:
     world.run()
     assert world.job(later).state is JobState.PENDING
     world.exit(serve)
+    world.run()
+    assert world.job(job).state is JobState.RUNNING
+
+
+def test_it_and_one_that_was_blocked_for_long_do_not_wait_for_each_other() -> None:
+    world = Freezing(load_library_host("dgx1").topology, rules=Rules(hold_after_seconds=60.0))
+    job = running(world)
+    serve = world.submit(high())
+    world.run()
+    later = world.submit(spec("later", gpus=1, priority=100))
+    world.advance(60)
+    assert world.job(later).reason.endswith("kept for it: GPU 0")
+    world.exit(serve)
+    world.run()
+    assert world.job(later).state is JobState.RUNNING
+    world.exit(later)
     world.run()
     assert world.job(job).state is JobState.RUNNING
 
