@@ -98,10 +98,13 @@ class Topod:
                 start_new_session=True,
             )
         if wait:
-            self._until_it_answers(self.process)
+            self.until_it_answers()
         return self
 
-    def _until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
+    def until_it_answers(self) -> None:
+        """Return when topod answers; an assertion fails when it ends before that."""
+        process = self.process
+        assert process is not None
         end = time.monotonic() + START_SECONDS
         while process.poll() is None and time.monotonic() < end:
             if events_socket(self.socket).is_socket() and self._answers(process.pid):

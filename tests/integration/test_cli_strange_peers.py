@@ -41,7 +41,7 @@ def _reply(data: bytes, body: Done | Failure | Jobs) -> bytes:
     [
         (lambda _: b"hello", 76, "error: not a message of protocol 1: "),
         (lambda _: b"\xff\x00", 76, "error: not a message of protocol 1: "),
-        (lambda data: _reply(data, Done(text="x")), 76, "error: topod answered with Done, not Jobs"),
+        (lambda data: _reply(data, Done(text="x")), 76, "error: topod answered with Done, not JobLines"),
         (
             lambda _: encode(ReplyEnvelope(v=1, id="other", body=Jobs(jobs=[]))),
             76,

@@ -132,8 +132,9 @@ def test_moves_survive_sigkill_at_any_point(tmp_path: Path, crash: int) -> None:
         runs = tmp_path / "runs"
         jobs = scatter(topod, "sh", "-c", f"echo $TOPOD_JOB_ID >> {runs}; exec sleep 600")
         topod.stop()
-        topod.start("--crash-at", str(crash))
-        with contextlib.suppress(Exception):  # it may die before it answers
+        topod.start("--crash-at", str(crash), wait=False)  # it may die before it answers
+        with contextlib.suppress(Exception):
+            topod.until_it_answers()
             topod.ask(MakeMoves(plan=PLAN), timeout=3.0)
         topod.crashed(timeout=5.0)
         if topod.process is not None:

@@ -148,7 +148,8 @@ class Client:
             raise _not_let_in(self.path) from None
         if not present:
             raise DaemonUnavailableError(f"no topod listens at {self.path}", hint=_HINT)
-        if not os.access(self.path, os.R_OK | os.W_OK):
+        # Gone meanwhile, it is not there, and not forbidden: topod is being restarted.
+        if not os.access(self.path, os.R_OK | os.W_OK) and os.path.lexists(self.path):
             raise _not_let_in(self.path)
         # ZeroMQ would wait for somebody to come; a file that a killed topod left behind is told at once.
         with socket.socket(socket.AF_UNIX) as probe:

@@ -72,12 +72,11 @@ def _sums(
     """Print what `--by` asks for."""
     if by != "user" and not (by.startswith("label:") and by != "label:"):
         raise UsageError(f"--by: must be user or label:KEY: {by!r}")
-    brief = by == "user"  # labels are in the whole specification only
-    request = ListJobs(ended=True, limit=MOST, user=user, brief=brief)
+    request = ListJobs(ended=True, limit=MOST, user=user)
     ended = ask(client, request, Jobs, ASK_SECONDS).jobs
     if len(ended) == MOST:
         note(f"only the last {MOST} jobs are counted")
-    going_on = ask(client, ListJobs(user=user, brief=brief), Jobs, ASK_SECONDS).jobs
+    going_on = ask(client, ListJobs(user=user), Jobs, ASK_SECONDS).jobs
     now = time.time()
     # Between the two questions a job may have ended.
     by_id = {job.id: job for job in (*going_on, *ended)}
