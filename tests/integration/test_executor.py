@@ -18,7 +18,7 @@ from topod.errors import JobRejectedError, ProbeError, RuntimeUnavailableError
 from topod.lifecycle import effects as fx
 from topod.lifecycle import events as ev
 from topod.lifecycle.states import HostState, Job, JobState, Stage
-from topod.model.container import Exit, Observed, Signal
+from topod.model.container import ContainerStatus, Exit, Observed, Signal
 from topod.model.job import Allocation, JobId, JobSpec
 from topod.ports import Execution, ImageMissingError
 
@@ -78,7 +78,8 @@ class Scripted:
         return result
 
     def observe(self) -> tuple[Observed, ...]:
-        return ()
+        found: tuple[Observed, ...] = self._play("observe", ())
+        return found
 
     def watch(self, on_exit: Callable[[Exit], None]) -> None:
         pass
@@ -200,12 +201,28 @@ def test_a_start_is_tried_again_while_it_is_wanted() -> None:
     assert around.events == [ev.Started(job=ONE, attempt=1, at=7.0)]
 
 
-def test_a_start_that_is_no_longer_wanted_gives_way_to_the_signal_behind_it() -> None:
-    world = Scripted(start=[DOWN] * 50)
+def seen(status: ContainerStatus) -> tuple[Observed, ...]:
+    at = 7.0 if status is ContainerStatus.RUNNING else None
+    return (Observed(job=ONE, attempt=1, handle="h", status=status, started_at=at),)
+
+
+def test_a_start_that_is_no_longer_wanted_cannot_come_late_any_more_when_it_is_given_up() -> None:
+    """The GPUs go to others then."""
+    world = Scripted(start=[DOWN] * 50, observe=[DOWN, seen(ContainerStatus.CREATED)], remove=[DOWN])
     kill = fx.Deliver(job=ONE, attempt=1, handle="h", signal=Signal.KILL)
     around = played(world, a_job(JobState.STOPPING, Stage.LAUNCHING), LAUNCH, kill)
     assert [type(event) for event in around.events] == [ev.StartFailed, ev.Delivered]
-    assert world.calls == ["start", "SIGKILL"]
+    assert world.calls == ["start", "observe", "observe", "remove", "remove", "SIGKILL"]
+
+
+def test_a_start_that_is_no_longer_wanted_and_was_made_all_the_same_is_ended_by_the_signal_behind_it() -> (
+    None
+):
+    world = Scripted(start=[DOWN], observe=[seen(ContainerStatus.RUNNING)])
+    term = fx.Deliver(job=ONE, attempt=1, handle="h", signal=Signal.TERM)
+    around = played(world, a_job(JobState.STOPPING, Stage.LAUNCHING), LAUNCH, term)
+    assert around.events[0] == ev.Started(job=ONE, attempt=1, at=7.0)
+    assert world.calls == ["start", "observe", "SIGTERM"]
 
 
 def test_sigkill_does_not_wait_for_a_sigterm_that_cannot_be_delivered() -> None:

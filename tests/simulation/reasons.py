@@ -23,6 +23,7 @@ BACKING_OFF: Final = (
     "restart ",
     "the host changed while its container was made",
     "its GPUs cannot be checked",
+    "goes before it",
 )
 FROZEN: Final = "frozen, to be restored on "
 KEPT: Final = re.compile(r"GPUs or CPUs it could use are kept for (job .+?), which came first")

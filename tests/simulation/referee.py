@@ -83,7 +83,8 @@ class Referee:
 
     def stepped(self, outcome: Outcome, now: float) -> None:
         """Look at what the core says of the jobs that wait."""
-        if any(isinstance(effect, Create) for effect in outcome.effects):
+        made = any(isinstance(effect, Create) for effect in outcome.effects)
+        if made or any(job.frozen and job.placed_at == now for job in outcome.changed):
             return  # who was looked at before the one that starts speaks of the moment before
         for job in outcome.state.jobs.values():
             if job.state is JobState.PENDING and (
@@ -121,7 +122,7 @@ class Referee:
             self._foul(f"{job.label} is stopped, and the plan of {by.label} did not name it")
         if job.allocation is None or not shares(job.allocation, by.allocation):
             self._foul(f"{job.label} is stopped in vain for {by.label}")
-        mine = effective(before, self._rules)
+        mine = effective(job, self._rules)  # its priority may be changed in the very same step
         if not job.spec.preemptible or mine >= by.spec.request.priority:
             self._foul(f"{job.label} may not be stopped for {by.label}")
         waited = by.spec.wait_before_preempt_seconds
@@ -238,6 +239,9 @@ class Referee:
 
     def asks_remove(self, handle: str) -> None:
         job, attempt = self._holder_of(handle)
+        # It is not known to have started, and is told to stop: nothing else makes sure that it never starts.
+        if job is not None and job.state is JobState.STOPPING and job.stage is Stage.LAUNCHING:
+            return
         if job is not None and job.attempt == attempt and (job.state in HOLDING or job.frozen):
             self._foul(f"{handle} is removed and {job.label} still is {job.state}, {job.frozen}")
 

@@ -21,6 +21,7 @@ from topod.errors import JobRejectedError, ProbeError, RuntimeUnavailableError, 
 from topod.lifecycle import effects as fx
 from topod.lifecycle import events as ev
 from topod.lifecycle.states import HostState, Job, JobState, Stage
+from topod.model.container import ContainerStatus
 from topod.model.job import JobId
 from topod.ports import ContainerRuntime, GpuProbe, ImageMissingError
 
@@ -185,9 +186,26 @@ class Executor:
             at = await self._patiently(start, effect, obsolete)
         except JobRejectedError as error:
             return failed(error=error.message, final=True)
-        except (RuntimeUnavailableError, AdapterDefectError, UnknownUserError) as error:
+        except RuntimeUnavailableError as error:
+            ran_since = await self._never_to_start(effect) if self._is_stopping(effect) else None
+            if ran_since is None:
+                return failed(error=error.message, final=False)
+            at = ran_since
+        except (AdapterDefectError, UnknownUserError) as error:
             return failed(error=error.message, final=False)
         return ev.Started(job=effect.job, attempt=effect.attempt, at=at)
+
+    async def _never_to_start(self, effect: fx.Launch) -> float | None:
+        """Return since when a container runs all the same that is not to start; else remove it: None.
+
+        The runtime may carry out long after what it did not answer in time. Others get the GPUs when this is
+        over, so it must be unable to start by then; where it did start, it is owed SIGTERM and its grace.
+        """
+        for found in await self._patiently(self._runtime.observe, effect, lambda: False):
+            if found.handle == effect.handle and found.status is ContainerStatus.RUNNING:
+                return found.started_at or 0.0
+        await self._remove(effect)
+        return None
 
     async def _check(self, effect: fx.CheckDevices) -> ev.Event:
         loop = asyncio.get_running_loop()
@@ -239,7 +257,7 @@ class Executor:
             log.warning("signal.dropped", extra=extra)
         return ev.Delivered(job=effect.job, attempt=effect.attempt, signal=effect.signal)
 
-    async def _remove(self, effect: fx.Collect | fx.RemoveStray) -> None:
+    async def _remove(self, effect: fx.Collect | fx.RemoveStray | fx.Launch) -> None:
         work = partial(self._runtime.remove, effect.handle)
         while True:
             try:
@@ -298,6 +316,6 @@ class Executor:
         found = self._job(job, attempt)
         return found is not None and found.stage is stage
 
-    def _is_stopping(self, effect: fx.Deliver) -> bool:
+    def _is_stopping(self, effect: fx.Deliver | fx.Launch) -> bool:
         found = self._job(effect.job, effect.attempt)
         return found is not None and found.state is JobState.STOPPING
