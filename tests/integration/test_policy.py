@@ -91,6 +91,7 @@ def test_an_allowed_job_runs_as_who_sent_it_and_gains_no_rights(place: Place) ->
     ("fields", "text"),
     [
         ({"image": "bb"}, "image bb (write a tag: this could be the number of an image) is not among bb"),
+        ({"image": "bb/../../containers/1"}, "image bb/../../containers/1 is not among bb"),
         ({"image": "evil"}, "image evil is not among bb"),
         ({"container_user": "1:1"}, "user 1:1 is not among caller"),
         ({"network": Network.HOST}, "network host is not among none"),

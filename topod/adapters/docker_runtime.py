@@ -38,6 +38,7 @@ from topod.adapters.docker_spec import (
     STATE_LABEL,
     EngineHost,
     Hardening,
+    checked_image,
     container_body,
     container_name,
     emulation_notes,
@@ -122,22 +123,18 @@ class DockerRuntime:
 
     def ensure_image(self, spec: JobSpec) -> None:
         """Make the image local, pulling it if needed."""
-        if not spec.image:
-            raise JobRejectedError(
-                f"job {spec.name} names no image, and this host runs jobs in containers",
-                hint="add `image:` to the job file",
-            )
-        action = f"looking for image {spec.image}"
+        image = checked_image(spec)
+        action = f"looking for image {image}"
         with engine_errors(action):
             try:
-                self._engine.inspect_image(spec.image)
+                self._engine.inspect_image(image)
             except docker.errors.ImageNotFound:
                 pass
             except docker.errors.APIError as error:
                 raise rejected(action, error) from error
             else:
                 return
-        self._pull(spec.image)
+        self._pull(image)
 
     def create(self, job: JobId, attempt: int, spec: JobSpec, allocation: Allocation) -> str:
         """Create the container without starting it; one of other content that never ran is replaced."""

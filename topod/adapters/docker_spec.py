@@ -13,6 +13,7 @@ from typing import Any
 from topod.adapters.job_environment import SECRETS, job_environment, secret_variable
 from topod.errors import JobRejectedError
 from topod.model.cpuset import CpuSet
+from topod.model.image import is_reference
 from topod.model.job import Allocation, JobId, JobSpec, Mount
 
 STATE_LABEL = "topod.state"
@@ -66,18 +67,27 @@ def container_name(state_id: str, job: JobId, attempt: int) -> str:
     return f"topod-{state_id}-{job}-{attempt}"
 
 
+def checked_image(spec: JobSpec) -> str:
+    """Return the job's image. Raises `JobRejectedError` where there is none, or its name cannot be one."""
+    if not spec.image:
+        raise JobRejectedError(
+            f"job {spec.name} names no image, and this host runs jobs in containers",
+            hint="add `image:` to the job file",
+        )
+    if not is_reference(spec.image):
+        raise JobRejectedError(f"not the name of an image: {spec.image[:200]!r}")
+    return spec.image
+
+
 def container_body(
     job: JobId, attempt: int, spec: JobSpec, allocation: Allocation, host: EngineHost
 ) -> dict[str, Any]:
     """Return the request that creates the container of one attempt.
 
-    Raises `JobRejectedError` when the job has no image, or wants GPUs from an engine that ignores them.
+    Raises `JobRejectedError` as `checked_image` does, and when the job wants GPUs from an engine that ignores
+    them.
     """
-    if not spec.image:
-        raise JobRejectedError(
-            f"job {job} ({spec.name}) names no image, and this host runs jobs in containers",
-            hint="add `image:` to the job file",
-        )
+    image = checked_image(spec)
     environment = job_environment(job, attempt, spec, allocation)
     environment |= {secret_variable(secret.name): f"{SECRETS}/{secret.name}" for secret in spec.secrets}
     if not host.emulated:
@@ -87,7 +97,7 @@ def container_body(
         environment["NVIDIA_VISIBLE_DEVICES"] = "void" if by_cdi else ",".join(allocation.gpus)
     defaults = {k: v for k, v in DEFAULT_ULIMITS.items() if k not in spec.ulimits and host.default_ulimits}
     body: dict[str, Any] = {
-        "Image": spec.image,
+        "Image": image,
         "Cmd": list(spec.command) or None,
         "Env": [f"{name}={value}" for name, value in sorted(environment.items())],
         "StopTimeout": math.ceil(spec.grace_seconds),

@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypeVar
 
+from topod.model.image import is_reference
 from topod.model.job import Device, Mount, RestartPolicy
 from topod.model.request import AUTO, PRIORITIES
 from topod.protocol.units import parse_duration, parse_size
@@ -41,6 +42,14 @@ def nonempty(value: object) -> str:
     found = text(value)
     if not found.strip():
         raise ValueError("is empty")
+    return found
+
+
+def image(value: object) -> str:
+    """Read the name of an image, by Docker's grammar."""
+    found = nonempty(value)
+    if not is_reference(found):
+        raise ValueError(f"not the name of an image: {_show(found)} (write ubuntu:24.04, or HOST:5000/lab/x)")
     return found
 
 

@@ -21,7 +21,7 @@ _RESTARTS: Final = JobSpec(name="defaults", command=()).max_restarts
 
 _PARSERS: Final[Mapping[str, parse.Parser]] = {
     "name": parse.name,
-    "image": parse.nonempty,
+    "image": parse.image,
     "command": parse.command,
     "gpus": parse.count,
     "affinity": parse.choice(Affinity),

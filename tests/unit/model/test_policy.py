@@ -54,6 +54,55 @@ def test_an_image_has_one_full_name(reference: str, whole: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "reference",
+    [
+        "bb",
+        "lab.example:5000/ml/x_y/a__b/c--d:v1.2_A-b",
+        "localhost/x",
+        "[::1]:5000/x",
+        "Registry/x",
+        f"ghcr.io/a/b:1@{D}",
+        "ab" * 32,
+        D,
+    ],
+)
+def test_what_docker_takes_for_a_name_is_one(reference: str) -> None:
+    assert image.is_reference(reference)
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "",
+        "lab:5000/../../containers/1",
+        "bb/../../containers/1",
+        "./bb",
+        "bb//x",
+        "/bb",
+        "bb/",
+        "bb:",
+        "bb@",
+        "bb@sha256:12",
+        "Upper",
+        "lab:5000/Upper",
+        "bb?all=1",
+        "bb#x",
+        "bb%2e",
+        "bb x",
+        "bb\n",
+        "bb:a/b:c:d",
+        "bb:" + "t" * 129,
+        "a" * 256,
+        "\u0441\u0441",
+    ],
+)
+def test_what_docker_does_not_take_for_a_name_is_none_and_no_pattern_means_it(reference: str) -> None:
+    assert not image.is_reference(reference)
+    assert not image.matches(reference, "lab:5000/*")
+    assert not image.matches(reference, "bb*")
+
+
+@pytest.mark.parametrize(
     ("reference", "pattern", "meant"),
     [
         ("anything/at:all", "*", True),

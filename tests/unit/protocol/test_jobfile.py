@@ -247,6 +247,10 @@ def test_requeue_is_the_short_form_of_on_preempt(word: str, kept: OnPreempt) -> 
         ({"name": "-rf"}, "--name: not a job name: '-rf'"),
         ({"name": "a/b"}, "--name: not a job name"),
         ({"image": " "}, "--image: is empty"),
+        (
+            {"image": "lab/../x"},
+            "--image: not the name of an image: 'lab/../x' (write ubuntu:24.04, or HOST:5000/lab/x)",
+        ),
         ({"env": ["=1"]}, "--env: not the name of a variable: ''"),
         ({"env": ["A\0=1"]}, "--env: holds a NUL character"),
         ({"volume": ["data:/data"]}, "--volume: not a path: 'data' (for a folder here write ./data)"),
