@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from topod.lifecycle import events as ev
 from topod.lifecycle.states import HostState, Job, JobState, Stage
 from topod.model.container import ContainerStatus, Exit, Observed, Signal
 from topod.model.job import Allocation, JobId, JobSpec
+from topod.model.request import ResourceRequest
 from topod.ports import Execution, ImageMissingError
 
 ONE = JobId(1)
@@ -328,3 +329,42 @@ def test_at_most_two_images_are_pulled_at_once() -> None:
     asyncio.run(play())
     assert len(around.events) == 6
     assert most == 2
+
+
+def test_of_many_jobs_without_gpus_few_start_at_once_and_one_with_gpus_waits_for_none() -> None:
+    many, last = [JobId(i) for i in range(1, 21)], JobId(99)
+    heavy = replace(SPEC, request=ResourceRequest(gpus=1))
+    gate, lock, running, most = threading.Event(), threading.Lock(), 0, 0
+
+    class Slow(Scripted):
+        def create(self, job: JobId, attempt: int, spec: JobSpec, allocation: Allocation) -> str:
+            nonlocal running, most
+            if job == last:
+                gate.set()
+                return "h"
+            with lock:
+                running += 1
+                most = max(most, running)
+            assert gate.wait(20), "the job with a GPU waits behind those without"
+            with lock:
+                running -= 1
+            return "h"
+
+    world, around = Slow(), Around(a_job())
+    jobs = {ident: replace(a_job(), id=ident) for ident in many}
+    jobs[last] = replace(a_job(), id=last, spec=heavy)
+
+    async def play() -> None:
+        surroundings = Surroundings(
+            post=around.post, state=lambda: HostState(jobs=jobs), health=around.health
+        )
+        executor = Executor(world, world, surroundings)
+        executor.carry_out(tuple(replace(CREATE, job=ident, spec=jobs[ident].spec) for ident in jobs))
+        async with asyncio.timeout(30):
+            await asyncio.gather(*executor._tasks)
+        await executor.stop()
+
+    asyncio.run(play())
+    assert all(isinstance(event, ev.Created) for event in around.events)
+    assert len(around.events) == 21
+    assert most <= subject.LIGHT_AT_ONCE

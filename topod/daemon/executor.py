@@ -27,6 +27,9 @@ from topod.ports import ContainerRuntime, GpuProbe, ImageMissingError
 
 THREADS: Final = 48
 PULLS_AT_ONCE: Final = 2
+LIGHT_AT_ONCE: Final = 4
+"""Containers without GPUs that are made at once, and as many that are started: an array of a thousand would
+leave the daemon no processor to answer with. Those with GPUs are bounded by the GPUs and never wait here."""
 RETRY_SECONDS: Final = (0.2, 10.0)
 """First and longest pause before a runtime that did not answer is asked again."""
 CHECK_EVERY_SECONDS: Final = 0.25
@@ -72,6 +75,9 @@ class Executor:
         self._lanes: dict[str, _Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._pulls = asyncio.Semaphore(PULLS_AT_ONCE)
+        # Two, so that the first of many starts before the last is made.
+        self._light_creates = asyncio.Semaphore(LIGHT_AT_ONCE)
+        self._light_starts = asyncio.Semaphore(LIGHT_AT_ONCE)
         self._threads = ThreadPoolExecutor(THREADS, "effect")
 
     def carry_out(self, effects: tuple[fx.Effect, ...]) -> None:
@@ -159,7 +165,8 @@ class Executor:
 
         failed = partial(ev.CreateFailed, job=effect.job, attempt=effect.attempt)
         try:
-            handle = await self._patiently(create, effect, lambda: False)
+            turn = self._turn(self._light_creates, effect.job)
+            handle = await self._patiently(create, effect, lambda: False, turn)
         except ImageMissingError:
             text = f"image {effect.spec.image} is gone"
             return failed(error=text, final=False, image_missing=True)
@@ -183,7 +190,8 @@ class Executor:
             return self._runtime.start(effect.handle, effect.checkpoint)
 
         try:
-            at = await self._patiently(start, effect, obsolete)
+            turn = self._turn(self._light_starts, effect.job)
+            at = await self._patiently(start, effect, obsolete, turn)
         except JobRejectedError as error:
             return failed(error=error.message, final=True)
         except RuntimeUnavailableError as error:
@@ -269,15 +277,27 @@ class Executor:
             else:
                 return
 
-    async def _patiently(self, work: Callable[[], T], effect: fx.Effect, obsolete: Callable[[], bool]) -> T:
+    def _turn(self, light: asyncio.Semaphore, job: JobId) -> asyncio.Semaphore | None:
+        """Return what a job has to wait for; None: its turn is now."""
+        found = self._around.state().jobs.get(job)
+        return light if found is not None and not found.spec.request.gpus else None
+
+    async def _patiently(
+        self,
+        work: Callable[[], T],
+        effect: fx.Effect,
+        obsolete: Callable[[], bool],
+        turn: asyncio.Semaphore | None = None,
+    ) -> T:
         """Return what `work` returns; ask again while the runtime does not answer.
 
-        Raises `RuntimeUnavailableError` when the effect became obsolete meanwhile.
+        Each time it waits for its `turn`. Raises `RuntimeUnavailableError` when the effect became obsolete
+        meanwhile.
         """
         pause, longest = RETRY_SECONDS
         while True:
             try:
-                return await self._call(work)
+                return await self._in_turn(work, turn, obsolete)
             except RuntimeUnavailableError as error:
                 if obsolete():
                     raise
@@ -289,6 +309,16 @@ class Executor:
                 log.warning("effect.delayed", extra=extra)
             await asyncio.sleep(pause)
             pause = min(longest, pause * 2)
+
+    async def _in_turn(
+        self, work: Callable[[], T], turn: asyncio.Semaphore | None, obsolete: Callable[[], bool]
+    ) -> T:
+        if turn is None:
+            return await self._call(work)
+        async with turn:
+            if obsolete():
+                raise RuntimeUnavailableError("no longer needed")
+            return await self._call(work)
 
     async def _call(self, work: Callable[..., T], *arguments: object) -> T:
         try:

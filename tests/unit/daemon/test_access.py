@@ -63,6 +63,7 @@ def test_a_user_whose_groups_cannot_be_found_out_is_nobody() -> None:
     access = Access(SecuritySection(), lookup=fails)
     with pytest.raises(NotAllowedError, match="groups of user 7 cannot be found out: the directory is away"):
         asyncio.run(access.caller(Peer(uid=7, gid=7, pid=1)))
+    assert asyncio.run(access.caller(Peer(uid=0, gid=0, pid=1))).is_admin, "root needs no directory"
     with pytest.raises(NotAllowedError, match="does not say who asks"):
         asyncio.run(access.caller(None))
     access.close()
