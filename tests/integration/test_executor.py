@@ -367,4 +367,4 @@ def test_of_many_jobs_without_gpus_few_start_at_once_and_one_with_gpus_waits_for
     asyncio.run(play())
     assert all(isinstance(event, ev.Created) for event in around.events)
     assert len(around.events) == 21
-    assert most <= subject.LIGHT_AT_ONCE
+    assert most <= 4

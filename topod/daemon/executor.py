@@ -315,8 +315,9 @@ class Executor:
     ) -> T:
         if turn is None:
             return await self._call(work)
+        waits = turn.locked()
         async with turn:
-            if obsolete():
+            if waits and obsolete():
                 raise RuntimeUnavailableError("no longer needed")
             return await self._call(work)
 
