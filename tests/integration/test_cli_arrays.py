@@ -12,8 +12,9 @@ from topod.adapters.secret_files import checked_secrets
 from topod.errors import JobRejectedError
 from topod.lifecycle.events import ArrayPlan
 from topod.model.job import JobSpec, Secret
+from topod.protocol.client import RemoteError
 from topod.protocol.replies import Jobs
-from topod.protocol.requests import Submit
+from topod.protocol.requests import SetPriority, Submit
 
 WAITS = (
     "sh",
@@ -65,6 +66,22 @@ def test_one_some_or_all_jobs_of_an_array_are_cancelled(cli: Cli, topod: Topod) 
     assert cli.out("cancel", "2").splitlines() == [f"Cancelled job 2[{index}] (a)" for index in (1, 4, 5)]
     assert "has ended" in cli.error("cancel", "2[*]", status=5)
     assert [job["id"] for job in cli.json("ps")] == [1]
+
+
+def test_the_priority_of_one_or_of_all_jobs_of_an_array_is_changed(cli: Cli, topod: Topod) -> None:
+    topod.submit("sleep", "100", gpus=8)
+    cli.out("submit", "--array", "0-3", "--gpus", "1", "--name", "a", "--", "true")
+    cli.out("cancel", "2[1]")
+    assert cli.out("priority", "2[2]", "50") == "Job 2[2] (a) has priority 50\n"
+    assert cli.out("priority", "2", "60").splitlines() == [
+        f"Job 2[{index}] (a) has priority 60" for index in (0, 2, 3)
+    ]
+    assert [job["priority"] for job in cli.json("ps")] == [500, 60, 60, 60]
+    assert cli.json("priority", "2[3]", "70")["priority"] == 70
+    assert "has ended" in cli.error("priority", "2[1]", "70", status=5)
+    with pytest.raises(RemoteError, match="has ended"):
+        topod.ask(SetPriority(job=2, also=[3], priority=80))
+    assert topod.job(2).priority == 60
 
 
 def test_what_is_no_job_of_an_array_is_refused(cli: Cli, topod: Topod) -> None:

@@ -193,6 +193,9 @@ def test_the_jobs_of_others_are_out_of_reach(topod: Topod) -> None:
         assert text.endswith(
             f"job {job.id} (t), which is 51002's: members of group 41003 may (administer role)"
         )
+    own = submitted(topod, BOB)
+    several = SetPriority(job=own.id, also=[job.id], priority=1)
+    assert "change the priority of" in refusal(topod, BOB, several)
     assert isinstance(asked(topod, ALICE, SetPriority(job=job.id, priority=7)), Jobs)
     assert isinstance(asked(topod, ADMIN, SetPriority(job=job.id, priority=9000)), Jobs)
     mixed = [submitted(topod, BOB).id, job.id]

@@ -62,7 +62,7 @@ NEEDS: Final[Mapping[type[rq.Request], Need]] = {
     rq.Resume: Need.ADMINISTER,
     rq.MakeMoves: Need.ADMINISTER,
 }
-"""A request that works on jobs names them in `job` or `jobs`."""
+"""A request that works on jobs names them where `_jobs_of` looks."""
 
 _ROLES: Final = {Need.VIEW: Role.VIEW, Need.SUBMIT: Role.SUBMIT, Need.OWN: Role.SUBMIT}
 
@@ -171,6 +171,8 @@ def _without_placeholder(request: rq.Submit | rq.DryRun) -> JobSpec:
 
 
 def _jobs_of(request: rq.AnyRequest) -> list[int]:
+    if isinstance(request, rq.SetPriority):
+        return [request.job, *request.also]
     many: list[int] | None = getattr(request, "jobs", None)
     one: int | None = getattr(request, "job", None)
     return many if many is not None else [] if one is None else [one]

@@ -222,12 +222,16 @@ class Service:
         return self._jobs(*[await self._find(ident) for ident in request.jobs])
 
     async def set_priority(self, request: rq.SetPriority) -> rp.Jobs:
-        """Change the priority of a job that has not ended."""
+        """Change the priority of jobs; of all of them or, if one has ended, of none."""
         check_priority(request.priority)
-        _refuse_ended(await self._find(request.job))
-        event = ev.PriorityChanged(job=JobId(request.job), priority=request.priority, by=request.by)
-        await self._mailbox.ask(event)
-        return self._jobs(await self._find(request.job))
+        idents = list(dict.fromkeys([request.job, *request.also]))
+        for ident in idents:
+            _refuse_ended(await self._find(ident))
+        changed = [
+            ev.PriorityChanged(job=JobId(ident), priority=request.priority, by=request.by) for ident in idents
+        ]
+        await asyncio.gather(*map(self._mailbox.ask, changed))
+        return self._jobs(*[await self._find(ident) for ident in idents])
 
     async def drain(self, request: rq.Drain) -> rp.Done:
         """Hand out no more of the host, or of one GPU."""

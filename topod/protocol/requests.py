@@ -76,10 +76,12 @@ class Cancel(Request, frozen=True, kw_only=True, tag="cancel"):
 
 
 class SetPriority(Request, frozen=True, kw_only=True, tag="set-priority"):
-    """Change the priority of a job that has not ended. Answer: `Jobs`."""
+    """Change the priority of jobs that have not ended: of all or, if one has, of none. Answer: `Jobs`."""
 
     job: int
     priority: int
+    also: list[int] = []
+    """More jobs, such as the others of an array."""
     by: str = ""
 
 

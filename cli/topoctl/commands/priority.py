@@ -1,18 +1,17 @@
-"""`topoctl priority`: change the priority of a job."""
+"""`topoctl priority`: change the priority of a job, or of the jobs of an array."""
 
 from typing import Annotated
 
 import typer
 
 from topoctl.jobflags import user_name
+from topoctl.render.jobs import label
 from topoctl.session import (
-    JobArgument,
     TextOrJson,
     TextOrJsonOption,
     ask,
     connect,
     job_ids,
-    one_job,
     show,
     show_json,
 )
@@ -25,27 +24,39 @@ EXAMPLES = """
 topoctl priority 12 high
 topoctl priority 12 750
 topoctl priority 12 -5
+topoctl priority "12[3]" low
 """
 
 
 def priority(
     ctx: typer.Context,
-    job: JobArgument,
+    job: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="A job id, 12[3] or 12[*] of an array, or `latest`.", show_default=False
+        ),
+    ],
     value: Annotated[
         str, typer.Argument(metavar="PRIO", help="low, normal, high or a number.", show_default=False)
     ],
     *,
     output: TextOrJsonOption = TextOrJson.TABLE,
 ) -> None:
-    """Change the priority of a job that waits or runs."""
+    """Change the priority of a job that waits or runs.
+
+    The number of an array means all its jobs that have not ended; `12[3]` is one of them, `12[0]` the first.
+    """
     try:
         number = jobfields.priority(value)
     except ValueError as error:
         raise UsageError(f"PRIO: {error}") from None
     with connect(ctx) as client:
-        (ident,) = job_ids(client, [job])
-        view = one_job(ask(client, SetPriority(job=ident, priority=number, by=user_name()), Jobs))
+        first, *others = job_ids(client, [job], whole=True, live=True)
+        request = SetPriority(job=first, priority=number, also=others, by=user_name())
+        views = ask(client, request, Jobs).jobs
     if output is TextOrJson.JSON:
-        show_json(view)
-    else:
-        show(f"Job {view.id} ({view.name}) has priority {view.priority}\n")
+        several = len(views) > 1 or job == str(views[0].array_id)
+        show_json(views if several else views[0])
+        return
+    for view in views:
+        show(f"J{label(view)[1:]} has priority {view.priority}\n")
