@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.integration.daemon_process import ROOT, Topod
+from topod.model.job import JobSpec, Secret
+from topod.model.request import ResourceRequest
 from topod.protocol.client import RemoteError
-from topod.protocol.replies import Fairness
-from topod.protocol.requests import GetFairness
+from topod.protocol.replies import Fairness, Planned
+from topod.protocol.requests import DryRun, GetFairness
 from topod.protocol.views import BudgetView, QuotaView
 
 RULES = """
@@ -51,6 +53,14 @@ def test_rules_of_the_configuration_file_bind_a_real_daemon(topod: Topod) -> Non
     assert topod.job(two.id).reason == "label team=vision holds 1 of 2 GPUs: 1 is left, 2 asked"
     with pytest.raises(RemoteError, match="the quota of label team=vision is 2 GPUs, 3 asked"):
         topod.submit("sleep", "600", gpus=3, labels=vision)
+    spec = JobSpec(name="t", command=("true",), labels=vision, request=ResourceRequest(gpus=3))
+    planned = topod.ask(DryRun(spec=spec))
+    told = "the quota of label team=vision is 2 GPUs, 3 asked"
+    assert planned == Planned(feasible=False, never=True, reason=told)
+    secret = JobSpec(name="t", command=("true",), secrets=(Secret(name="k", source="/nowhere/k"),))
+    planned = topod.ask(DryRun(spec=secret))
+    assert isinstance(planned, Planned)
+    assert (planned.never, planned.reason[:9]) == (True, "secret k:")
     replicas = [
         topod.submit("sleep", "600", gpus=2, priority=100, labels={"service": "chat"}, name="chat")
         for _ in range(3)

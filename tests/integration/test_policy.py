@@ -104,12 +104,19 @@ def test_what_the_policy_forbids_is_refused_in_one_line(
     place: Place, fields: dict[str, object], text: str
 ) -> None:
     spec = JobSpec(**{"name": "t", "image": "bb:latest", "command": ("true",), **fields})  # type: ignore[arg-type]  # test shorthand
-    for request in (Submit(spec=spec), DryRun(spec=spec)):
-        with pytest.raises(RemoteError) as refused:
-            place.topod.ask(request)
-        assert (refused.value.code, refused.value.exit_status) == ("policy", 77)
-        assert text in refused.value.message
-        assert "\n" not in refused.value.message
+    with pytest.raises(RemoteError) as refused:
+        place.topod.ask(Submit(spec=spec))
+    assert (refused.value.code, refused.value.exit_status) == ("policy", 77)
+    assert text in refused.value.message
+    assert "\n" not in refused.value.message
+    planned = place.topod.ask(DryRun(spec=spec))
+    assert planned == Planned(feasible=False, never=True, reason=refused.value.message)
+
+
+def test_a_plan_for_an_image_alone_is_judged_too(place: Place) -> None:
+    planned = place.topod.ask(DryRun(spec=JobSpec(name="t", image="evil", command=())))
+    assert isinstance(planned, Planned)
+    assert (planned.never, "image evil is not among bb" in planned.reason) == (True, True)
 
 
 def test_a_plan_without_anything_to_run_needs_no_image(place: Place) -> None:

@@ -10,6 +10,8 @@ from topod.model.job import JobSpec
 from topod.model.rules import Rules
 
 PRIORITY_MAX: Final = 1_000_000_000
+NO_IMAGE: Final = "none"
+"""Stands for the image in a plan for a job of which only the room that it needs is known."""
 
 
 class CannotRunError(TopodError):
@@ -30,9 +32,22 @@ def check_image(spec: JobSpec) -> None:
         raise UsageError(f"not the name of an image: {spec.image[:200]!r}")
 
 
+def asks_for_room(spec: JobSpec) -> bool:
+    """Whether nothing is to run: `topoctl plan` asks what a job of this size would get."""
+    return not spec.command and spec.image in (None, NO_IMAGE)
+
+
 def check_spec(spec: JobSpec, tables: TopologyTables, rules: Rules, runtime: str) -> None:
     """Raise `UsageError` or `CannotRunError` for a job that can never run; `runtime` is a name."""
     check_priority(spec.request.priority)
+    check_runs(spec, runtime)
+    reason = admit(tables, spec, rules)
+    if reason is not None:
+        raise CannotRunError(f"{tables.topology.name} can never run this job: {reason}")
+
+
+def check_runs(spec: JobSpec, runtime: str) -> None:
+    """Raise `UsageError` or `CannotRunError` for a job whose command or image is none for this runtime."""
     if not spec.command and spec.image is None:
         raise UsageError("nothing to run: give a command, an image, or both")
     check_image(spec)
@@ -40,6 +55,3 @@ def check_spec(spec: JobSpec, tables: TopologyTables, rules: Rules, runtime: str
         raise CannotRunError("the job names no image, and this host runs jobs in containers")
     if not spec.command and runtime == "process":
         raise CannotRunError("the job names no command, and this host runs jobs without containers")
-    reason = admit(tables, spec, rules)
-    if reason is not None:
-        raise CannotRunError(f"{tables.topology.name} can never run this job: {reason}")

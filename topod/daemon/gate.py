@@ -15,8 +15,9 @@ import msgspec
 
 from topod.adapters.peers import Peer
 from topod.daemon.access import ANYBODY, Access, Caller, Role
+from topod.daemon.checks import asks_for_room
 from topod.daemon.logs import Key
-from topod.daemon.vetting import Vet, allow
+from topod.daemon.vetting import PolicyError, Vet, allow
 from topod.errors import NotAllowedError, TopodError
 from topod.model.job import JobSpec
 from topod.protocol import replies as rp
@@ -97,6 +98,8 @@ class Gate:
                 extra = {Key.EVENT: type(request).__name__, Key.PEER: f"{caller.user} pid {caller.pid}"}
                 log.info("request.administered", extra=extra)
         except TopodError as refused:
+            if isinstance(refused, PolicyError) and isinstance(request, rq.DryRun):
+                return rp.Planned(feasible=False, never=True, reason=refused.message)
             _note(request, peer, refused)
             raise
         return _told(await self._answer(named), caller)
@@ -165,9 +168,8 @@ _TO_A_JOB: Final[Mapping[type[rq.Request], str]] = {
 
 
 def _without_placeholder(request: rq.Submit | rq.DryRun) -> JobSpec:
-    # `topoctl plan` asks for room without anything to run.
-    asks_for_room = isinstance(request, rq.DryRun) and not request.spec.command
-    return replace(request.spec, image=None) if asks_for_room else request.spec
+    unknown = isinstance(request, rq.DryRun) and asks_for_room(request.spec)
+    return replace(request.spec, image=None) if unknown else request.spec
 
 
 def _jobs_of(request: rq.AnyRequest) -> list[int]:

@@ -40,7 +40,11 @@ class Planning:
         state, now = self._mailbox.state, self._clock.now()
         told = await asyncio.to_thread(admission.dry_run, self._tables, state, spec, now, self._rules)
         return rp.Planned(
-            feasible=told.feasible, plan=told.plan, reason=told.reason, details=list(told.details)
+            feasible=told.feasible,
+            plan=told.plan,
+            reason=told.reason,
+            details=list(told.details),
+            never=told.never,
         )
 
     async def plan(self, request: rq.PlanMoves) -> rp.Moves:

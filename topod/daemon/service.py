@@ -13,7 +13,7 @@ from typing import Final, TypeVar, assert_never
 from topod import __version__
 from topod.adapters.secret_files import checked_secrets
 from topod.daemon import joblog
-from topod.daemon.checks import check_priority, check_spec
+from topod.daemon.checks import CannotRunError, asks_for_room, check_priority, check_runs, check_spec
 from topod.daemon.dependencies import array_ids, check_array, resolved
 from topod.daemon.health import Health
 from topod.daemon.logs import Key
@@ -22,11 +22,11 @@ from topod.daemon.planning import Planning
 from topod.daemon.sessions import Sessions
 from topod.daemon.storage import Store
 from topod.daemon.views import fairness_view, host_view, job_line, job_view, resumed_text
-from topod.errors import ConflictError, NotFoundError, TopodError, UsageError
+from topod.errors import ConflictError, JobRejectedError, NotFoundError, TopodError, UsageError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
 from topod.lifecycle.states import ENDED, HostState, Job, JobState, Mark, MarkKind
-from topod.model.job import JobId
+from topod.model.job import JobId, JobSpec
 from topod.model.rules import NO_RULES, Rules
 from topod.model.topology import Gpu
 from topod.ports import Clock, ContainerRuntime
@@ -107,8 +107,7 @@ class Service:
             case rq.Submit():
                 reply = await self.submit(request)
             case rq.DryRun():
-                check_priority(request.spec.request.priority)
-                reply = await self._planning.dry_run(request.spec)
+                reply = await self.dry_run(request.spec)
             case rq.ListJobs():
                 reply = await self.list_jobs(request)
             case rq.GetJob():
@@ -172,6 +171,19 @@ class Service:
         done = await self._mailbox.ask(ev.Submitted(spec=spec, array=request.array), token=request.token)
         assert done.job is not None
         return await self.array(done.job)
+
+    async def dry_run(self, spec: JobSpec) -> rp.Planned:
+        """Say what the job would get now, or why `submit` would refuse it."""
+        check_priority(spec.request.priority)
+        await resolved(spec, self._find)
+        try:
+            if not asks_for_room(spec):
+                check_runs(spec, self._runtime.name)
+            if spec.secrets:
+                await asyncio.to_thread(checked_secrets, spec)
+        except (CannotRunError, JobRejectedError) as refused:
+            return rp.Planned(feasible=False, never=True, reason=refused.message)
+        return await self._planning.dry_run(spec)
 
     async def array(self, first: int) -> rp.Jobs:
         """Return all jobs of an array that are still known; a job that is the first of none by itself."""

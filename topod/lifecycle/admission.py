@@ -26,6 +26,8 @@ class Preview:
     plan: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
     details: tuple[str, ...] = ()
+    never: bool = False
+    """The empty and healthy host would refuse it too, with this reason."""
 
 
 def admit(tables: TopologyTables, spec: JobSpec, rules: Rules = NO_RULES) -> str | None:
@@ -41,6 +43,11 @@ def dry_run(
 
     What is kept for a job that was blocked for long counts as taken.
     """
+    empty = plan(tables, Occupancy(), spec.request)
+    if not isinstance(empty, Plan):
+        return Preview(feasible=False, reason=empty.reason, details=empty.details, never=True)
+    if beyond := over_quota(spec, rules):
+        return Preview(feasible=False, reason=beyond, never=True)
     taken = occupancy(tables.topology, state, now, rules)
     taken = replace(taken, room=Usage(state.jobs, rules).room(spec))
     hold = current_hold(state.jobs, now, rules)

@@ -53,7 +53,7 @@ class Planned(Reply, frozen=True, kw_only=True, tag="planned"):
     reason: str = ""
     details: list[str] = []
     never: bool = False
-    """The empty host would refuse it too, with this reason."""
+    """The empty host would refuse it too, or its policy does, with this reason: so would `submit`."""
 
 
 class Moves(Reply, frozen=True, kw_only=True, tag="moves"):

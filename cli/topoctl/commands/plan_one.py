@@ -1,9 +1,7 @@
 """`topoctl plan` for one job: asks topod, or plans offline on a host from the library or a file."""
 
-import json
 from typing import Any
 
-import msgspec
 import typer
 
 from topoctl import exit_codes
@@ -11,8 +9,8 @@ from topoctl.jobflags import job_spec
 from topoctl.render.plan import plan_text
 from topoctl.session import TextOrJson, ask, connect, show, show_json, style
 from topod.model.job import JobSpec
-from topod.protocol.replies import Host, Planned
-from topod.protocol.requests import DryRun, GetHost
+from topod.protocol.replies import Planned
+from topod.protocol.requests import DryRun
 
 
 def plan_one(ctx: typer.Context, job: dict[str, Any], host: str | None, output: TextOrJson) -> int:
@@ -23,8 +21,6 @@ def plan_one(ctx: typer.Context, job: dict[str, Any], host: str | None, output: 
     else:
         with connect(ctx) as client:
             planned = ask(client, DryRun(spec=spec), Planned)
-            if not planned.feasible and not planned.never:
-                planned = _for_ever(planned, spec, ask(client, GetHost(), Host).host.document)
     if output is TextOrJson.JSON:
         show_json(planned)
     else:
@@ -32,22 +28,6 @@ def plan_one(ctx: typer.Context, job: dict[str, Any], host: str | None, output: 
     if not planned.feasible:
         return exit_codes.ERROR if planned.never else exit_codes.WOULD_WAIT
     return exit_codes.WOULD_PREEMPT if planned.plan.get("victims") else exit_codes.OK
-
-
-def _for_ever(planned: Planned, spec: JobSpec, document: object) -> Planned:
-    """Return the refusal, marked and with its lasting reason where the same host without jobs refuses too."""
-    # The planner brings numpy: only here, so that a job that fits is answered quickly.
-    from topod.discovery.document import load_host
-    from topod.flextopo.tables import TopologyTables
-    from topod.model.occupancy import Occupancy
-    from topod.model.plan import Refusal
-    from topod.preemption.search import plan
-
-    host = load_host(json.dumps(document).encode(), "topod's host document")
-    empty = plan(TopologyTables(host.topology), Occupancy(), spec.request)
-    if not isinstance(empty, Refusal):
-        return planned
-    return msgspec.structs.replace(planned, reason=empty.reason, details=list(empty.details), never=True)
 
 
 def _offline(spec: JobSpec, host: str) -> Planned:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from topoctl import exit_codes
 from topoctl.jobflags import job_and_array, takes_job, user_name
 from topoctl.render.jobs import ranges
 from topoctl.render.plan import plan_text
@@ -70,7 +71,7 @@ def submit(
                 show_json(planned)
             else:
                 show(plan_text(planned, spec.request, style(ctx)))
-            return None
+            return exit_codes.ERROR if planned.never else None
         # The token makes asking twice safe; the first answer may be slow on a busy disk.
         request = Submit(spec=spec, array=array, token=uuid.uuid4().hex)
         jobs = ask(client, request, Jobs, timeout=30).jobs
