@@ -280,6 +280,11 @@ def check_daemon(path: Path) -> tuple[Welcome | None, Check]:
         return welcome, Check(
             name="daemon", verdict="warn", text=f"{text}; topoctl is {__version__}", mend=mend
         )
+    if welcome.troubles:
+        full = any(trouble.startswith("store:") for trouble in welcome.troubles)
+        mend = f"df -h {welcome.state_dir}" if full else "journalctl -u topod"
+        text = f"{text}; {'; '.join(welcome.troubles)}"
+        return welcome, Check(name="daemon", verdict="warn", text=text, mend=mend)
     return welcome, Check(name="daemon", verdict="ok", text=text)
 
 

@@ -11,7 +11,10 @@ import pytest
 
 from tests.end_to_end.fault_site import UNTIL_RELEASED, FaultSite
 from tests.engine import PrivateEngine
+from topoctl.doctor_checks import check_daemon
 from topod.protocol.client import RemoteError
+from topod.protocol.replies import JobLines, Jobs
+from topod.protocol.requests import ListJobs
 
 pytestmark = pytest.mark.docker
 
@@ -65,6 +68,12 @@ def test_a_full_disk(tmp_path: Path, engine: PrivateEngine) -> None:
         site.topod.until(lambda: site.topod.printed(talker) == b"0\n")
         with filled(disk):
             assert "full" in refused(site.submit)
+            for reply in (site.topod.ask(ListJobs()), site.topod.ask(ListJobs(brief=True))):
+                assert isinstance(reply, Jobs | JobLines)
+                assert [trouble.split(":")[0] for trouble in reply.troubles] == ["store"]
+            _, check = check_daemon(site.topod.socket)
+            assert check.verdict == "warn"
+            assert check.mend.startswith(f"df -h {disk}")
             (site.runs / "speak").touch()
             (site.runs / "end").touch()
             # The end is known and cannot be written down; and the log, which cannot be either, is not lost.

@@ -10,7 +10,7 @@ import zmq
 
 from topoctl.main import run
 from topod.protocol.codec import PROTOCOL_VERSION, ReplyEnvelope, decode_request, encode
-from topod.protocol.replies import Done, Failure, Jobs
+from topod.protocol.replies import AnyReply, Done, Failure, JobLines, Jobs
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def peer(socket: Path, answer: Callable[[bytes], bytes]) -> Iterator[None]:
         context.destroy(linger=0)
 
 
-def _reply(data: bytes, body: Done | Failure | Jobs) -> bytes:
+def _reply(data: bytes, body: AnyReply) -> bytes:
     return encode(ReplyEnvelope(v=PROTOCOL_VERSION, id=decode_request(data).id, body=body))
 
 
@@ -68,6 +68,16 @@ def test_what_is_no_answer_is_told_with_its_status(
     assert out == ""
     assert err.startswith(text)
     assert "Traceback" not in err
+
+
+def test_ps_notes_beside_the_jobs_what_does_not_work_for_topod(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = JobLines(jobs=[], troubles=["store: the disk is full"])
+    with peer(tmp_path / "t.sock", lambda data: _reply(data, told)):
+        assert run(["--socket", str(tmp_path / "t.sock"), "ps", "-o", "name"]) == 0
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", "note: store: the disk is full\n")
 
 
 def test_a_file_in_the_sockets_place_is_no_topod(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -217,7 +217,8 @@ def _told(reply: rp.AnyReply, caller: Caller) -> rp.AnyReply:
                 reply, user=caller.user, roles=sorted(role.value for role in caller.roles)
             )
         case rp.Jobs() if not caller.is_admin:
-            return rp.Jobs(jobs=[_without_secrets(job, caller) for job in reply.jobs])
+            jobs = [_without_secrets(job, caller) for job in reply.jobs]
+            return msgspec.structs.replace(reply, jobs=jobs)
         case _:
             return reply
 

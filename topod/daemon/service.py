@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar, assert_never
 
+import msgspec
+
 from topod import __version__
 from topod.adapters.secret_files import checked_secrets
 from topod.daemon import joblog
@@ -157,6 +159,7 @@ class Service:
             generation=self._mailbox.state.generation,
             started_at=self._identity.started_at,
             notes=self._notes(),
+            troubles=self._health.notes,
         )
 
     async def submit(self, request: rq.Submit) -> rp.Jobs:
@@ -202,13 +205,13 @@ class Service:
         if request.ended:
             limit = min(request.limit, JOBS_MAX)
             found = await asyncio.to_thread(self._store.ended_jobs, limit, request.user)
-            return self._lines(found) if request.brief else self._jobs(*found)
+            return self._lines(found) if request.brief else self._list(found)
         jobs = sorted(self._mailbox.state.jobs.values(), key=lambda job: job.id)
         wanted = (job for job in jobs if request.user is None or job.spec.user == request.user)
         unended = [job for job in wanted if job.state not in ENDED]
         if request.brief:
             return self._lines(unended)
-        return self._jobs(*unended, marks=self._mailbox.state.marks)
+        return self._list(unended, marks=self._mailbox.state.marks)
 
     async def wait_job(self, request: rq.WaitJob) -> rp.Jobs:
         """Answer when the job is in one of the states, has ended, or time is up."""
@@ -328,9 +331,13 @@ class Service:
         now = self._clock.now()
         return rp.Jobs(jobs=[job_view(job, marks, now=now, rules=self._rules) for job in jobs])
 
+    def _list(self, jobs: Iterable[Job], marks: Mapping[str, tuple[Mark, ...]] | None = None) -> rp.Jobs:
+        return msgspec.structs.replace(self._jobs(*jobs, marks=marks), troubles=self._health.notes)
+
     def _lines(self, jobs: Iterable[Job]) -> rp.JobLines:
         now, marks = self._clock.now(), self._mailbox.state.marks
-        return rp.JobLines(jobs=[job_line(job, marks, now=now, rules=self._rules) for job in jobs])
+        lines = [job_line(job, marks, now=now, rules=self._rules) for job in jobs]
+        return rp.JobLines(jobs=lines, troubles=self._health.notes)
 
     def _notes(self) -> list[str]:
         notes = [*self._identity.notes, *self._health.notes]

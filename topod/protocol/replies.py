@@ -31,18 +31,24 @@ class Welcome(Reply, frozen=True, kw_only=True, tag="welcome"):
     """Who asks, by the kernel."""
     roles: list[str] = []
     """What the asker may do: `view`, `submit`, `administer`."""
+    troubles: list[str] = []
+    """Those of the notes that tell what does not work just now."""
 
 
 class Jobs(Reply, frozen=True, kw_only=True, tag="jobs"):
     """Jobs, oldest first."""
 
     jobs: list[JobView]
+    troubles: list[str] = []
+    """Of a list: what does not work for topod just now: `store: no space left`."""
 
 
 class JobLines(Reply, frozen=True, kw_only=True, tag="job-lines"):
     """Jobs in brief, oldest first."""
 
     jobs: list[JobLine]
+    troubles: list[str] = []
+    """As in `Jobs`."""
 
 
 class Planned(Reply, frozen=True, kw_only=True, tag="planned"):

@@ -55,10 +55,10 @@ def ps(
         if word not in STATES:
             raise UsageError(f"--state: not a state: {word!r}", hint=f"states are {', '.join(STATES)}")
     with connect(ctx) as client:
-        jobs = _listed(client, ListJobs(user=user, brief=output is not Output.JSON))
+        jobs, troubles = _listed(client, ListJobs(user=user, brief=output is not Output.JSON))
         if everything or ENDED.intersection(states):
             ended = ListJobs(ended=True, user=user, brief=output is not Output.JSON)
-            jobs = [*_listed(client, ended), *jobs]
+            jobs = [*_listed(client, ended)[0], *jobs]
     by_id = {job.id: job for job in jobs if not states or job.state in states}
     jobs = [by_id[key] for key in sorted(by_id)]
     match output:
@@ -70,9 +70,14 @@ def ps(
             show(jobs_table(jobs, time.time(), style(ctx), wide=output is Output.WIDE))
             if not jobs:
                 note("no jobs" if everything or states or user else "no jobs; -a shows those that ended")
+    for trouble in troubles:
+        note(f"note: {trouble}")
 
 
-def _listed(client: Client, request: ListJobs) -> list[JobLine]:
+def _listed(client: Client, request: ListJobs) -> tuple[list[JobLine], list[str]]:
+    """Return the jobs, and what does not work for topod just now."""
     if request.brief:
-        return ask(client, request, JobLines).jobs
-    return list(ask(client, request, Jobs).jobs)
+        lines = ask(client, request, JobLines)
+        return lines.jobs, lines.troubles
+    full = ask(client, request, Jobs)
+    return list(full.jobs), full.troubles
