@@ -94,8 +94,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             coroutine: Any = task.get_coro()
             for _ in range(CLOSE_TRIES):
-                # One that awaits while it is closed goes on to its next `await`.
-                with suppress(RuntimeError):
+                # One that awaits while it is closed goes on to its next `await`; one that wants a lock then
+                # finds no loop to wait on.
+                with suppress(RuntimeError, AttributeError):
                     coroutine.close()
                     break
         self.close()

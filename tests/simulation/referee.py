@@ -84,8 +84,9 @@ class Referee:
     def stepped(self, outcome: Outcome, now: float) -> None:
         """Look at what the core says of the jobs that wait."""
         made = any(isinstance(effect, Create) for effect in outcome.effects)
-        if made or any(job.frozen and job.placed_at == now for job in outcome.changed):
-            return  # who was looked at before the one that starts speaks of the moment before
+        restored = any(job.frozen and job.placed_at == now for job in outcome.changed)
+        if made or restored or any(notice.name == "job.unpinned" for notice in outcome.notices):
+            return  # who was looked at before the one that starts, or lets go, speaks of the moment before
         for job in outcome.state.jobs.values():
             if job.state is JobState.PENDING and (
                 why := untrue(self._tables, self._rules, outcome.state, job, now)

@@ -59,7 +59,8 @@ def run_queue(draft: Draft) -> None:
     draft.taken = None
     usage = Usage(draft.jobs, draft.rules)
     now = _Pass(usage=usage, arrays=array_counts(draft), hold=update_hold(draft, usage))
-    for job in draft.jobs.waiting():
+    for waiting in draft.jobs.waiting():
+        job = _rested(draft, waiting)
         wait = _not_ready(draft, job) or array_is_full(job, now.arrays) or _over_quota(job, usage)
         if wait is not None:
             _wait(draft, job, wait)
@@ -67,13 +68,15 @@ def run_queue(draft: Draft) -> None:
         _try(draft, _ready(draft, job), now)
 
 
+def _rested(draft: Draft, job: Job) -> Job:
+    """Return the job without a back-off that is over: a clock that is set back must not begin it again."""
+    over = job.image_ready and 0.0 < job.not_before <= draft.now
+    return draft.put(replace(job, not_before=0.0)) if over else job
+
+
 def _ready(draft: Draft, job: Job) -> Job:
     """Return the job, which waits for nothing but room from now on."""
-    if job.ready_at is not None and not job.not_before:
-        return job
-    since = draft.now if job.ready_at is None else job.ready_at
-    # A back-off that is over is done with: a clock that is set back must not begin it again.
-    return draft.put(replace(job, ready_at=since, not_before=0.0))
+    return job if job.ready_at is not None else draft.put(replace(job, ready_at=draft.now))
 
 
 def _try(draft: Draft, job: Job, now: _Pass) -> None:

@@ -7,6 +7,7 @@ from topod.discovery.library import load_library_host
 from topod.lifecycle import events as ev
 from topod.lifecycle.states import JobState
 from topod.model.container import Signal
+from topod.model.rules import Quota, Rules, Scope
 
 HOUR = 3600.0
 
@@ -64,6 +65,21 @@ def test_a_back_off_that_is_over_does_not_begin_again(world: World) -> None:
     assert world.job(second).image_ready
     assert world.job(second).not_before == 0.0
     assert f"job {first}" in world.job(second).reason
+
+
+def test_neither_does_that_of_one_that_waits_for_its_quota_by_now() -> None:
+    rules = Rules(quotas=(Quota(scope=Scope.USER, gpus=1),))
+    world = World(load_library_host("one-gpu").topology, rules=rules)
+    job = world.submit(spec(gpus=1))
+    while world.job(job).state is not JobState.STARTING:
+        world.act()
+    world.lanes.clear()
+    world.apply(ev.CreateFailed(job=job, attempt=1, error="engine is away", final=False))
+    assert world.job(job).not_before > world.now
+    world.submit(spec(gpus=1))
+    world.advance(20)
+    assert "holds 1 of 1 GPUs" in world.job(job).reason
+    assert world.job(job).not_before == 0.0
 
 
 def test_a_clock_set_back_while_the_daemon_was_away_puts_nothing_off_for_hours(world: World) -> None:
