@@ -75,7 +75,7 @@ def test_what_cannot_be_run_is_told_as_a_shell_does(cli: Cli, topod: Topod) -> N
 def test_what_cannot_be_meant_is_refused(cli: Cli, topod: Topod) -> None:
     job = topod.submit("true", image="bb:latest" if topod.runtime == "docker" else None)
     topod.wait(job.id)
-    assert cli.error("exec", "1", "true", status=5) == "error: job 1 (t) does not run: it is succeeded"
+    assert cli.error("exec", "1", "true", status=5) == "error: job 1 (t) does not run: its state is succeeded"
     assert cli.error("exec", "9", "true", status=4) == "error: no job 9"
     assert "no terminal" in cli.error("exec", "-it", "1", "sh", status=2)
     assert "no terminal" in cli.error("exec", "1", "-it", "sh", status=2)

@@ -155,14 +155,14 @@ def test_roles_come_from_the_groups_that_the_kernel_and_the_database_name(
 )
 def test_a_stranger_learns_nothing_and_which_group_is_needed(topod: Topod, request_: AnyRequest) -> None:
     text = refusal(topod, STRANGER, request_)
-    assert text.startswith("51005 may not ")
+    assert text.startswith("user 51005 may not ")
     assert "members of group 4100" in text
 
 
 def test_a_viewer_sees_jobs_and_submits_none(topod: Topod) -> None:
     assert isinstance(asked(topod, VIEWER, ListJobs()), Jobs)
     assert refusal(topod, VIEWER, Submit(spec=spec())) == (
-        "51001 may not submit jobs: members of group 41002 may (submit role)"
+        "user 51001 may not submit jobs: members of group 41002 may (submit role)"
     )
     assert "read logs" in refusal(topod, VIEWER, ReadLog(job=1))
 
@@ -189,9 +189,9 @@ def test_the_jobs_of_others_are_out_of_reach(topod: Topod) -> None:
         (ReadLog(job=job.id), "read the log of"),
     ):
         text = refusal(topod, BOB, request)
-        assert text.startswith(f"51003 may not {verb} job ")
+        assert text.startswith(f"user 51003 may not {verb} job ")
         assert text.endswith(
-            f"job {job.id} (t), which is 51002's: members of group 41003 may (administer role)"
+            f"job {job.id} (t), which belongs to 51002: members of group 41003 may (administer role)"
         )
     own = submitted(topod, BOB)
     several = SetPriority(job=own.id, also=[job.id], priority=1)
@@ -214,7 +214,7 @@ def test_only_an_administrator_drains(topod: Topod) -> None:
 
 def test_a_group_may_give_so_much_priority_and_no_more(topod: Topod) -> None:
     text = refusal(topod, ALICE, Submit(spec=spec(priority=501)))
-    assert text == "51002 may not ask for priority 501: 500 is the most ([security.max_priority])"
+    assert text == "user 51002 may not ask for priority 501: 500 is the most ([security.max_priority])"
     job = submitted(topod, ALICE, priority=500)
     assert "501" in refusal(topod, ALICE, SetPriority(job=job.id, priority=501))
     assert submitted(topod, ADMIN, priority=5000).priority == 5000
@@ -323,11 +323,11 @@ def test_without_a_configuration_others_cannot_even_open_the_socket() -> None:
 @pytest.mark.parametrize(
     ("words", "status", "text"),
     [
-        (("drain", "--reason", "x"), 77, "error: 51002 may not drain: members of group 41003 may"),
+        (("drain", "--reason", "x"), 77, "error: user 51002 may not drain: members of group 41003 may"),
         (
             ("submit", "--priority", "high", "--", "true"),
             77,
-            "error: 51002 may not ask for priority 1000: 500",
+            "error: user 51002 may not ask for priority 1000: 500",
         ),
         (("submit", "--for", "root", "--", "true"), 77, "error: only root may submit in another's name"),
         (("submit", "--priority", "low", "--", "true"), 0, "Submitted job "),

@@ -49,14 +49,14 @@ def _refusal(secret: Secret, path: str, user: str) -> str | None:
     # From the top down, so that nobody learns what is in a folder that he may not search.
     for folder in reversed(Path(path).parents):
         if not _may(str(folder), who, _SEARCH):
-            return f"{user or 'nobody'} may not read {secret.source}, or it is not there"
+            return f"user {user or 'nobody'} may not read {secret.source}, or it is not there"
     try:
         regular = stat.S_ISREG(Path(path).stat().st_mode)
     except OSError as error:
         return f"{secret.source}: {(error.strerror or str(error)).lower()}"
     if not regular:
         return f"{secret.source} is no file"
-    return None if _may(path, who, _READ) else f"{user or 'nobody'} may not read {secret.source}"
+    return None if _may(path, who, _READ) else f"user {user or 'nobody'} may not read {secret.source}"
 
 
 def _identity(user: str) -> tuple[int, frozenset[int]] | None:

@@ -116,7 +116,7 @@ class Gate:
                 label, user = await self._owner(ident)
                 if not caller.owns(user):
                     verb = _TO_A_JOB.get(type(request), "do this to")
-                    what = f"{verb} {label}, which is {user or 'nobody'}'s"
+                    what = f"{verb} {label}, which belongs to {user or 'nobody'}"
                     raise self._lacks(caller, Role.ADMINISTER, what)
         if caller.max_priority is not None:
             _check_priority(request, caller.user, caller.max_priority)
@@ -134,7 +134,7 @@ class Gate:
     def _lacks(self, caller: Caller, role: Role, what: str) -> NotAllowedError:
         groups = [group for group in self._access.groups_of(role) if group != ANYBODY]
         who = f"members of group {' or '.join(groups)}" if groups else "nobody but root"
-        return NotAllowedError(f"{caller.user} may not {what}: {who} may ({role} role)")
+        return NotAllowedError(f"user {caller.user} may not {what}: {who} may ({role} role)")
 
 
 _WORDS: Final[Mapping[type[rq.Request], str]] = {
@@ -190,7 +190,7 @@ def _check_priority(request: rq.AnyRequest, user: str, most: int) -> None:
             return
     if asked > most:
         raise NotAllowedError(
-            f"{user} may not ask for priority {asked}: {most} is the most ([security.max_priority])",
+            f"user {user} may not ask for priority {asked}: {most} is the most ([security.max_priority])",
             hint=f"--priority {most}, or ask an administrator",
         )
 

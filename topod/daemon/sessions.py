@@ -66,7 +66,7 @@ class Sessions:
         if any("\0" in word for word in request.command):
             raise UsageError("the command holds a NUL character")
         if job.state not in (JobState.RUNNING, JobState.STOPPING) or job.handle is None:
-            raise ConflictError(f"{job.label} does not run: it is {job.state.value}")
+            raise ConflictError(f"{job.label} does not run: its state is {job.state.value}")
         if len(self._sessions) >= SESSIONS_MAX:
             raise ConflictError(f"{SESSIONS_MAX} commands run beside jobs, and no more may at a time")
         start = partial(self._runtime.execute, job.handle, tuple(request.command), stdin=request.stdin)

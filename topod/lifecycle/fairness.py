@@ -215,5 +215,6 @@ def over_quota(spec: JobSpec, rules: Rules) -> str | None:
     """Return why the quotas can never be kept by a job, however little else is held; None if they can."""
     for use in Usage({}, rules).of(spec):
         if spec.request.gpus > use.limit:
-            return f"the quota of {use.who} is {use.limit} GPUs, {spec.request.gpus} asked"
+            gpus = "1 GPU" if use.limit == 1 else f"{use.limit} GPUs"
+            return f"the quota of {use.who} is {gpus}, {spec.request.gpus} asked"
     return None

@@ -127,6 +127,13 @@ def elapsed(job: JobLine, now: float) -> str:
     return format_duration(now - job.submitted_at)
 
 
+def gpu_seconds(job: JobLine, now: float) -> float:
+    """Return the GPU time of all runs of a job, the present one included."""
+    running = job.state in {"running", "stopping"} and job.started_at is not None
+    present = (now - job.started_at) * len(job.gpu_indices) if running and job.started_at is not None else 0.0
+    return job.gpu_seconds + max(0.0, present)
+
+
 def gpus(job: JobLine) -> str:
     """Return the GPUs held, `0-3`, or how many are asked for, `x4`."""
     if job.gpu_indices and job.state in {"starting", "running", "stopping"}:

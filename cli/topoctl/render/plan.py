@@ -68,7 +68,7 @@ def labelled(label: str, text: str, style: Style) -> list[str]:
     """Return `label   text`, wrapped under the text."""
     room = max(20, style.width - LABEL - 2)
     parts = wrap(text, room, break_on_hyphens=False) or [""]
-    head = style.paint(f"  {label:<{LABEL - 2}}", "dim") if label else " " * LABEL
+    head = style.paint(f"  {label:<{LABEL - 3}} ", "dim") if label else " " * LABEL
     return [f"{head}{parts[0]}".rstrip(), *(" " * LABEL + part for part in parts[1:])]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 
 from topoctl.render.events import clock
-from topoctl.render.jobs import ENDED, ago, elapsed, priority_name, ranges, restarts
+from topoctl.render.jobs import ENDED, ago, elapsed, gpu_seconds, priority_name, ranges, restarts
 from topoctl.render.jobs import label as named
 from topoctl.render.plan import LABEL, labelled, plan_lines
 from topoctl.render.style import STATE_COLORS, Style, printable
@@ -41,19 +41,19 @@ def _life(job: JobView, now: float) -> list[tuple[str, str]]:
         code = "" if job.exit_code is None else f", exit code {job.exit_code}"
         rows.append(("ended", f"{clock(job.ended_at, now)} ({ago(job.ended_at, now)}){code}"))
     rows += _again(job, now)
-    if job.gpu_seconds:
-        rows.append(("GPU time", format_duration(job.gpu_seconds)))
+    if used := gpu_seconds(job, now):
+        rows.append(("GPU time", format_duration(used)))
     if job.gpu_indices:
         verb = "had" if job.state in ENDED or job.state in {"pending", "preempted"} else "holds"
         cpus = f", CPUs {job.cpu_list}" if job.cpu_list else ""
-        rows.append((verb, f"GPUs {ranges(job.gpu_indices)}{cpus}"))
+        rows.append((verb, f"{_gpus(job.gpu_indices)}{cpus}"))
     if job.array_id is not None:
         most = "" if job.array_limit is None else f", at most {job.array_limit} at a time"
         text = f"index {job.array_index}, one of the {job.array_count} jobs of array {job.array_id}{most}"
         rows.append(("array", text))
     if job.after:
         rows.append(("waits for", ", ".join(f"job {other}" for other in job.after)))
-    rows += [("kept for it", f"GPUs {ranges(job.held_gpus)}")] if job.held_gpus else []
+    rows += [("kept for it", _gpus(job.held_gpus))] if job.held_gpus else []
     if job.victims:
         rows.append(("stops", ", ".join(f"job {victim}" for victim in job.victims)))
     if job.handle:
@@ -61,11 +61,19 @@ def _life(job: JobView, now: float) -> list[tuple[str, str]]:
     return rows
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _gpus(indices: Sequence[int]) -> str:
+    return f"GPU{'' if len(indices) == 1 else 's'} {ranges(indices)}"
+
+
 def _again(job: JobView, now: float) -> list[tuple[str, str]]:
     rows = []
     if job.starts > 1 or job.preemptions or job.failures:
-        text = f"{restarts(job)} ({job.preemptions} preemptions, {job.failures} failures in a row)"
-        rows.append(("restarts", text))
+        stopped, failed = _count(job.preemptions, "preemption"), _count(job.failures, "failure")
+        rows.append(("restarts", f"{restarts(job)} ({stopped}, {failed} in a row)"))
     if job.next_try_at is not None and job.next_try_at > now:
         left = format_duration(job.next_try_at - now)
         rows.append(("next try", f"{clock(job.next_try_at, now)} (in {left})"))
@@ -77,9 +85,9 @@ def _request(job: JobView) -> list[tuple[str, str]]:
     name = priority_name(job.priority)
     priority = name if name == str(job.priority) else f"{name} ({job.priority})"
     if job.effective_priority is not None:
-        often = f" after {job.preemptions} preemptions" if job.preemptions else ""
+        often = f" after {_count(job.preemptions, 'preemption')}" if job.preemptions else ""
         priority += f", effective {job.effective_priority}{often}"
-    asked = f"{job.gpus} GPU{'' if job.gpus == 1 else 's'}"
+    asked = _count(job.gpus, "GPU")
     if job.gpus > 1:
         asked += f", {job.affinity} {job.policy}"
     cpus = "shared pool" if job.cpus == 0 else f"{job.cpus} CPUs, {job.cpu_affinity}"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import Any
 
+from topoctl.render.jobs import gpu_seconds
 from topoctl.render.style import Style, printable
 from topoctl.render.table import Column, table
 from topod.protocol.units import format_duration
@@ -31,13 +32,6 @@ def usage(jobs: Iterable[JobView], group: Callable[[JobView], str], now: float) 
         groups.setdefault(group(job), []).append(job)
     entries = [_entry(key, members, now) for key, members in groups.items()]
     return sorted(entries, key=lambda entry: (-entry["gpu_seconds"], entry["key"]))
-
-
-def gpu_seconds(job: JobView, now: float) -> float:
-    """Return the GPU time of all runs of a job, the present one included."""
-    running = job.state in {"running", "stopping"} and job.started_at is not None
-    present = (now - job.started_at) * len(job.gpu_indices) if running and job.started_at is not None else 0.0
-    return job.gpu_seconds + max(0.0, present)
 
 
 def _entry(key: str, jobs: Sequence[JobView], now: float) -> dict[str, Any]:

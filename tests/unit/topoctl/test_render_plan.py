@@ -79,9 +79,10 @@ def test_a_job_is_shown_with_request_container_plan_and_story() -> None:
         memory_bytes=64 << 30,
         min_runtime_seconds=600,
         on_preempt=OnPreempt.CANCEL,
+        cap_add=("IPC_LOCK",),
         checkpoint=CheckpointHook(command=("save",)),
     )
-    view = job(12, spec=spec, plan=PLAN, priority=1000, preemptions=1, starts=2)
+    view = job(12, spec=spec, plan=PLAN, priority=1000, preemptions=1, starts=2, gpu_seconds=35)
     story = [
         event(3, "job.submitted", "job 12 (train) submitted"),
         event(9, "hook.failed", "the hook of job 12"),
@@ -93,7 +94,9 @@ def test_a_job_is_shown_with_request_container_plan_and_story() -> None:
         "asks for    2 GPUs, any guaranteed; auto CPUs, numa\n",
         "preemptible 30s grace, then cancel\n",
         "min runtime 10m00s\n",
-        "restarts    1 (1 preemptions, 0 failures in a row)\n",
+        "restarts    1 (1 preemption, 0 failures in a row)\n",
+        "GPU time    6m59s\n",
+        "capabilities IPC_LOCK\n",
         "command     python train.py --name 'a b'\n",
         "volume      /data:/data:ro\n",
         "checkpoint  save (at most 30s)\n",
