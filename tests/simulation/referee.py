@@ -285,6 +285,11 @@ class Referee:
             for wanted, parent in parents
         )
 
+    def _meddled(self, job: Job) -> bool:
+        """Say whether somebody else ended the last container of a job, which may never have been started."""
+        mine = [box for box in self._engine.past if box.job == job.id and box.attempt == job.attempt]
+        return any(box.meddled for box in mine)
+
     def check_ends(self, jobs: dict[JobId, Job]) -> None:
         """Every job ended, and as it really ended."""
         for ident, job in sorted(jobs.items()):
@@ -296,7 +301,7 @@ class Referee:
                 self._foul(f"{job.label} is said to have succeeded, and did not")
             elif job.state is JobState.CANCELLED and not self._may_be_cancelled(job, jobs):
                 self._foul(f"{job.label} is cancelled, and nobody asked for it: {job.reason}")
-            elif job.state is JobState.LOST and last is not None and not last.meddled:
+            elif job.state is JobState.LOST and last is not None and not self._meddled(job):
                 self._foul(f"{job.label} is said to be lost, and was not: {job.reason}")
             elif (
                 job.state is JobState.FAILED
