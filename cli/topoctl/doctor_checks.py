@@ -3,9 +3,11 @@
 Rule: a check never raises and always ends; what it finds wrong comes with the command that mends it.
 """
 
+import errno
 import os
 import platform
 import shutil
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -156,7 +158,7 @@ def _sysfs() -> Check:
 
 def _engine(environ: Mapping[str, str], welcome: Welcome | None) -> Iterator[Check]:
     """Check the container engine, GPUs in containers, and which runtime a start would choose."""
-    from topod.adapters.docker_engine import Engine, find_engine
+    from topod.adapters.docker_engine import NO_ANSWER, Engine, find_engine
 
     url = environ.get("TOPOD_ENGINE") or find_engine()
     forced = environ.get("TOPOD_RUNTIME", "auto")
@@ -169,7 +171,9 @@ def _engine(environ: Mapping[str, str], welcome: Welcome | None) -> Iterator[Che
         try:
             facts = engine.facts()
         except TopodError as error:
-            yield Check(name="engine", verdict="warn", text=error.message, mend="systemctl status docker")
+            hangs = error.message.endswith(NO_ANSWER)
+            mend = f"systemctl {'restart' if hangs else 'status'} docker"
+            yield Check(name="engine", verdict="warn", text=error.message, mend=mend)
         else:
             text = f"{facts.name} {facts.version} (API {facts.api_version}) at {url}"
             yield Check(name="engine", verdict="ok", text=text)
@@ -205,11 +209,12 @@ def _no_engine() -> Check:
                 mend="sudo usermod -aG docker $USER, then log in again",
             )
     if shutil.which("dockerd"):
+        hangs = _listens(Path("/var/run/docker.sock"))
         return Check(
             name="engine",
             verdict="warn",
-            text="Docker is installed and does not answer",
-            mend="sudo systemctl start docker",
+            text="the engine does not answer" if hangs else "Docker is installed and does not run",
+            mend=f"sudo systemctl {'restart' if hangs else 'start'} docker",
         )
     return Check(
         name="engine",
@@ -217,6 +222,19 @@ def _no_engine() -> Check:
         text="no container engine answers",
         mend="sudo apt-get install docker.io",
     )
+
+
+def _listens(path: Path) -> bool:
+    """Whether somebody has the socket open: who then says nothing hangs."""
+    with socket.socket(socket.AF_UNIX) as wire:
+        wire.settimeout(1.0)
+        try:
+            wire.connect(str(path))
+        except TimeoutError:
+            return True
+        except OSError as error:
+            return error.errno == errno.EAGAIN  # its queue of connections is full
+    return True
 
 
 def _container_gpus(devices: int) -> Check:

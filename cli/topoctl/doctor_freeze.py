@@ -37,7 +37,8 @@ def freezing(facts: EngineFacts, root: Path = Path("/"), path: str = ENGINE_PATH
     elif criu[0] < OLDEST_CRIU:
         version = ".".join(map(str, criu))
         wrong.append((f"criu {version} is too old", f"install criu {OLDEST_CRIU} or newer"))
-    init = shutil.which("docker-init", path=path)
+    # A name is looked up as the engine does it; a path, the engine's `--init-path`, stands for itself.
+    init = shutil.which(facts.init_binary or "docker-init", path=path)
     if init is not None and Path(init).is_symlink():
         real = os.path.realpath(init)
         mend = f'add "init-path": "{real}" to /etc/docker/daemon.json, then restart the engine'

@@ -45,7 +45,7 @@ def untrue(  # noqa: C901, PLR0911, PLR0912 - one case for each claim
     """Return what is untrue of a pending job's reason; empty when it is true."""
     said = job.reason
     if not job.image_ready:
-        true = "next try in" in said if job.pull_failures else said == f"pulling image {job.spec.image}"
+        true = "next try in" in said if job.pull_failures else said == f"waits for image {job.spec.image}"
         return "" if true else "its image is not there"
     if said.startswith("pulling"):
         return "its image is there"

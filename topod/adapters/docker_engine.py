@@ -1,5 +1,6 @@
 """The connection to a container engine: bounded calls, errors in topod's words, what the engine can do."""
 
+import errno
 import json
 import logging
 import os
@@ -43,6 +44,19 @@ _TRANSIENT = (
 )
 
 
+NO_ANSWER = "the engine does not answer"
+_LATE = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
+_CUT = (ConnectionError, EOFError, requests.exceptions.ChunkedEncodingError, urllib3.exceptions.ProtocolError)
+_PLAIN = {
+    errno.ECONNREFUSED: "the engine is not running: nothing listens on its socket",
+    errno.ENOENT: "the engine is not running: its socket is not there",
+    errno.EACCES: "no permission to use the engine's socket",
+    errno.EPERM: "no permission to use the engine's socket",
+    errno.EPIPE: "the engine broke the connection off",
+    errno.ECONNRESET: "the engine broke the connection off",
+}
+
+
 class _BoundedClient(docker.APIClient):
     """The SDK's client, with a time limit also where the SDK asks for none (events, pull)."""
 
@@ -67,6 +81,8 @@ class EngineFacts:
     """Version and driver: `v2, driver systemd`."""
     experimental: bool = False
     """Whether it offers checkpoints."""
+    init_binary: str = ""
+    """The init it puts into containers, a path or a name to be found in PATH; empty: not told."""
 
 
 class Engine:
@@ -112,6 +128,7 @@ class Engine:
                 cdi_devices=_cdi_devices(info),
                 live_restore=bool(info.get("LiveRestoreEnabled")) or podman,
                 experimental=bool(info.get("ExperimentalBuild")),
+                init_binary=str(info.get("InitBinary") or ""),
                 cgroups=f"v{info.get('CgroupVersion', '1')}, driver {info.get('CgroupDriver', 'unknown')}",
             )
         return self._facts
@@ -161,7 +178,35 @@ def engine_errors(action: str) -> Iterator[None]:
         OSError,
         ValueError,  # an answer that is no JSON, cut off when the engine died
     ) as error:
-        raise unavailable(action, short(str(error))) from error
+        raise unavailable(action, plain(error)) from error
+
+
+def plain(error: BaseException) -> str:
+    """Return in plain words why an engine cannot be talked to; what the SDK says is Python's."""
+    causes = list(_causes(error))
+    number = next((one.errno for one in causes if isinstance(one, OSError) and one.errno), None)
+    if any(isinstance(one, _LATE) for one in causes):
+        return NO_ANSWER
+    if number in _PLAIN:
+        return _PLAIN[number]
+    if any(isinstance(one, _CUT) for one in causes):
+        return "the engine broke the connection off"
+    if any(isinstance(one, ValueError) for one in causes):
+        return f"its answer cannot be read: {short(str(error))}"
+    return short(str(error))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield the error and all that it comes from, also what the SDK's libraries only keep as an argument."""
+    seen, queue = set[int](), [error]
+    while queue:
+        one = queue.pop(0)
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        nested = (one.__cause__, one.__context__, getattr(one, "reason", None), *one.args)
+        queue += [other for other in nested if isinstance(other, BaseException)]
 
 
 def unavailable(action: str, why: str) -> RuntimeUnavailableError:

@@ -218,7 +218,7 @@ def _kept_for(job: Job, place: Allocation, held: Block | None) -> Block:
 
 def _not_ready(draft: Draft, job: Job) -> str | None:
     if not job.image_ready:
-        return job.reason if job.pull_failures else f"pulling image {job.spec.image}"
+        return job.reason if job.pull_failures else f"waits for image {job.spec.image}"
     if job.not_before > draft.now:
         return job.reason
     # Last: what a job says of its own trouble is kept nowhere else, and would be lost.

@@ -93,7 +93,7 @@ def create_failed(draft: Draft, event: ev.CreateFailed) -> None:
     if job is None:
         return
     if event.image_missing:
-        job = unplace(draft, unpinned(job), f"pulling image {job.spec.image}")
+        job = unplace(draft, unpinned(job), f"waits for image {job.spec.image}")
         draft.put(replace(job, image_ready=False))
         draft.do(PullImage(job=job.id, spec=job.spec))
         return

@@ -80,7 +80,7 @@ def test_nobody_is_stopped_before_the_container_of_the_preemptor_exists(world: W
 def test_nobody_is_stopped_while_the_image_is_being_pulled(world: World) -> None:
     fill(world)
     serve = world.submit(high(image="registry/serve:1"))
-    assert world.job(serve).reason == "pulling image registry/serve:1"
+    assert world.job(serve).reason == "waits for image registry/serve:1"
     assert world.job(serve).allocation is None
     world.run()
     assert world.job(serve).state is JobState.RUNNING

@@ -42,6 +42,20 @@ def test_what_is_missing_is_told_with_what_mends_it(tmp_path: Path) -> None:
     assert "criu is not installed" in freezing(FACTS, tmp_path, "/none").text
 
 
+def test_the_init_is_the_one_that_the_engine_uses(tmp_path: Path) -> None:
+    program(tmp_path / "bin", "criu", "Version: 4.1.1")
+    program(tmp_path / "bin", "tini")
+    (tmp_path / "bin/docker-init").symlink_to("tini")
+    path = str(tmp_path / "bin")
+    named = replace(FACTS, init_binary="docker-init")
+    assert freezing(named, tmp_path, path).verdict == "warn"
+    assert freezing(replace(FACTS, init_binary=f"{path}/tini"), tmp_path, path).verdict == "ok"
+    assert (
+        f"{path}/docker-init"
+        in freezing(replace(FACTS, init_binary=f"{path}/docker-init"), tmp_path, "/none:" + path).text
+    )
+
+
 def test_gpus_need_the_tool_and_a_driver_that_knows_it(tmp_path: Path) -> None:
     program(tmp_path / "bin", "criu", "Version: 4.1.1")
     path = str(tmp_path / "bin")

@@ -1,0 +1,48 @@
+"""An engine that cannot be talked to, in plain words: real sockets, nobody's Python."""
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from topod.adapters.docker_engine import Engine
+from topod.errors import RuntimeUnavailableError
+
+
+def trouble(path: Path) -> str:
+    engine = Engine(f"unix://{path}", call_timeout=0.2, slow_timeout=0.2, pull_timeout=0.2)
+    with pytest.raises(RuntimeUnavailableError) as caught:
+        engine.facts()
+    engine.close()
+    return caught.value.message.removeprefix("the container engine failed while asking for its version: ")
+
+
+def test_an_engine_that_hangs_does_not_answer(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "e"))
+        listener.listen()
+        assert trouble(tmp_path / "e") == "the engine does not answer"
+
+
+def test_an_engine_that_is_away_is_not_running(tmp_path: Path) -> None:
+    assert trouble(tmp_path / "e") == "the engine is not running: its socket is not there"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "e"))
+    assert trouble(tmp_path / "e") == "the engine is not running: nothing listens on its socket"
+
+
+def test_an_engine_that_dies_at_a_request_broke_the_connection_off(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "e"))
+        listener.listen()
+
+        def die() -> None:
+            wire, _ = listener.accept()
+            wire.recv(1)
+            wire.close()
+
+        thread = threading.Thread(target=die)
+        thread.start()
+        assert trouble(tmp_path / "e") == "the engine broke the connection off"
+        thread.join(20)
