@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.gpu.test_real_gpu import HOLD_A_GPU, PATIENT
+from tests.gpu.conftest import PATIENT
+from tests.gpu.test_real_gpu import HOLD_A_GPU
 from tests.integration.daemon_process import Topod
 from topod.adapters.host_processes import sees_every_process
 from topod.adapters.nvml_probe import NvmlProbe
-from topod.errors import ProbeError
 from topod.health.findings import findings
 from topod.health.rules import HealthRules
 from topod.protocol.replies import Host
@@ -19,19 +19,6 @@ from topod.protocol.requests import Cancel, GetHost
 from topod.protocol.views import GpuView
 
 pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture(scope="module")
-def probe() -> Iterator[NvmlProbe]:
-    probe = NvmlProbe()
-    try:
-        if not probe.snapshot(PATIENT).gpus:
-            pytest.skip("no NVIDIA GPU on this machine")
-        yield probe
-    except ProbeError as error:
-        pytest.skip(f"no NVIDIA GPU can be read: {error}")
-    finally:
-        probe.close()
 
 
 @pytest.fixture

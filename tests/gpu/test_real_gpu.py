@@ -1,22 +1,20 @@
 """Checks on a host with a real NVIDIA GPU: NVML, nvidia-smi and sysfs describe the same machine."""
 
-import shutil
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.gpu.conftest import PATIENT
 from topod.adapters.host_discovery import discover_host
 from topod.adapters.nvidia_smi import topology_matrix
 from topod.adapters.nvml_probe import NvmlProbe
 from topod.discovery.parse_smi_topo import parse_matrix
 from topod.errors import ProbeError
 
-PATIENT = 60.0
 pytestmark = pytest.mark.gpu
 
 HOLD_A_GPU = textwrap.dedent(
@@ -39,21 +37,6 @@ HOLD_A_GPU = textwrap.dedent(
     sys.stdin.read()
     """
 )
-
-
-@pytest.fixture(scope="module")
-def probe() -> Iterator[NvmlProbe]:
-    if not Path("/proc/driver/nvidia/version").exists() and shutil.which("nvidia-smi") is None:
-        pytest.skip("no NVIDIA driver on this machine")
-    probe = NvmlProbe()
-    try:
-        if not probe.snapshot(PATIENT).gpus:
-            pytest.skip("no NVIDIA GPU on this machine")
-        yield probe
-    except ProbeError as error:
-        pytest.skip(f"no NVIDIA GPU can be read: {error}")
-    finally:
-        probe.close()
 
 
 def test_every_gpu_has_its_lasting_facts(probe: NvmlProbe) -> None:
