@@ -64,6 +64,7 @@ def test_a_full_disk(tmp_path: Path, engine: PrivateEngine) -> None:
         ends = site.submit("until [ -e /runs/end ]; do sleep 0.1; done; exit 3", gpus=2)
         for job in (talker, ends):
             site.begun(job)
+            assert site.topod.wait(job, "running").state == "running"
         # The log has its first page: on the full disk it can grow to the end of that and no further.
         site.topod.until(lambda: site.topod.printed(talker) == b"0\n")
         with filled(disk):
@@ -104,6 +105,8 @@ def test_a_disk_that_turns_read_only(tmp_path: Path, engine: PrivateEngine) -> N
         ends = site.submit("until [ -e /runs/end ]; do sleep 0.1; done; exit 3", gpus=2)
         for job in (stays, ends):
             site.begun(job)
+            # Its mark is there before topod has written down that it runs.
+            assert site.topod.wait(job, "running").state == "running"
         # What ext4 does by itself when the disk under it fails.
         subprocess.run(["mount", "-o", "remount,abort", str(state)], check=True)
         refused(site.submit)

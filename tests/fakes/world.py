@@ -168,6 +168,12 @@ class World:
                 return ev.DevicesFree(job=job, attempt=attempt)
             case fx.Launch():
                 return self._launch(effect)
+            case fx.Withdraw(job=job, attempt=attempt, handle=handle):
+                container = self.containers.get(handle)
+                if container is not None and container.status is ContainerStatus.RUNNING:
+                    return ev.Started(job=job, attempt=attempt, at=self.now)
+                self.containers.pop(handle, None)
+                return ev.StartFailed(job=job, attempt=attempt, error="stopped before it ran", final=False)
             case fx.RunHook(job=job, attempt=attempt):
                 return ev.HookDone(job=job, attempt=attempt, ok=not self._fails())
             case fx.Freeze(job=job, attempt=attempt):

@@ -27,6 +27,7 @@ ONE = JobId(1)
 SPEC = JobSpec(name="t", command=("true",), image="img")
 DOWN = RuntimeUnavailableError("the engine does not answer")
 CREATE = fx.Create(job=ONE, attempt=1, spec=SPEC, allocation=Allocation())
+WITHDRAW = fx.Withdraw(job=ONE, attempt=1, handle="h")
 LAUNCH = fx.Launch(job=ONE, attempt=1, handle="h")
 CHECK = fx.CheckDevices(job=ONE, attempt=1, gpus=("GPU-a",))
 COLLECT = fx.Collect(job=ONE, attempt=1, handle="h")
@@ -224,6 +225,20 @@ def test_a_start_that_is_no_longer_wanted_and_was_made_all_the_same_is_ended_by_
     around = played(world, a_job(JobState.STOPPING, Stage.LAUNCHING), LAUNCH, term)
     assert around.events[0] == ev.Started(job=ONE, attempt=1, at=7.0)
     assert world.calls == ["start", "observe", "SIGTERM"]
+
+
+def test_what_is_withdrawn_is_removed_before_anyone_is_told() -> None:
+    world = Scripted(observe=[DOWN, seen(ContainerStatus.CREATED)], remove=[DOWN])
+    around = played(world, a_job(JobState.STOPPING, Stage.LAUNCHING), WITHDRAW)
+    assert [type(event) for event in around.events] == [ev.StartFailed]
+    assert world.calls == ["observe", "observe", "remove", "remove"]
+
+
+def test_what_runs_when_it_is_withdrawn_is_owed_its_signal() -> None:
+    around = played(
+        Scripted(observe=[seen(ContainerStatus.RUNNING)]), a_job(JobState.STOPPING, Stage.LAUNCHING), WITHDRAW
+    )
+    assert around.events == [ev.Started(job=ONE, attempt=1, at=7.0)]
 
 
 def test_sigkill_does_not_wait_for_a_sigterm_that_cannot_be_delivered() -> None:

@@ -90,7 +90,7 @@ def test_rules_of_the_configuration_file_bind_a_real_daemon(topod: Topod) -> Non
     )
     assert f" {stopped.id} chat" in topoctl(topod, "ps")
     assert "low>150" in topoctl(topod, "ps")
-    assert "low (100), effective 150 after 1 preemptions" in topoctl(topod, "show", str(stopped.id))
+    assert "low (100), effective 150 after 1 preemption" in topoctl(topod, "show", str(stopped.id))
 
 
 def test_a_wait_asked_for_on_the_command_line_spares_everyone_until_it_is_over(topod: Topod) -> None:

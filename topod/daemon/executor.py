@@ -128,6 +128,8 @@ class Executor:
                 answer = await self._check(effect)
             case fx.Launch():
                 answer = await self._launch(effect, lane)
+            case fx.Withdraw():
+                answer = await self._withdraw(effect)
             case fx.RunHook():
                 answer = await self._hook(effect)
             case fx.Freeze():
@@ -203,7 +205,14 @@ class Executor:
             return failed(error=error.message, final=False)
         return ev.Started(job=effect.job, attempt=effect.attempt, at=at)
 
-    async def _never_to_start(self, effect: fx.Launch) -> float | None:
+    async def _withdraw(self, effect: fx.Withdraw) -> ev.Event:
+        at = await self._never_to_start(effect)
+        if at is None:
+            error = "stopped before it ran"
+            return ev.StartFailed(job=effect.job, attempt=effect.attempt, error=error, final=False)
+        return ev.Started(job=effect.job, attempt=effect.attempt, at=at)
+
+    async def _never_to_start(self, effect: fx.Launch | fx.Withdraw) -> float | None:
         """Return since when a container runs all the same that is not to start; else remove it: None.
 
         The runtime may carry out long after what it did not answer in time. Others get the GPUs when this is
@@ -265,7 +274,7 @@ class Executor:
             log.warning("signal.dropped", extra=extra)
         return ev.Delivered(job=effect.job, attempt=effect.attempt, signal=effect.signal)
 
-    async def _remove(self, effect: fx.Collect | fx.RemoveStray | fx.Launch) -> None:
+    async def _remove(self, effect: fx.Collect | fx.RemoveStray | fx.Launch | fx.Withdraw) -> None:
         work = partial(self._runtime.remove, effect.handle)
         while True:
             try:

@@ -49,6 +49,18 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Withdraw:
+    """Make sure that a container whose start may still be on its way never runs.
+
+    Answer: `StartFailed`, and it is removed; or `Started`, when it runs all the same.
+    """
+
+    job: JobId
+    attempt: int
+    handle: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunHook:
     """Run the checkpoint hook inside the container. Answer: `HookDone`."""
 
@@ -96,7 +108,18 @@ class RemoveStray:
     handle: str
 
 
-Effect = PullImage | Create | CheckDevices | Launch | RunHook | Freeze | Deliver | Collect | RemoveStray
+Effect = (
+    PullImage
+    | Create
+    | CheckDevices
+    | Launch
+    | Withdraw
+    | RunHook
+    | Freeze
+    | Deliver
+    | Collect
+    | RemoveStray
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from topod.lifecycle.effects import (
     Launch,
     PullImage,
     RemoveStray,
+    Withdraw,
 )
 from topod.lifecycle.saving import HOOK_MARGIN_SECONDS, freeze, freeze_seconds, run_hook
 from topod.lifecycle.states import HOLDING, Job, JobState, Stage, Stop, StopPhase
@@ -124,6 +125,11 @@ def _recover_starting(draft: Draft, job: Job, container: Observed | None) -> Ite
         draft.do(CheckDevices(job=job.id, attempt=job.attempt, gpus=job.allocation.gpus))
 
 
+def _may_yet_start(job: Job, container: Observed) -> bool:
+    waits = container.status is ContainerStatus.CREATED or _still_frozen(job, container)
+    return waits and job.stage is Stage.LAUNCHING and job.stop is not None
+
+
 def _still_frozen(job: Job, container: Observed) -> bool:
     """Say whether a container that has ended is the frozen one, not yet restored."""
     ended = container.status is ContainerStatus.EXITED
@@ -148,12 +154,16 @@ def _recover_stopping(draft: Draft, job: Job, container: Observed | None) -> Ite
     if job.stop is not None and job.stop.phase is StopPhase.FREEZE:
         yield from _recover_freezing(draft, job, job.stop, container)
         return
-    if container is None or container.status is not ContainerStatus.RUNNING or job.stop is None:
+    if container is not None and _may_yet_start(job, container):
+        # The order to start it was given, and the runtime may still carry it out: its GPUs are not free yet.
+        draft.do(Withdraw(job=job.id, attempt=job.attempt, handle=container.handle))
+    elif container is None or container.status is not ContainerStatus.RUNNING or job.stop is None:
         if container is not None and container.status is ContainerStatus.EXITED:
             yield _exit_of(container)
         else:
             yield ev.Exited(job=job.id, attempt=job.attempt, exit_code=None)
         return
+    assert job.stop is not None
     hook = job.spec.checkpoint
     if job.stop.phase is StopPhase.HOOK and hook is not None and hook.signal is None:
         deadline = draft.now + hook.timeout_seconds + HOOK_MARGIN_SECONDS

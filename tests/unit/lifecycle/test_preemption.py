@@ -7,7 +7,7 @@ from topod.discovery.library import load_library_host
 from topod.lifecycle import effects as fx
 from topod.lifecycle import events as ev
 from topod.lifecycle.states import JobState, MarkKind, Stage
-from topod.model.container import Signal
+from topod.model.container import ContainerStatus, Signal
 from topod.model.job import CheckpointHook, JobId, JobSpec, OnPreempt
 from topod.model.request import Affinity, Policy
 
@@ -276,6 +276,28 @@ def test_grace_runs_again_when_nobody_knows_whether_sigterm_arrived(world: World
     assert container.told == [Signal.TERM]
     world.advance(2)
     assert container.told == [Signal.TERM, Signal.KILL]
+
+
+@pytest.mark.parametrize("started_late", [False, True])
+def test_gpus_of_a_job_stopped_at_its_start_are_free_only_when_that_start_cannot_come_any_more(
+    world: World, started_late: bool
+) -> None:
+    """topod died after the engine was told to start a container that is not to run any more."""
+    batch = world.submit(low(gpus=8))
+    drain_until(world, fx.Launch)
+    serve = world.submit(high())
+    while world.job(batch).state is not JobState.STOPPING:
+        assert world.act()
+    world.lanes.clear()
+    world.apply(ev.Recovered(containers=world.look()))
+    assert world.job(batch).allocation is not None
+    container = world.containers[str(world.job(batch).handle)]
+    if started_late:
+        container.status = ContainerStatus.RUNNING
+    world.run()
+    assert world.job(serve).state is JobState.RUNNING
+    assert (world.job(batch).state, world.job(batch).preemptions) == (JobState.PENDING, 1)
+    assert container.told == ([Signal.TERM] if started_late else [])
 
 
 def test_a_victim_that_is_placed_again_holds_what_it_got_whatever_its_preemptor_still_waits_for() -> None:
