@@ -52,8 +52,8 @@ def any_spec(world: World) -> JobSpec:
     )
 
 
-def one_day(seed: int) -> World:  # noqa: C901 - one case for each thing that can happen
-    world = World(
+def one_day(seed: int, kind: type[World] = World) -> World:  # noqa: C901 - one case for each thing that can happen
+    world = kind(
         load_library_host(["dgx1", "rtx4090x8", "a100-pcie-x4"][seed % 3]).topology,
         seed,
         0.05,

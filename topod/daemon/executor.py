@@ -117,7 +117,7 @@ class Executor:
             await self._around.post(answer)
             checkpoint("after answer")
 
-    async def _answer(self, effect: fx.Effect, lane: _Lane) -> ev.Event | None:
+    async def _answer(self, effect: fx.Effect, lane: _Lane) -> ev.Event | None:  # noqa: C901 - one case an effect
         answer: ev.Event | None = None
         match effect:
             case fx.PullImage():

@@ -109,16 +109,7 @@ class RemoveStray:
 
 
 Effect = (
-    PullImage
-    | Create
-    | CheckDevices
-    | Launch
-    | Withdraw
-    | RunHook
-    | Freeze
-    | Deliver
-    | Collect
-    | RemoveStray
+    PullImage | Create | CheckDevices | Launch | Withdraw | RunHook | Freeze | Deliver | Collect | RemoveStray
 )
 
 

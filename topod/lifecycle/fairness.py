@@ -71,6 +71,8 @@ class BudgetUse:
 
 def budget_names(spec: JobSpec, rules: Rules) -> tuple[str, ...]:
     """Return the names of the disruption budgets that count a job."""
+    if not rules.budgets or not spec.labels:
+        return ()
     return tuple(
         dict.fromkeys(
             f"{budget.label}={spec.labels[budget.label]}"

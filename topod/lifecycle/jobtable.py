@@ -5,11 +5,14 @@ Kept up to date at every change, so that an event that touches one job does not 
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from itertools import count
 from typing import Final, NamedTuple
 
 from topod.lifecycle.fairness import effective_priority
 from topod.lifecycle.states import Job, JobState
 from topod.model.job import JobId
+from topod.model.request import ResourceRequest
 from topod.model.rules import Rules
 
 
@@ -42,14 +45,17 @@ class JobTable(dict[JobId, Job]):
         self._queue: list[Turn]
         self._after: set[JobId]
         self._blocked: list[tuple[float, JobId]]
+        self._kinds: dict[JobId, int]
         if isinstance(jobs, JobTable) and jobs._rules == rules:
             self._active, self._queue = jobs._active.copy(), jobs._queue.copy()
             self._after, self._blocked = jobs._after.copy(), jobs._blocked.copy()
+            self._kinds = jobs._kinds.copy()
         else:
             self._active = {job.id: job for job in self.values() if not _only_waits(job)}
             self._queue = sorted(turn(job, rules) for job in self.values() if job.state is JobState.PENDING)
             self._blocked = sorted(since for job in self.values() if (since := _blocked_since(job)))
             self._after = {job.id for job in self.values() if job.after}
+            self._kinds = {job.id: kind for job in self.values() if (kind := _kind(job)) is not None}
 
     def __setitem__(self, ident: JobId, job: Job) -> None:
         old = self.get(ident)
@@ -64,6 +70,8 @@ class JobTable(dict[JobId, Job]):
             self._after.add(ident)
         if since := _blocked_since(job):
             insort(self._blocked, since)
+        if (kind := _kind(job)) is not None:
+            self._kinds[ident] = kind
 
     def __delitem__(self, ident: JobId) -> None:
         self._forget(self[ident])
@@ -90,6 +98,13 @@ class JobTable(dict[JobId, Job]):
         """Return the pending jobs in the order of the queue."""
         return [self[place.job] for place in self._queue]
 
+    def kind(self, ident: JobId) -> int | None:
+        """Return a number that pending jobs share which a pass over the queue answers alike.
+
+        None for a job with affairs of its own: a back-off, a dependency, a place it is bound to.
+        """
+        return self._kinds.get(ident)
+
     def dependent(self) -> list[Job]:
         """Return the jobs that wait for others to end, lowest id first."""
         return [self[ident] for ident in sorted(self._after)]
@@ -101,6 +116,7 @@ class JobTable(dict[JobId, Job]):
     def _forget(self, old: Job) -> None:
         self._active.pop(old.id, None)
         self._after.discard(old.id)
+        self._kinds.pop(old.id, None)
         if old.state is JobState.PENDING:
             del self._queue[bisect_left(self._queue, turn(old, self._rules))]
         if since := _blocked_since(old):
@@ -115,6 +131,44 @@ def _only_waits(job: Job) -> bool:
         and job.not_before == 0.0
         and not job.spec.wait_before_preempt_seconds
     )
+
+
+def _kind(job: Job) -> int | None:
+    if job.state is not JobState.PENDING or not job.image_ready or job.not_before or job.ready_at is None:
+        return None
+    spec = job.spec
+    if job.after or job.array is not None or job.pinned is not None or spec.wait_before_preempt_seconds:
+        return None
+    return _number(
+        _Alike(
+            spec.request,
+            spec.user,
+            tuple(sorted(spec.labels.items())),
+            spec.preemptible,
+            spec.min_runtime_seconds,
+            job.preemptions,
+        )
+    )
+
+
+class _Alike(NamedTuple):
+    """All that a pass over the queue looks at in a job without affairs of its own."""
+
+    request: ResourceRequest
+    user: str
+    labels: tuple[tuple[str, str], ...]
+    preemptible: bool
+    min_runtime_seconds: float
+    preemptions: int
+
+
+_numbers = count()
+
+
+@lru_cache(maxsize=1 << 16)
+def _number(_alike: _Alike) -> int:
+    """Return the number of a kind of jobs. A kind that was forgotten gets a new one: none is ever shared."""
+    return next(_numbers)
 
 
 def _blocked_since(job: Job) -> tuple[float, JobId] | None:

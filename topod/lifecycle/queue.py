@@ -52,6 +52,17 @@ class _Pass:
     """... and its target, which is kept for it during this pass."""
     refused: dict[tuple[ResourceRequest, bool, bool, bool, float], Refusal] = field(default_factory=dict)
     """Answers to jobs that ask alike, since the last job was placed."""
+    told: dict[int, str] = field(default_factory=dict)
+    """What each kind of jobs waits for (`JobTable.kind`), since what they wait for changed."""
+
+    def is_held_for(self, job: Job) -> bool:
+        """Say whether the job is the blocked one that something is kept for."""
+        return self.hold is not None and self.hold.job.id == job.id
+
+    def forget(self) -> None:
+        """Let every job be answered anew: what is free, or who holds what, has changed."""
+        self.refused.clear()
+        self.told.clear()
 
 
 def run_queue(draft: Draft) -> None:
@@ -60,12 +71,18 @@ def run_queue(draft: Draft) -> None:
     usage = Usage(draft.jobs, draft.rules)
     now = _Pass(usage=usage, arrays=array_counts(draft), hold=update_hold(draft, usage))
     for waiting in draft.jobs.waiting():
+        kind = draft.jobs.kind(waiting.id)
+        if kind is not None and (told := now.told.get(kind)) is not None and not now.is_held_for(waiting):
+            _wait(draft, waiting, told)
+            continue
         job = _rested(draft, waiting)
         wait = _not_ready(draft, job) or array_is_full(job, now.arrays) or _over_quota(job, usage)
         if wait is not None:
             _wait(draft, job, wait)
-            continue
-        _try(draft, _ready(draft, job), now)
+        else:
+            wait = _try(draft, _ready(draft, job), now)
+        if wait is not None and kind is not None:
+            now.told[kind] = wait
 
 
 def _rested(draft: Draft, job: Job) -> Job:
@@ -79,8 +96,11 @@ def _ready(draft: Draft, job: Job) -> Job:
     return job if job.ready_at is not None else draft.put(replace(job, ready_at=draft.now))
 
 
-def _try(draft: Draft, job: Job, now: _Pass) -> None:
-    """Place a job that is ready, or say why it must wait."""
+def _try(draft: Draft, job: Job, now: _Pass) -> str | None:
+    """Place a job that is ready, or say why it must wait.
+
+    Returns what all that come behind it and are of its kind wait for as well; None where that is not known.
+    """
     kept, held = _kept_from(draft, job, now)
     if job.pinned is not None:
         # What is reserved for a job that moves is not kept for others: it ran, and it goes on.
@@ -88,17 +108,18 @@ def _try(draft: Draft, job: Job, now: _Pass) -> None:
         answer = _decide_pinned(draft, job, job.pinned, others)
         if isinstance(answer, Plan):
             _place(draft, job, answer, now, taken_now(draft))
-            return
+            return None
         if not job.pinned_reserved:
             _wait(draft, job, _bound(job, job.pinned, answer.reason))
             if now.first is None and job.frozen is not None:
                 now.first, now.kept = job, _kept_for(job, job.pinned, held)
-            return
+                now.told.clear()
+            return None
         now.usage.add(job.spec, -len(job.pinned.gpus))
         job = unpin(draft, job, answer.reason)
-        now.refused.clear()
+        now.forget()
         kept, held = _kept_from(draft, job, now)
-    own = now.hold.block if now.hold is not None and now.hold.job.id == job.id else None
+    own = now.hold.block if now.hold is not None and now.is_held_for(job) else None
     key = (job.spec.request, kept is None, held is None, own is None, may_evict_at(job))
     known = now.refused.get(key)
     answer = known or _decide(draft, job, kept, held)
@@ -108,13 +129,16 @@ def _try(draft: Draft, job: Job, now: _Pass) -> None:
         # Who was served by a hold keeps it in mind: see `guarded_until`.
         served = replace(job, hold=None if own is None else job.hold)
         _place(draft, served, answer, now, _asked(draft, job, held))
-        return
+        return None
     if known is None:
         now.refused[key] = answer
     mine = "" if own is None else f"; kept for it: {gpu_names(own.gpus)}"
     _wait(draft, job, f"{answer.reason}{mine}")
     if now.first is None and (target := _target(draft, job, held)) is not None:
         now.first, now.kept = job, target
+        now.told.clear()
+        return None
+    return answer.reason if own is None else None
 
 
 def _kept_from(draft: Draft, job: Job, now: _Pass) -> tuple[Block | None, Block | None]:
@@ -283,7 +307,7 @@ def _place(draft: Draft, job: Job, answer: Plan, now: _Pass, seen: Occupancy) ->
         now.arrays[job.array.id] += 1
     if not job.pinned_reserved:  # else it was counted already
         now.usage.add(job.spec, job.spec.request.gpus)
-    now.refused.clear()
+    now.forget()
     if job.frozen is not None:
         allocation, reason = job.pinned, "its GPUs and CPUs are being cleared"
         job = replace(job, stage=Stage.CLEARING, allocation=allocation, pinned=None, reason=reason)

@@ -4,9 +4,11 @@ A job goes `pending -> starting -> running -> stopping -> (preempted -> pending)
 cancelled | lost`; `TRANSITIONS` in `topod.lifecycle.transitions` is the whole table.
 """
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from itertools import repeat
 from operator import attrgetter
 from typing import Final
 
@@ -203,8 +205,7 @@ _set: Final = object.__setattr__
 def with_reason(job: Job, reason: str) -> Job:
     """Return the job with another reason: what `replace` does, quickly enough for thousands in one step."""
     copy = object.__new__(Job)
-    for name, value in zip(_NAMES, _values(job), strict=True):
-        _set(copy, name, value)
+    deque(map(_set, repeat(copy), _NAMES, _values(job)), maxlen=0)
     _set(copy, "reason", reason)
     return copy
 

@@ -1,0 +1,46 @@
+"""A pass over the queue answers jobs of one kind once; each would have been told the same."""
+
+from dataclasses import replace
+from unittest import mock
+
+import pytest
+
+from tests.fakes.world import World
+from tests.property.test_lifecycle import one_day
+from topod.lifecycle import events as ev
+from topod.lifecycle.jobtable import JobTable
+from topod.lifecycle.machine import step
+from topod.model.job import JobId, JobSpec
+
+
+class Doubtful(World):
+    """Many jobs that ask alike; every step is taken a second time with each job answered by itself."""
+
+    shared = 0
+
+    def submit(self, spec: JobSpec) -> JobId:
+        old = sorted(self.state.jobs)
+        if old and self.random.random() < 0.8:
+            # The same request, and each of what else may matter from another job.
+            parts = [self.job(self.random.choice(old)).spec for _ in range(3)]
+            request = parts[0].request
+            spec = replace(spec, request=request, labels=parts[1].labels, user=parts[2].user)
+            super().submit(replace(spec, user=self.random.choice(["alice", "bob"]), image=None))
+        return super().submit(spec)
+
+    def apply(self, event: ev.Event) -> None:
+        with mock.patch.object(JobTable, "kind", return_value=None):
+            alone = step(self.tables, self.state, event, self.now, self.rules)
+        assert step(self.tables, self.state, event, self.now, self.rules) == alone
+        super().apply(event)
+        kinds = [JobTable(self.state.jobs, self.rules).kind(job) for job in self.state.jobs]
+        known = [kind for kind in kinds if kind is not None]
+        type(self).shared += len(known) - len(set(known))
+
+
+@pytest.mark.parametrize("chunk", range(6))
+def test_jobs_of_one_kind_are_told_what_each_would_be_told(chunk: int) -> None:
+    Doubtful.shared = 0
+    for seed in range(chunk * 8, (chunk + 1) * 8):
+        one_day(seed, Doubtful)
+    assert Doubtful.shared > 100, "hardly two jobs were alike"
