@@ -9,6 +9,7 @@ import platform
 import shutil
 import socket
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -53,6 +54,7 @@ def checks(socket: Path | None, environ: Mapping[str, str]) -> Iterator[Check]:
     yield _state(Path(welcome.state_dir) if welcome else state_dir(environ))
     yield daemon
     if welcome is not None:
+        yield from _groups(welcome.groups)
         yield from _devices(path)
 
 
@@ -304,6 +306,22 @@ def check_daemon(path: Path) -> tuple[Welcome | None, Check]:
         text = f"{text}; {'; '.join(welcome.troubles)}"
         return welcome, Check(name="daemon", verdict="warn", text=text, mend=mend)
     return welcome, Check(name="daemon", verdict="ok", text=text)
+
+
+def _groups(named: Mapping[str, list[str]]) -> Iterator[Check]:
+    """Check the groups that topod's configuration names; no directory service is waited for long."""
+    from topod.adapters.peers import unknown_groups
+
+    found: list[str] = []
+    look = threading.Thread(target=lambda: found.extend(unknown_groups(named)), daemon=True)
+    look.start()
+    look.join(PROBE_SECONDS)
+    if look.is_alive():
+        text = "the groups of the configuration cannot be looked up: no answer"
+        yield Check(name="groups", verdict="warn", text=text, mend="getent group")
+    for text in found:
+        mend = "groupadd, or mend the name; a directory service may be away"
+        yield Check(name="groups", verdict="warn", text=text, mend=mend)
 
 
 def _devices(path: Path) -> Iterator[Check]:

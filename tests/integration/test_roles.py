@@ -64,6 +64,7 @@ administer = ["{ADMINS}"]
 [security.max_priority]
 "*" = 500
 {URGENT} = 1000
+no-such-group = 1
 """
 
 
@@ -372,3 +373,12 @@ def _all(topod: Topod) -> list[JobView]:
         assert isinstance(reply, Jobs)
         found += reply.jobs
     return found
+
+
+def test_a_group_that_does_not_exist_is_told_at_start_and_by_the_doctor(
+    topod: Topod, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = "security.max_priority: there is no group no-such-group on this machine"
+    topod.until(lambda: told in topod.log.read_text())
+    run(["--socket", str(topod.socket), "doctor"])
+    assert told in " ".join(capsys.readouterr().out.split())

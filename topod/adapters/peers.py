@@ -5,6 +5,7 @@ import os
 import pwd
 import re
 import uuid
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import zmq
@@ -32,7 +33,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnixUser:
-    """A user of this host: the name, or the number where there is none, and the names of its groups."""
+    """A user of this host: the name, or the number where there is none, and its groups by name and number."""
 
     name: str
     groups: frozenset[str]
@@ -82,9 +83,34 @@ def unix_user(uid: int, gid: int) -> UnixUser:
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
-        return UnixUser(name=str(uid), groups=frozenset({group_name(gid)}))
+        return UnixUser(name=str(uid), groups=frozenset({group_name(gid), str(gid)}))
     numbers = {gid, *os.getgrouplist(name, gid)}
-    return UnixUser(name=name, groups=frozenset(group_name(number) for number in numbers))
+    words = {word for number in numbers for word in (group_name(number), str(number))}
+    return UnixUser(name=name, groups=frozenset(words))
+
+
+def unknown_groups(named: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return a sentence for each group of the configuration that this machine does not know.
+
+    `named`: groups by the key that names them. May block while a directory service is asked, and a service
+    that is away knows no group: a reason to tell of it, none to refuse anything.
+    """
+    return [
+        f"{key}: there is no group {group} on this machine"
+        for key, groups in named.items()
+        for group in groups
+        if not _is_group(group)
+    ]
+
+
+def _is_group(name: str) -> bool:
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return name.isdecimal()
+    except OSError:
+        return True  # nobody can tell
+    return True
 
 
 def group_name(gid: int) -> str:

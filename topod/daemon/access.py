@@ -54,6 +54,22 @@ class Caller:
         return user == self.user
 
 
+def groups_named(rules: SecuritySection) -> dict[str, list[str]]:
+    """Return the groups that the configuration names, by key, such as `security.submit`.
+
+    A group that topod names by itself need not exist: it stands for nobody until somebody makes it.
+    """
+    default = SecuritySection()
+    named = {
+        "security.view": [*rules.view],
+        "security.submit": [*rules.submit],
+        "security.administer": [one for one in rules.administer if one not in default.administer],
+        "security.max_priority": [*rules.max_priority],
+    }
+    found = {key: [group for group in groups if group != ANYBODY] for key, groups in named.items()}
+    return {key: groups for key, groups in found.items() if groups}
+
+
 class Access:
     """Turns peers into callers by the rules of `[security]`. Used from the event loop only."""
 

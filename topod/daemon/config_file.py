@@ -5,9 +5,11 @@
 
 import re
 import tomllib
+from collections.abc import Sequence
 from difflib import get_close_matches
+from math import inf
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -17,11 +19,13 @@ from topod.health.xids import CRITICAL
 from topod.model.job import Network
 from topod.model.rules import EACH, DisruptionBudget, Quota, Rules, Scope
 from topod.ports import LOG_BYTES
-from topod.protocol.units import parse_duration, parse_size
+from topod.protocol import jobfields
 
 SHORTEST_INTERVAL: Final = 0.1
 DEFAULT_PATH: Final = Path("/etc/topod/topod.toml")
 LEAST_LOG_BYTES: Final = 1 << 20
+R = TypeVar("R", bound=Quota | DisruptionBudget)
+_PLACED = re.compile(r"(?P<text>.*) - at `(?P<place>[^`]*)`", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`(?: - at `(?P<place>[^`]*)`)?")
 
 
@@ -37,6 +41,12 @@ class Size(int):
     __slots__ = ()
 
 
+class Level(int):
+    """A priority: a number, or one of the names `low`, `normal`, `high`."""
+
+    __slots__ = ()
+
+
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of the sections: every key is known, has a type and a default."""
 
@@ -46,10 +56,10 @@ class FairnessSection(Section, frozen=True, kw_only=True):
 
     preemption_cap: int = 3
     preemption_boost: int = 100
-    preemption_ceiling: int = 999
+    preemption_ceiling: Level = Level(999)
     hold_after: Seconds = Seconds(3600)
     hold_step: Seconds = Seconds(600)
-    hold_below: int = 1000
+    hold_below: Level = Level(1000)
 
 
 class QuotaSection(Section, frozen=True, kw_only=True):
@@ -129,7 +139,7 @@ class SecuritySection(Section, frozen=True, kw_only=True):
     view: tuple[str, ...] = ("*",)
     submit: tuple[str, ...] = ("*",)
     administer: tuple[str, ...] = ("topod-admin",)
-    max_priority: dict[str, int] = {}
+    max_priority: dict[str, Level] = {}
     jobs: JobPolicySection | None = None
     """None: a job may ask for anything."""
 
@@ -191,15 +201,21 @@ def rules_of(config: ConfigFile) -> Rules:
     for name in ("preemption_cap", "preemption_boost"):
         if getattr(fairness, name) < 0:
             raise ValueError(f"fairness.{name}: must be 0 or more")
+    if fairness.hold_step <= 0:
+        raise ValueError('fairness.hold_step: must be above 0, such as "10m"; hold_after = 0 turns holds off')
     return Rules(
-        quotas=tuple(_quota(number, entry) for number, entry in enumerate(config.quota, start=1)),
-        budgets=tuple(_budget(number, entry) for number, entry in enumerate(config.budget, start=1)),
+        quotas=_each_once(
+            "quota", [_quota(number, entry) for number, entry in enumerate(config.quota, start=1)]
+        ),
+        budgets=_each_once(
+            "budget", [_budget(number, entry) for number, entry in enumerate(config.budget, start=1)]
+        ),
         preemption_cap=fairness.preemption_cap,
         preemption_boost=fairness.preemption_boost,
-        preemption_ceiling=fairness.preemption_ceiling,
+        preemption_ceiling=int(fairness.preemption_ceiling),
         hold_after_seconds=float(fairness.hold_after),
         hold_step_seconds=float(fairness.hold_step),
-        hold_below=fairness.hold_below,
+        hold_below=int(fairness.hold_below),
     )
 
 
@@ -219,9 +235,10 @@ def _check_security(section: SecuritySection) -> None:
     if not re.fullmatch(r"0?[0-7]{3}", section.socket_mode):
         raise ValueError(f'security.socket_mode: written "0660", not {section.socket_mode!r}')
     if section.max_priority and EACH not in section.max_priority:
-        raise ValueError('security.max_priority: say what everybody else may give too: "*" = 500')
+        raise ValueError('security.max_priority: say what everybody else may give too: "*" = "normal"')
     if section.jobs is not None:
         _check_policy(section.jobs)
+        _check_most(section.jobs)
 
 
 def _check_policy(jobs: JobPolicySection) -> None:
@@ -237,13 +254,21 @@ def _check_policy(jobs: JobPolicySection) -> None:
                 raise ValueError(f'security.jobs.{name}: written "IPC_LOCK", not {word!r}')
 
 
+def _check_most(jobs: JobPolicySection) -> None:
+    if jobs.max_gpus is not None and jobs.max_gpus < 0:
+        raise ValueError("security.jobs.max_gpus: must be 0 or more; for any number leave it out")
+    for name, most in (jobs.ulimits or {}).items():
+        if most < -1:
+            raise ValueError(f"security.jobs.ulimits.{name}: must be -1 (any) or more, not {most}")
+
+
 def health_rules_of(config: ConfigFile) -> HealthRules:
     """Return what the watches go by. Raises `ValueError` for values that cannot be meant."""
     health = config.health
     for name in ("interval", "timeout", "foreign_cpu_interval"):
         if not getattr(health, name) >= SHORTEST_INTERVAL:
             raise ValueError(f"health.{name}: must be at least {SHORTEST_INTERVAL:g} s")
-    if health.foreign_cpu_share <= 0:
+    if not 0 < health.foreign_cpu_share < inf:
         raise ValueError("health.foreign_cpu_share: must be above 0; 0.25 is a quarter of one CPU")
     return HealthRules(
         critical_xids=CRITICAL if health.critical_xids is None else frozenset(health.critical_xids),
@@ -265,6 +290,10 @@ def _quota(number: int, entry: QuotaSection) -> Quota:
     if entry.gpus < 0:
         raise ValueError(f"{place}: gpus must be 0 or more")
     if entry.user is not None:
+        if not entry.user or entry.user != entry.user.strip():
+            raise ValueError(
+                f'{place}: no user is named {entry.user!r}: write user = "alice", or "*" for each'
+            )
         return Quota(scope=Scope.USER, value=entry.user, gpus=entry.gpus)
     key, value = _label(place, entry.label or "")
     return Quota(scope=Scope.LABEL, key=key, value=value, gpus=entry.gpus)
@@ -279,17 +308,36 @@ def _budget(number: int, entry: BudgetSection) -> DisruptionBudget:
 
 
 def _label(place: str, text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not key or (equals and not value):
-        raise ValueError(f'{place}: label is written "KEY=VALUE", or "KEY=*" for each value by itself')
-    return key, value or EACH
+    key, _, value = text.partition("=")
+    if not re.fullmatch(r"[^=\s\0]+", key) or not value.strip():
+        raise ValueError(
+            f'{place}: label is written "KEY=VALUE", or "KEY=*" for each value by itself: {text!r}'
+        )
+    return key, value
+
+
+def _each_once(what: str, rules: Sequence[R]) -> tuple[R, ...]:
+    """Return the rules. Raises `ValueError` where two say something of the same users or jobs."""
+    seen: dict[str, int] = {}
+    for number, rule in enumerate(rules, start=1):
+        of = f"user {rule.value}" if isinstance(rule, Quota) and rule.scope is Scope.USER else _of_label(rule)
+        first = seen.setdefault(of, number)
+        if first != number:
+            raise ValueError(f"{what} {number}: {of} has one already, {what} {first}: keep one of them")
+    return tuple(rules)
+
+
+def _of_label(rule: Quota | DisruptionBudget) -> str:
+    return f"label {rule.key if isinstance(rule, Quota) else rule.label}={rule.value}"
 
 
 def _from_plain(kind: type[Any], value: object) -> object:
-    if kind is Seconds and isinstance(value, int | float | str) and not isinstance(value, bool):
-        return Seconds(parse_duration(str(value)))
-    if kind is Size and isinstance(value, int | str) and not isinstance(value, bool):
-        return Size(parse_size(str(value)))
+    if kind is Seconds:
+        return Seconds(jobfields.duration(value))
+    if kind is Size:
+        return Size(jobfields.size(value))
+    if kind is Level:
+        return Level(jobfields.priority(value))
     raise NotImplementedError(f"no configuration form for {kind.__name__}")
 
 
@@ -297,13 +345,20 @@ def _in_words(text: str) -> str:
     """Return msgspec's complaint in the words of the file, with the nearest known key."""
     found = _UNKNOWN.search(text)
     if found is None:
-        return text.replace("$.", "").replace("`$`", "the file")
+        said = _PLACED.fullmatch(text)
+        return text if said is None else f"{_place(said['place'])}: {said['text']}"
     place = re.sub(r"\[.*\]", "", (found["place"] or "$").removeprefix("$").removeprefix("."))
     known = _keys(place)
     near = get_close_matches(found["name"], known, n=1)
     where = f" in [{place}]" if place else ""
     hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known) or 'none'}"
     return f"unknown key {found['name']!r}{where}{hint}"
+
+
+def _place(path: str) -> str:
+    """Return `quota 2.gpus` for `$.quota[1].gpus`: people count from 1, as the other refusals do."""
+    counted = re.sub(r"\[(\d+)\]", lambda at: f" {int(at[1]) + 1}", path.removeprefix("$").removeprefix("."))
+    return counted.replace("[...]", "") or "the file"
 
 
 def _keys(place: str) -> list[str]:

@@ -6,7 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar, assert_never
 
@@ -59,6 +59,8 @@ class Identity:
     events_endpoint: str
     notes: tuple[str, ...]
     started_at: float
+    groups: Mapping[str, list[str]] = field(default_factory=dict)
+    """The Unix groups that the configuration names, by key."""
 
 
 class Service:
@@ -160,6 +162,7 @@ class Service:
             started_at=self._identity.started_at,
             notes=self._notes(),
             troubles=self._health.notes,
+            groups=dict(self._identity.groups),
         )
 
     async def submit(self, request: rq.Submit) -> rp.Jobs:

@@ -5,15 +5,16 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack, closing
 from typing import Final
 
 from topod import __version__
+from topod.adapters.peers import unknown_groups
 from topod.adapters.process_runtime import ProcessRuntime
 from topod.adapters.sqlite_store import SqliteStore
 from topod.adapters.zmq_server import Server, check_path
-from topod.daemon.access import Access
+from topod.daemon.access import Access, groups_named
 from topod.daemon.assembly import Daemon, Ports
 from topod.daemon.config import Settings
 from topod.daemon.config_file import rules_of
@@ -159,6 +160,7 @@ async def _serve(
         events_endpoint=f"ipc://{events_socket(settings.socket)}",
         notes=site.notes,
         started_at=clock.now(),
+        groups=groups_named(settings.file.security),
     )
     vet = vetter(settings.file.security.jobs, (settings.state_dir, settings.socket.parent))
     daemon = Daemon(
@@ -181,6 +183,7 @@ async def _serve(
         stack.push_async_callback(watches.stop)
         stack.push_async_callback(housekeeper.stop)
         stack.callback(access.close)
+        stack.callback(asyncio.create_task(_doubt_groups(identity.groups), name="groups").cancel)
         stack.push_async_callback(server.stop)
         server.bind()
         daemon.start(publish=server.publish)
@@ -211,6 +214,12 @@ def _server(settings: Settings, access: Access, daemon: Daemon, vet: Vet) -> Ser
         mode=int(rules.socket_mode, 8),
         may_watch=None if access.open_to_view else access.may_view,
     )
+
+
+async def _doubt_groups(named: Mapping[str, list[str]]) -> None:
+    """Say in the log which groups of the configuration nobody can be in; the user database may be slow."""
+    for text in await asyncio.to_thread(unknown_groups, named):
+        log.warning("config.doubted", extra={Key.TEXT: text})
 
 
 async def _described(runtime: ContainerRuntime) -> str:

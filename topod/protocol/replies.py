@@ -33,6 +33,8 @@ class Welcome(Reply, frozen=True, kw_only=True, tag="welcome"):
     """What the asker may do: `view`, `submit`, `administer`."""
     troubles: list[str] = []
     """Those of the notes that tell what does not work just now."""
+    groups: dict[str, list[str]] = {}
+    """The Unix groups that the configuration names, by key: `security.submit`."""
 
 
 class Jobs(Reply, frozen=True, kw_only=True, tag="jobs"):

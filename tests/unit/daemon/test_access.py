@@ -5,9 +5,9 @@ from typing import get_args
 
 import pytest
 
-from topod.adapters.peers import Peer, UnixUser, parse_peer, unix_user
-from topod.daemon.access import Access, Caller, Role
-from topod.daemon.config_file import SecuritySection, parse_config
+from topod.adapters.peers import Peer, UnixUser, parse_peer, unix_user, unknown_groups
+from topod.daemon.access import Access, Caller, Role, groups_named
+from topod.daemon.config_file import Level, SecuritySection, parse_config
 from topod.daemon.gate import NEEDS, Need
 from topod.errors import DataError, NotAllowedError
 from topod.protocol.requests import AnyRequest
@@ -52,7 +52,7 @@ def test_who_may_submit_may_look() -> None:
     [(("x",), 500), (("serving",), 1000), (("serving", "x"), 1000), (("topod-admin",), None)],
 )
 def test_the_highest_limit_of_the_groups_counts(groups: tuple[str, ...], most: int | None) -> None:
-    rules = SecuritySection(max_priority={"*": 500, "serving": 1000})
+    rules = SecuritySection(max_priority={"*": Level(500), "serving": Level(1000)})
     assert caller(*groups, rules=rules).max_priority == most
 
 
@@ -77,15 +77,34 @@ def test_peers_are_read_as_libzmq_writes_them() -> None:
 
 def test_the_user_database_names_users_and_their_groups() -> None:
     assert unix_user(0, 0).name == "root"
-    assert "root" in unix_user(0, 0).groups
+    assert {"root", "0"} <= unix_user(0, 0).groups, "a role may name a group by its number too"
     assert unix_user(3_999_999, 3_999_998) == UnixUser(name="3999999", groups=frozenset({"3999998"}))
+
+
+def test_groups_that_nobody_can_be_in_are_told() -> None:
+    text = """
+    [security]
+    view = ["*"]
+    submit = ["root", "no-such-group"]
+    max_priority = {"*" = 500, "41001" = 600, nobody-here = 700}
+    """
+    named = groups_named(parse_config(text, "t.toml").security)
+    assert named == {
+        "security.submit": ["root", "no-such-group"],
+        "security.max_priority": ["41001", "nobody-here"],
+    }
+    assert unknown_groups(named) == [
+        "security.submit: there is no group no-such-group on this machine",
+        "security.max_priority: there is no group nobody-here on this machine",
+    ]
+    assert groups_named(SecuritySection()) == {}, "the group that topod names by itself need not exist"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ('[security]\nsocket_mode = "rw"', "security.socket_mode: written \"0660\", not 'rw'"),
-        ("[security.max_priority]\nml = 5", 'say what everybody else may give too: "[*]" = 500'),
+        ("[security.max_priority]\nml = 5", 'say what everybody else may give too: "[*]" = "normal"'),
         ('[security]\nsubmit = "ml"', "security.submit"),
     ],
 )

@@ -36,7 +36,7 @@ def test_rules_are_read_as_people_write_them() -> None:
             min_running = 2
 
             [[budget]]
-            label = "service"
+            label = "service=*"
             min_running = 1
             """,
             "topod.toml",
@@ -61,11 +61,24 @@ def test_rules_are_read_as_people_write_them() -> None:
         ("[fairness]\nhold_afer = 1\n", "unknown key 'hold_afer' in [fairness]; did you mean 'hold_after'?"),
         ("[[quota]]\ngpu = 1\n", "unknown key 'gpu' in [quota]; did you mean 'gpus'?"),
         ("[fairness]\nhold_after = 'soon'\n", "not a duration: 'soon'"),
-        ("[fairness]\npreemption_cap = 'x'\n", "Expected `int`, got `str` - at `fairness.preemption_cap`"),
+        ("[fairness]\npreemption_cap = 'x'\n", "fairness.preemption_cap: Expected `int`, got `str`"),
         ("[fairness]\npreemption_cap = -1\n", "fairness.preemption_cap: must be 0 or more"),
         ("[[quota]]\ngpus = 1\n", "quota 1: give either user or label"),
         ("[[budget]]\nlabel = 'service='\nmin_running = 1\n", "budget 1: label is written"),
         ("fairness = [\n", "not TOML"),
+        ("[fairness]\nhold_step = 0\n", "fairness.hold_step: must be above 0"),
+        ("[fairness]\nhold_after = -1\n", "fairness.hold_after: not a duration: '-1'"),
+        ("[health]\nxid_clear = true\n", "health.xid_clear: not a duration: True"),
+        ("[health]\nforeign_cpu_share = nan\n", "health.foreign_cpu_share: must be above 0"),
+        ("[fairness]\nhold_below = 'hihg'\n", "fairness.hold_below: must be low, normal, high or a whole"),
+        ("[security.max_priority]\n'*' = 'hgih'\n", "security.max_priority: must be low, normal, high"),
+        ("[security.jobs]\nmax_gpus = -1\n", "security.jobs.max_gpus: must be 0 or more"),
+        ("[security.jobs.ulimits]\nnofile = -2\n", "security.jobs.ulimits.nofile: must be -1 (any) or more"),
+        ("[[quota]]\nuser = 'a'\ngpus = '1'\n", "quota 1.gpus: Expected `int`, got `str`"),
+        ("[[quota]]\nuser = ''\ngpus = 1\n", "quota 1: no user is named ''"),
+        ("[[quota]]\nlabel = 'team'\ngpus = 1\n", 'quota 1: label is written "KEY=VALUE"'),
+        ("[[quota]]\nlabel = ''\ngpus = 1\n", 'quota 1: label is written "KEY=VALUE"'),
+        ("[[budget]]\nlabel = 'service'\nmin_running = 1\n", 'budget 1: label is written "KEY=VALUE"'),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_its_place(text: str, complaint: str) -> None:
@@ -74,6 +87,40 @@ def test_what_cannot_be_meant_is_refused_with_its_place(text: str, complaint: st
     assert complaint in refused.value.message
     assert "topod.toml" in refused.value.message
     assert "\n" not in refused.value.message
+
+
+def test_a_priority_is_written_as_everywhere_else() -> None:
+    text = """
+    [fairness]
+    preemption_ceiling = "normal"
+    hold_below = "high"
+
+    [security.max_priority]
+    "*" = "normal"
+    serving = 2000
+    """
+    config = parse_config(text, "topod.toml")
+    assert config.security.max_priority == {"*": 500, "serving": 2000}
+    assert (rules_of(config).preemption_ceiling, rules_of(config).hold_below) == (500, 1000)
+
+
+@pytest.mark.parametrize(
+    ("entry", "complaint"),
+    [
+        ("[[quota]]\nuser = 'alice'\ngpus = %d\n", "quota 3: user alice has one already, quota 1"),
+        ("[[quota]]\nuser = '*'\ngpus = %d\n", "quota 3: user * has one already, quota 1"),
+        ("[[quota]]\nlabel = 'team=a'\ngpus = %d\n", "quota 3: label team=a has one already, quota 1"),
+        (
+            "[[budget]]\nlabel = 'team=a'\nmin_running = %d\n",
+            "budget 2: label team=a has one already, budget 1",
+        ),
+    ],
+)
+def test_two_rules_for_the_same_are_refused(entry: str, complaint: str) -> None:
+    other = "[[quota]]\nuser = 'bob'\ngpus = 1\n"
+    with pytest.raises(DataError) as refused:
+        parse_config(entry % 1 + other + entry % 2, "topod.toml")
+    assert complaint in refused.value.message
 
 
 def test_a_named_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
