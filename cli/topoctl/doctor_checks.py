@@ -6,6 +6,7 @@ Rule: a check never raises and always ends; what it finds wrong comes with the c
 import errno
 import os
 import platform
+import re
 import shutil
 import socket
 import sys
@@ -340,7 +341,7 @@ def _devices(path: Path) -> Iterator[Check]:
     for gpu in host.gpus:
         if gpu.reason:
             verdict: Verdict = "warn" if gpu.marks else "ok"
-            mend = "" if not gpu.marks else _mend_gpu(gpu.index, gpu.marks)
+            mend = "" if not gpu.marks else _mend_gpu(gpu.index, gpu.marks, gpu.reason)
             yield Check(name=f"GPU{gpu.index}", verdict=verdict, text=gpu.reason, mend=mend)
     for cpus, who in sorted(host.foreign_cpus.items()):
         text = f"{who} is bound to CPUs {cpus} and uses them: no job gets them pinned"
@@ -350,11 +351,13 @@ def _devices(path: Path) -> Iterator[Check]:
         yield Check(name="GPUs", verdict="ok", text=f"none of {_count(len(host.gpus), 'GPU')} is kept back")
 
 
-def _mend_gpu(index: int, marks: list[str]) -> str:
+def _mend_gpu(index: int, marks: list[str], reason: str) -> str:
     if "unhealthy" in marks:
         return f"do what it says, then: topoctl resume --gpu {index}"
     if marks == ["drained"]:
         return f"topoctl resume --gpu {index}"
+    if not re.search(r"\bpid \d", reason):
+        return "end who has it open (sudo fuser -v /dev/nvidia*), else reset the GPU; it comes back by itself"
     return "end the process that is named; the GPU comes back by itself"
 
 

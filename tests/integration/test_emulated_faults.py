@@ -140,3 +140,27 @@ def test_a_real_host_has_no_emulated_faults(tmp_path: Path) -> None:
     topod.start("--emulated-faults", str(tmp_path / "faults.toml"), wait=False)
     assert topod.crashed()
     assert "error: --emulated-faults needs --host" in topod.log.read_text()
+
+
+def test_memory_of_nobody_keeps_a_gpu_from_new_work_until_it_is_back(topod: Topod, faults: Path) -> None:
+    world(faults, "[gpu.0]\nused_mib = 70000\n[gpu.1]\nused_mib = 200\n")
+    topod.until(lambda: host(topod).gpus[0].state == "quarantined")
+    assert host(topod).gpus[1].state == "free", "a driver has as much for itself"
+    told = "68.4 GiB in use by no process that can be seen"
+    assert f"GPU0 quarantined: {told}" in topoctl(topod, "topo")
+    doctor = " ".join(topoctl(topod, "doctor").split())
+    assert f"quarantined: {told} → end who has it open (sudo fuser -v /dev/nvidia*), else reset" in doctor
+    assert "the process that is named" not in doctor, "none is"
+    held = topod.submit("sleep", "600", gpus=7)
+    assert topod.wait(held.id, "running").gpu_indices == [1, 2, 3, 4, 5, 6, 7]
+    world(faults, "")
+    topod.until(lambda: host(topod).gpus[0].state == "free")
+
+
+def test_a_mark_follows_the_words_of_its_fault(topod: Topod, faults: Path) -> None:
+    process = "[gpu.0]\nprocess = [{pid = 4711, mib = 3174, name = '%s', user = 'alice'}]\n"
+    world(faults, process % "python")
+    topod.until(lambda: host(topod).gpus[0].reason == "foreign: pid 4711 (python, alice) holds 3.1 GiB")
+    world(faults, process % "train")
+    topod.until(lambda: host(topod).gpus[0].reason == "foreign: pid 4711 (train, alice) holds 3.1 GiB")
+    assert sum(event.name == "gpu.marked" for event in topod.events()) == 1

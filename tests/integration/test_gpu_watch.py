@@ -200,7 +200,7 @@ def test_the_processes_of_jobs_are_not_foreign_and_what_they_leave_is(
     # The process is gone, its memory is not: as the driver shows it when a process dies badly.
     becomes(topod, index, "foreign", f"pid {pid} holds 4.9 GiB")
     world.drop(f"gpu.{index}.compute.0").drop(f"gpu.{other}.compute.0").save()
-    becomes(topod, index, "quarantined", "4.9 GiB in use, though no process is on it")
+    becomes(topod, index, "quarantined", "4.9 GiB in use by no process that can be seen")
     world.put(**{f"gpu__{index}__used": 4, f"gpu__{other}__used": 4}).save()
     becomes(topod, index, "free")
     becomes(topod, other, "free")

@@ -4,14 +4,15 @@ The marks of the host's state are the memory: an Xid that was seen stands in the
 forgotten when topod is started anew. Kept here is only what may be lost: since when a GPU has been idle.
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from topod.discovery.gpufacts import GpuLive, LiveFacts, XidEvent, busy_reasons
 from topod.health.findings import Finding, findings, slowed
 from topod.health.rules import HealthRules
-from topod.health.use import Use, Who, unasked_use
+from topod.health.use import Use, Who, stray_memory, unasked_use
 from topod.health.xids import Clears, advised, clears, described
 from topod.lifecycle import events as ev
 from topod.lifecycle.devices import XID_CAUSE
@@ -20,7 +21,8 @@ from topod.model.job import JobId
 from topod.model.topology import Topology
 
 TOLD_AGAIN_SECONDS: Final = 60.0
-"""An Xid that holds nothing back is told at most so often for one GPU."""
+"""An Xid that holds nothing back is told at most so often for one GPU; a mark follows a size as often."""
+_SIZES: Final = re.compile(r"[0-9.]+ [MG]iB")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,7 @@ class Assessor:
         self._idle_since: dict[str, float] = {}
         self._suspects: dict[str, frozenset[str]] = {}
         self._told: dict[tuple[str, int], float] = {}
+        self._sized: dict[tuple[str, MarkKind], float] = {}
 
     def look(self, state: HostState, seen: Look) -> Verdict:
         """Return what the core must be told, given that it is in `state`."""
@@ -68,10 +71,9 @@ class Assessor:
             events += self._health(state, gpu.uuid, live, seen)
             if live is None or live.problem is not None:
                 pass
-            elif seen.users is None:
-                events += self._release(state, gpu.uuid, live, holders)
             else:
-                told, suspected = self._use(state, gpu.uuid, live, holders, seen)
+                use = self._unclear_use if seen.users is None else self._use
+                told, suspected = use(state, gpu.uuid, live, holders, seen)
                 events += told
                 again = again or suspected
             slow = slowed(live)
@@ -92,12 +94,14 @@ class Assessor:
         known = set(before.causes) if before is not None else set()
         if before is not None and before.accepted and set(causes) <= known and causes:
             return
+        reason = "; ".join(finding.text for finding in now)
         if causes == (before.causes if before is not None else ()):
+            if before is not None and before.reason != reason:
+                yield ev.GpuMarked(uuid=uuid, mark=replace(before, reason=reason))
             return
         if not causes:
             yield ev.GpuCleared(uuid=uuid, kind=MarkKind.UNHEALTHY)
             return
-        reason = "; ".join(finding.text for finding in now)
         mark = Mark(kind=MarkKind.UNHEALTHY, reason=reason, since=seen.at, causes=causes)
         fresh = before is None or before.accepted
         yield ev.GpuMarked(uuid=uuid, mark=mark, requeue=self._rules.requeue and fresh)
@@ -173,13 +177,24 @@ class Assessor:
         events += self._quarantine(state, uuid, live, sure, seen)
         return events, bool(fresh)
 
-    def _release(
-        self, state: HostState, uuid: str, live: GpuLive, holders: Sequence[JobId]
-    ) -> Iterator[ev.Event]:
-        """End a quarantine when nothing at all is on the GPU; whose processes there are is not known."""
-        quarantined = _mark(state, uuid, MarkKind.QUARANTINED) is not None
-        if quarantined and not holders and not busy_reasons(LiveFacts(gpus=(live,)), (uuid,)):
-            yield ev.GpuCleared(uuid=uuid, kind=MarkKind.QUARANTINED)
+    def _unclear_use(
+        self, state: HostState, uuid: str, live: GpuLive, holders: Sequence[JobId], seen: Look
+    ) -> tuple[list[ev.Event], bool]:
+        """Look at a GPU while it is not known whose processes there are.
+
+        A quarantine ends when nothing at all is on it; one begins for memory on a GPU that nobody holds.
+        """
+        if _mark(state, uuid, MarkKind.QUARANTINED) is not None:
+            if holders or busy_reasons(LiveFacts(gpus=(live,)), (uuid,)):
+                return [], False
+            return [ev.GpuCleared(uuid=uuid, kind=MarkKind.QUARANTINED)], False
+        told = holders or _mark(state, uuid, MarkKind.FOREIGN) is not None
+        stray = () if told else stray_memory(live)
+        codes = frozenset(finding.code for finding in stray)
+        before, self._suspects[uuid] = self._suspects.get(uuid, frozenset()), codes
+        if codes - before:
+            return [], True
+        return [*self._marked(state, uuid, MarkKind.QUARANTINED, stray, seen.at)], False
 
     def _quarantine(
         self,
@@ -217,11 +232,24 @@ class Assessor:
             return
         if before is not None and kind is MarkKind.FOREIGN and not before.causes:
             return  # not ours
+        text = "; ".join(dict.fromkeys(finding.text for finding in now))
         if not causes:
             yield ev.GpuCleared(uuid=uuid, kind=kind)
         elif before is None or before.causes != causes:
-            text = "; ".join(dict.fromkeys(finding.text for finding in now))
             yield ev.GpuMarked(uuid=uuid, mark=Mark(kind=kind, reason=text, since=at, causes=causes))
+        elif self._says_more(uuid, before, text, at):
+            yield ev.GpuMarked(uuid=uuid, mark=replace(before, reason=text))
+
+    def _says_more(self, uuid: str, before: Mark, text: str, at: float) -> bool:
+        """Say whether a mark should be worded anew: at once, but for mere sizes, which change often."""
+        if text == before.reason:
+            return False
+        key = (uuid, before.kind)
+        only_sizes = _SIZES.sub("", text) == _SIZES.sub("", before.reason)
+        if only_sizes and at - max(self._sized.get(key, 0.0), before.since) < TOLD_AGAIN_SECONDS:
+            return False
+        self._sized[key] = at
+        return True
 
 
 def _mark(state: HostState, uuid: str, kind: MarkKind) -> Mark | None:

@@ -60,10 +60,23 @@ def unasked_use(gpu: GpuLive, users: Mapping[int, Who], holders: Iterable[JobId]
             left.append(found)
         else:
             foreign.append(found)
-    used = gpu.memory_used_bytes
-    if not held_by and not gpu.processes and gpu.processes is not None and used and used > idle_limit(gpu):
-        left.append(Finding("memory", f"{size_text(used)} in use, though no process is on it: reset the GPU"))
+    if not held_by and not foreign and not left:
+        left += stray_memory(gpu)
     return Use(foreign=tuple(foreign), left=tuple(left))
+
+
+def stray_memory(gpu: GpuLive) -> tuple[Finding, ...]:
+    """Return that memory of a GPU that no job holds is in use by nobody who can be seen, where it is so.
+
+    What the driver and a desktop have for themselves does not count: the bound is that of the check before a
+    start. Where a compute process is on the GPU, the memory is taken to be that one's.
+    """
+    used, processes = gpu.memory_used_bytes, gpu.processes
+    if processes is None or any(process.kind == "compute" for process in processes):
+        return ()
+    if used is None or used <= idle_limit(gpu):
+        return ()
+    return (Finding("memory", f"{size_text(used)} in use by no process that can be seen"),)
 
 
 def _finding(process: GpuProcess, who: Who) -> Finding:

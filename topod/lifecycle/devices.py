@@ -41,9 +41,15 @@ def concerning_devices(draft: Draft, event: ev.DeviceEvent) -> None:
 
 
 def mark_gpu(draft: Draft, event: ev.GpuMarked) -> None:
-    """Hand out a GPU no more, for one more reason; with `requeue` its job goes back into the queue."""
-    draft.mark(event.uuid, event.mark)
+    """Hand out a GPU no more, for one more reason; with `requeue` its job goes back into the queue.
+
+    The same causes in other words are no event of the host's story.
+    """
     name, mark = draft.gpu_name(event.uuid), event.mark
+    known = any(replace(old, reason=mark.reason) == mark for old in draft.marks.get(event.uuid, ()))
+    draft.mark(event.uuid, mark)
+    if known and mark.causes:
+        return
     draft.note(
         "gpu.marked",
         None,

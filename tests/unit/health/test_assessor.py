@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from topod.discovery.gpufacts import MIB, GpuLive, GpuProcess, LiveFacts, XidEvent
+from topod.discovery.gpufacts import MIB, GpuLive, GpuProcess, LiveFacts, XidEvent, busy_reasons
 from topod.discovery.library import load_library_host
 from topod.flextopo.tables import TopologyTables
 from topod.health.assessor import Assessor, Look
@@ -59,6 +59,14 @@ class Host:
         self.again = verdict.again
         self.told += verdict.events
         return list(verdict.events)
+
+    def look_blindly(self, first: GpuLive) -> None:
+        """Look once where the PIDs that NVML names mean nothing."""
+        live = LiveFacts(gpus=(first, well(SECOND)))
+        verdict = self.assessor.look(self.state, Look(at=self.now, live=live, users=None))
+        for event in verdict.events:
+            self.apply(event)
+        self.again = verdict.again
 
     def mark(self, kind: MarkKind = MarkKind.UNHEALTHY) -> Mark | None:
         return next((mark for mark in self.state.marks.get(FIRST, ()) if mark.kind is kind), None)
@@ -274,6 +282,22 @@ def test_a_mark_of_somebody_else_is_left_alone() -> None:
     assert host.mark() == own
 
 
+def test_a_mark_says_what_is_seen_now_and_the_story_tells_it_once() -> None:
+    host = Host()
+    host.look(GpuLive(uuid=FIRST, problem="GPU is lost"))
+    [event] = host.look(GpuLive(uuid=FIRST, problem="GPU needs a reset"))
+    mark = host.mark()
+    assert mark is not None
+    assert mark.reason.startswith("GPU needs a reset")
+    assert mark.since == 1005.0, "it is still the same mark"
+    assert step(host.tables, host.state, event, host.now).notices == ()
+    for users in (ALICE, ALICE, {4711: replace(ALICE[4711], name="train")}):
+        host.look(with_process(), users=users)
+    foreign = host.mark(MarkKind.FOREIGN)
+    assert foreign is not None
+    assert foreign.reason == "pid 4711 (train, alice) holds 3.1 GiB"
+
+
 # --- use --------------------------------------------------------------------------------------------------
 
 
@@ -286,6 +310,9 @@ def test_foreign_use_counts_when_it_is_seen_twice_and_goes_when_it_is_gone() -> 
     assert mark is not None
     assert mark.reason == "pid 4711 (python, alice) holds 3.1 GiB"
     assert host.look(with_process(mib=9000), users=ALICE) == []  # more memory is no news
+    host.look(with_process(mib=9000), users=ALICE, after=60)
+    after = host.mark(MarkKind.FOREIGN)
+    assert after == replace(mark, reason="pid 4711 (python, alice) holds 8.8 GiB"), "in time it is told"
     host.look()
     assert host.mark(MarkKind.FOREIGN) is None
 
@@ -360,7 +387,43 @@ def test_memory_that_no_process_holds_is_quarantined() -> None:
     host.look(full)
     mark = host.mark(MarkKind.QUARANTINED)
     assert mark is not None
-    assert mark.reason == "21.5 GiB in use, though no process is on it: reset the GPU"
+    assert mark.reason == "21.5 GiB in use by no process that can be seen"
+
+
+@pytest.mark.parametrize(
+    ("mib", "idle_mib", "marked"),
+    [(2048, 4, True), (261, 4, True), (260, 4, False), (1025, None, True), (1024, None, False)],
+)
+@pytest.mark.parametrize("desktop", [(), (GpuProcess(pid=9, kind="graphics", memory_bytes=2 * MIB),)])
+def test_memory_of_nobody_counts_from_where_the_check_before_a_start_counts_it(
+    mib: int, idle_mib: int | None, desktop: tuple[GpuProcess, ...], *, marked: bool
+) -> None:
+    idle = None if idle_mib is None else idle_mib * MIB
+    reading = well(FIRST, memory_used_bytes=mib * MIB, idle_bytes=idle, processes=desktop)
+    host = Host()
+    for _ in range(3):
+        host.look(reading)
+    assert (host.mark(MarkKind.QUARANTINED) is not None) is marked
+    assert bool(busy_reasons(LiveFacts(gpus=(reading,)), (FIRST,))) is marked
+    host.look(replace(reading, memory_used_bytes=4 * MIB))
+    assert host.state.marks == {}
+
+
+def test_memory_of_nobody_is_seen_also_where_nobody_knows_whose_processes_there_are() -> None:
+    host = Host()
+    full = well(FIRST, memory_used_bytes=2048 * MIB)
+    host.look_blindly(full)
+    assert (host.state.marks, host.again) == ({}, True)
+    host.look_blindly(full)
+    mark = host.mark(MarkKind.QUARANTINED)
+    assert mark is not None
+    assert mark.reason == "2.0 GiB in use by no process that can be seen"
+    host.look_blindly(well(FIRST))
+    assert host.state.marks == {}
+    host.hold()
+    for _ in range(3):
+        host.look_blindly(full)
+    assert host.state.marks == {}, "a job holds it"
 
 
 def test_a_quarantine_is_looked_at_again_its_process_named_and_released_when_clear() -> None:
