@@ -302,8 +302,10 @@ def check_daemon(path: Path) -> tuple[Welcome | None, Check]:
             name="daemon", verdict="warn", text=f"{text}; topoctl is {__version__}", mend=mend
         )
     if welcome.troubles:
-        full = any(trouble.startswith("store:") for trouble in welcome.troubles)
-        mend = f"df -h {welcome.state_dir}" if full else "journalctl -u topod"
+        store = next((trouble for trouble in welcome.troubles if trouble.startswith("store:")), "")
+        # A file that somebody took away is no matter of room.
+        look = "ls -li" if "while topod has it open" in store else "df -h"
+        mend = f"{look} {welcome.state_dir}" if store else "journalctl -u topod"
         text = f"{text}; {'; '.join(welcome.troubles)}"
         return welcome, Check(name="daemon", verdict="warn", text=text, mend=mend)
     return welcome, Check(name="daemon", verdict="ok", text=text)

@@ -1,6 +1,7 @@
 """The owner of the state: durable first, then everything else; a store that fails loses nothing."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -34,6 +35,16 @@ class Brittle(SqliteStore):
     """A store whose disk is full as long as `full` is set."""
 
     full = False
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.looks = threading.Event()
+
+    def check(self, *, thorough: bool) -> None:
+        self.looks.set()
+        if self.full and thorough:
+            raise StoreError("the disk is full")
+        super().check(thorough=thorough)
 
     def commit(self, *args: Any, **kwargs: Any) -> tuple[EventView, ...]:
         if self.full:
@@ -111,6 +122,53 @@ def test_a_request_that_cannot_be_stored_is_refused_and_has_not_happened(tmp_pat
             it.store.full = False
             assert (await it.mailbox.ask(ev.Submitted(spec=JOB))).job == 1
             assert it.health.notes == []
+
+    asyncio.run(play())
+
+
+def test_a_disk_that_is_well_again_is_noticed_although_nobody_asks_for_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("topod.daemon.mailbox.LOOK_SECONDS", 0.02)
+
+    async def play() -> None:
+        # Also before the runtime was looked at: the engine may be away for long.
+        async with scene(tmp_path, recovered=False) as it:
+            it.store.full = True
+            with pytest.raises(StoreError):
+                await it.mailbox.ask(ev.Submitted(spec=JOB))
+            generation = it.mailbox.state.generation
+            it.store.looks.clear()
+            await asyncio.to_thread(it.store.looks.wait, 20)
+            assert it.health.notes
+            it.store.full = False
+            await it.until(lambda: not it.health.notes)
+            assert it.store.load().generation == it.mailbox.state.generation == generation
+
+    asyncio.run(play())
+
+
+def test_a_database_taken_away_is_told_although_nobody_asks_and_nothing_more_is_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("topod.daemon.mailbox.LOOK_SECONDS", 0.02)
+    path, aside = tmp_path / "state.db", tmp_path / "aside.db"
+
+    async def play() -> None:
+        async with scene(tmp_path) as it:
+            await it.mailbox.ask(ev.Submitted(spec=JOB))
+            path.rename(aside)
+            await it.until(lambda: it.health.notes)
+            (note,) = it.health.notes
+            assert f"{path} was removed while topod has it open; nothing new is accepted" in note
+            assert "stop topod, rename state.db.rescued to state.db" in note
+            with pytest.raises(StoreError, match="was removed"):
+                await it.mailbox.ask(ev.Submitted(spec=JOB))
+            # The very same file comes back: all goes on, and the copy would soon be too old to be of use.
+            aside.rename(path)
+            await it.until(lambda: not it.health.notes)
+            assert (await it.mailbox.ask(ev.Submitted(spec=JOB))).job == 2
+            assert not (tmp_path / "state.db.rescued").exists()
 
     asyncio.run(play())
 

@@ -320,3 +320,76 @@ def test_old_jobs_and_events_are_forgotten_and_their_ids_are_not_used_again(tmp_
     assert store.events(0, 10) == ()
     assert store.load() == rest
     store.close()
+
+
+def _refused(store: SqliteStore, state: HostState) -> StoreError:
+    with pytest.raises(StoreError) as caught:
+        commit(store, state, full_job(8))
+    assert caught.value.hint is not None
+    return caught.value
+
+
+@pytest.mark.parametrize("name", ["state.db", "state.db-wal"])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_taken_away_refuses_every_commit_and_what_was_known_is_kept(
+    path: Path, name: str, replaced: bool
+) -> None:
+    store = SqliteStore(path)
+    state = commit(store, HostState(), full_job(7))
+    taken = path.with_name(name)
+    taken.unlink()
+    if replaced:
+        taken.write_bytes(b"")
+    refused = _refused(store, state)
+    assert refused.message == f"{taken} was {'replaced' if replaced else 'removed'} while topod has it open"
+    assert "stop topod, rename state.db.rescued to state.db, remove state.db-wal" in str(refused.hint)
+    # Reading goes on, and the refused commit left nothing behind.
+    assert store.load() == state
+    store.close()
+
+    with pytest.raises(StoreError, match="was taken from a running topod") as caught:
+        SqliteStore(path)
+    assert "rename state.db.rescued to state.db" in str(caught.value.hint)
+    copy = path.with_name("state.db.rescued")
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert sorted(file.name for file in path.parent.iterdir() if "rescued" in file.name) == [copy.name]
+    copy.rename(path)
+    for beside in ("state.db-wal", "state.db-shm"):
+        path.with_name(beside).unlink(missing_ok=True)
+    store = SqliteStore(path)
+    assert store.load() == state
+    store.close()
+
+
+def test_a_file_taken_away_in_the_middle_of_a_commit_takes_nothing_with_it(path: Path) -> None:
+    store = SqliteStore(path)
+    state = commit(store, HostState(), full_job(7))
+
+    def taken_away(statement: str) -> None:
+        if statement.startswith("INSERT INTO jobs"):
+            path.unlink(missing_ok=True)
+
+    store._writer.set_trace_callback(taken_away)
+    _refused(store, state)
+    store.close()
+    path.with_name("state.db.rescued").rename(path)
+    path.with_name("state.db-wal").unlink(missing_ok=True)
+    store = SqliteStore(path)
+    assert store.load() == state
+    store.close()
+
+
+def test_what_cannot_be_copied_is_told_not_to_be_ended_and_tried_again(tmp_path: Path) -> None:
+    folder, aside = tmp_path / "state", tmp_path / "aside"
+    folder.mkdir()
+    store = SqliteStore(folder / "state.db")
+    state = commit(store, HostState(), full_job(7))
+    folder.rename(aside)
+    assert "do not stop topod" in str(_refused(store, state).hint)
+    folder.mkdir()
+    assert "state.db.rescued" in str(_refused(store, state).hint)
+    store.close()
+    (folder / "state.db.rescued").rename(folder / "state.db")
+    store = SqliteStore(folder / "state.db")
+    assert store.load() == state
+    store.close()

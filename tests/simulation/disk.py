@@ -108,6 +108,10 @@ class Disk:
             for seq, n in enumerate(outcome.notices, first)
         )
 
+    def check(self, *, thorough: bool) -> None:
+        if thorough and self.broken:
+            raise StoreError(f"cannot write state.db: {self.broken}")
+
     def submitted(self, tokens: Iterable[str]) -> dict[str, JobId]:
         return {token: self.content.tokens[token] for token in tokens if token in self.content.tokens}
 

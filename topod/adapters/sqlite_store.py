@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from topod.adapters.sqlite_place import Place, refuse_beside_copy
 from topod.adapters.sqlite_schema import migrate, open_connection, plainly
 from topod.errors import StoreError
 from topod.lifecycle.effects import Notice
@@ -46,9 +47,10 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         """Open or create the database and bring it to this version's schema.
 
-        Raises `StoreError` when it cannot be read, is damaged, or was written by a newer topod; the file is
-        left as it was.
+        Raises `StoreError` when it cannot be read, is damaged, was written by a newer topod, or was taken
+        from an earlier one that kept a copy; the file is left as it was.
         """
+        refuse_beside_copy(path)
         self.path: Final = path
         self._write_lock = threading.Lock()
         self._read_lock = threading.Lock()
@@ -56,6 +58,7 @@ class SqliteStore:
         try:
             migrate(self._writer, path)
             self._reader = open_connection(path, read_only=True)
+            self._place = Place(path)
             self.instance: Final = self._ensure_instance()
             self._forget_old_events()
         except BaseException:
@@ -140,6 +143,18 @@ class SqliteStore:
             return tuple(_insert_event(connection, notice, now) for notice in outcome.notices)
 
         return self._write(write, transaction=True)
+
+    def check(self, *, thorough: bool) -> None:
+        """Raise `StoreError` where nothing can be made durable now.
+
+        Looks whether the files are still there; where `thorough`, writes something that changes nothing.
+        """
+        if thorough:
+            self._write(lambda c: c.execute("UPDATE host SET generation = generation"), transaction=True)
+            return
+        with self._write_lock, plainly(self.path, "read"):
+            if gone := self._place.gone():
+                raise self._place.lost(gone, self._writer)
 
     def submitted(self, tokens: Iterable[str]) -> dict[str, JobId]:
         """Return the (first) job that a submit with each of these tokens led to, where there was one."""
@@ -252,16 +267,22 @@ class SqliteStore:
         with self._write_lock, plainly(self.path, "write" if transaction else "read"):
             if not transaction:
                 return work(self._writer)
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(self._writer)
-                self._writer.execute("COMMIT")
-            except BaseException:
-                # SQLite has already rolled back by itself after some errors (disk full).
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                raise
-            return result
+            gone = self._place.gone()
+            if not gone:
+                self._place.well()
+                self._writer.execute("BEGIN IMMEDIATE")
+                try:
+                    result = work(self._writer)
+                    gone = self._place.gone()
+                    self._writer.execute("ROLLBACK" if gone else "COMMIT")
+                except BaseException:
+                    # SQLite has already rolled back by itself after some errors (disk full).
+                    if self._writer.in_transaction:
+                        self._writer.execute("ROLLBACK")
+                    raise
+                if not gone:
+                    return result
+            raise self._place.lost(gone, self._writer)
 
 
 _RESTORE = "move the file away, or restore it from a copy; topod leaves it as it is"

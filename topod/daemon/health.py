@@ -28,6 +28,10 @@ class Health:
         if self._troubles.pop(subject, None) is not None:
             log.info("%s.restored", subject)
 
+    def has(self, subject: str) -> bool:
+        """Say whether there is a trouble of that name."""
+        return subject in self._troubles
+
     @property
     def notes(self) -> list[str]:
         """The troubles as sentences."""

@@ -46,6 +46,8 @@ CLOCK_SLACK_SECONDS: Final = 1.0
 """The wall clock was set when it leaves the steady one by more than this between two events."""
 RETRY_SECONDS: Final = (0.2, 5.0)
 """First and longest pause before an outcome that could not be stored is tried again."""
+LOOK_SECONDS: Final = 10.0
+"""At least so often the store is looked at when nothing is written to it."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -116,6 +118,7 @@ class Mailbox:
         self._retry_at = 0.0
         self._pause = RETRY_SECONDS[0]
         self._tick_at = 0.0
+        self._look_at = 0.0
         self._pacer = Pacer()
         self._recovered = False
         self._clocks: tuple[float, float] | None = None
@@ -182,10 +185,22 @@ class Mailbox:
                     letters = [letter for letter in letters if letter.reply is not None]
                 if letters:
                     await self._handle(letters)
+                elif not self._kept:
+                    await self._look()
             self._plan_tick()
 
+    async def _look(self) -> None:
+        """See whether the store can keep anything: nobody else would say so before the next request."""
+        self._look_at = asyncio.get_running_loop().time() + LOOK_SECONDS
+        try:
+            await self._stored(partial(self._store.check, thorough=self._health.has("store")))
+        except StoreError as error:
+            self._not_stored((), error)
+        else:
+            self._health.well("store")
+
     async def _next(self) -> tuple[list[_Letter], bool]:
-        """Return what to look at next, and whether that is a second try."""
+        """Return what to look at next (nothing: at the store), and whether that is a second try."""
         loop = asyncio.get_running_loop()
         while True:
             now = loop.time()
@@ -195,8 +210,11 @@ class Mailbox:
             ticking = self._recovered and not self._kept
             if ticking and now >= self._tick_at:
                 return [_Letter(event=Tick())], False
+            if not self._kept and now >= self._look_at:
+                return [], False
             if not self._opened:
-                due = self._retry_at if self._kept else self._tick_at if ticking else None
+                idle = min(self._tick_at, self._look_at) if ticking else self._look_at
+                due = self._retry_at if self._kept else idle
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(due):
                         self._opened.append(await self._queue.get())
@@ -240,7 +258,8 @@ class Mailbox:
                 self._act([letter], made)
 
     def _not_stored(self, letters: Sequence[_Letter], error: StoreError) -> None:
-        self._health.trouble("store", f"{error.message}; nothing new is accepted until it works again")
+        text = f"{error.message}; nothing new is accepted until it works again"
+        self._health.trouble("store", f"{text} ({error.hint})" if error.hint else text)
         for letter in letters:
             _fail(letter, error)
         reports = [letter for letter in letters if letter.reply is None]
@@ -279,6 +298,7 @@ class Mailbox:
             self._health.well("store")
             self._pause = RETRY_SECONDS[0]
             self._retry_at = 0.0
+            self._look_at = loop.time() + LOOK_SECONDS
         self._pacer.stepped(begun, stepped, queued=queued)
         self._clocks = now, steady
         rest = iter(made)

@@ -28,6 +28,10 @@ class Store(Protocol):
         """Make one outcome durable, all or nothing, and return its notices as numbered events."""
         ...
 
+    def check(self, *, thorough: bool) -> None:
+        """Raise `StoreError` where nothing can be made durable now; where `thorough`, by trying it."""
+        ...
+
     def submitted(self, tokens: Iterable[str]) -> dict[str, JobId]:
         """Return the (first) job that a submit with each of these tokens led to, where there was one."""
         ...

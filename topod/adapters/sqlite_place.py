@@ -1,0 +1,126 @@
+"""Whether the database that SQLite has open is still the one at its path.
+
+SQLite goes on reading and writing a file that was removed or replaced by name; all of that is gone once it is
+closed. So every transaction looks first; and where the file is gone, what is still there to be read is copied
+beside it, under a name that nobody has.
+"""
+
+import os
+import sqlite3
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from topod.errors import StoreError
+
+RESCUED: Final = ".rescued"
+"""Ends the name of the copy."""
+_Identity = tuple[int, int]
+
+
+class Place:
+    """The files of an open database, by device and inode. Every method may block on the disk."""
+
+    def __init__(self, path: Path) -> None:
+        """Remember the files as they are now; the database has been opened and read."""
+        self.path: Final = path
+        self.copy: Final = rescued(path)
+        files = (path, path.with_name(f"{path.name}-wal"))
+        self._files = {file: found for file in files if (found := _identity(file)) is not None}
+        self._kept = False
+
+    def gone(self) -> str:
+        """Say which file is not the open one any more; empty where all are in their place.
+
+        Raises `StoreError` where it cannot be told.
+        """
+        for file, known in self._files.items():
+            try:
+                found = _identity(file)
+            except OSError as error:
+                raise StoreError(
+                    f"cannot look at {file}: {error.strerror}",
+                    hint="check the permissions of the state folder and its file system",
+                ) from error
+            if found != known:
+                return f"{file} was {'removed' if found is None else 'replaced'} while topod has it open"
+        return ""
+
+    def well(self) -> None:
+        """All files are in their place: a copy would be older than they are from now on."""
+        if self._kept:
+            self.copy.unlink(missing_ok=True)
+            self._kept = False
+
+    def lost(self, gone: str, connection: sqlite3.Connection) -> StoreError:
+        """Keep a copy of what is still open, once, and return the error that says what to do.
+
+        `connection` is in no transaction.
+        """
+        if not self._kept or not self.copy.exists():
+            try:
+                _copy(connection, self.copy)
+            except (OSError, sqlite3.Error) as error:
+                hint = f"do not stop topod: what it knows cannot be copied to {self.copy} yet ({error})"
+                return StoreError(gone, hint=hint)
+            self._kept = True
+        return StoreError(
+            gone, hint=f"what it held is in {self.copy}: stop topod, {put_back(self.path)}, start topod"
+        )
+
+
+def rescued(path: Path) -> Path:
+    """Return where the copy of a database that was taken away is kept."""
+    return path.with_name(path.name + RESCUED)
+
+
+def put_back(path: Path) -> str:
+    """Say how a copy becomes the database again."""
+    # A journal of the old file would be played into the new one.
+    return f"rename {rescued(path).name} to {path.name}, remove {path.name}-wal and {path.name}-shm"
+
+
+def refuse_beside_copy(path: Path) -> None:
+    """Raise `StoreError` where an earlier topod had to keep a copy: what it knew is not at the path."""
+    if rescued(path).exists():
+        raise StoreError(
+            f"{path} was taken from a running topod, which kept what it knew in {rescued(path)}",
+            hint=f"{put_back(path)}; or, to go on with what is at {path} now, move the copy away",
+        )
+
+
+def _identity(file: Path) -> _Identity | None:
+    try:
+        found = file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _copy(connection: sqlite3.Connection, target: Path) -> None:
+    """Write a whole, durable copy of an open database; all of it is there under that name, or nothing."""
+    part = target.with_name(f"{target.name}.part")
+    try:
+        # Private from the first byte: it holds what users wrote into their jobs.
+        os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600))
+        copy = sqlite3.connect(part)
+        try:
+            connection.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")
+        finally:
+            copy.close()
+        for file in (part, target.parent):
+            _sync(file)
+        part.rename(target)
+        _sync(target.parent)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _sync(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
