@@ -1,0 +1,1 @@
+"""Many hosts: which of them gets a job. Pure: values in, values out."""
