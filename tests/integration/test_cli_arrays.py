@@ -11,7 +11,7 @@ from tests.integration.test_cli import Cli
 from topod.adapters.secret_files import checked_secrets
 from topod.errors import JobRejectedError
 from topod.lifecycle.events import ArrayPlan
-from topod.model.job import JobSpec, Secret
+from topod.model.job import Dependency, JobId, JobSpec, Secret
 from topod.protocol.client import RemoteError
 from topod.protocol.replies import Jobs
 from topod.protocol.requests import SetPriority, Submit
@@ -108,9 +108,6 @@ def test_a_chain_of_jobs_runs_in_order_and_its_reasons_are_true(
     assert "only after its failure" in cli.run("wait", cleanup, status=1).stdout
     # The first has been put to rest by now.
     cli.run("submit", "--wait", "--after", "afterok:1,afterany:2", "--", "true")
-    assert (
-        "job 1 succeeded" in cli.run("submit", "--wait", "--after", "failed:1", "--", "true", status=1).stderr
-    )
 
 
 def test_after_an_array_or_one_of_its_jobs(cli: Cli, topod: Topod, tmp_path: Path) -> None:
@@ -127,6 +124,45 @@ def test_after_an_array_or_one_of_its_jobs(cli: Cli, topod: Topod, tmp_path: Pat
     assert (ended[first.id].started_at or 0) < (ended[last.id].started_at or 0)
     # An array that has ended whole counts too.
     assert topod.wait(int(cli.out("submit", "--parsable", "--after", "1", "--", "true"))).state == "succeeded"
+
+
+def test_what_can_never_be_met_any_more_is_refused_at_the_submit(cli: Cli, topod: Topod) -> None:
+    good = topod.submit("true", name="good").id
+    assert topod.wait(good).state == "succeeded"
+    bad = int(cli.out("submit", "--parsable", "--array", "0-1", "--name", "bad", "--", "sh", "-c", "exit 3"))
+    for ident in (bad, bad + 1):
+        topod.wait(ident)
+    for words, why in (
+        (
+            ["--after", f"failed:{good}"],
+            f"job {good} (good) succeeded, and this job was to run only after its failure",
+        ),
+        (["--after", f"{bad}"], f"job {bad}[0] (bad) failed, and this job was to run only after its success"),
+        (["--after", f"{bad}[1]", "--array", "0-9"], f"job {bad}[1] (bad) failed, and this job"),
+    ):
+        said = cli.run("submit", *words, "--", "true", status=5).stderr
+        assert said.startswith(f"error: the job would never run: {why}")
+        assert "hint: --after any:ID" in said
+        dry = cli.run("submit", "--dry-run", *words[:2], "--", "true", status=1).stdout
+        assert dry.startswith("can never run here\n")
+    assert cli.out("submit", "--parsable", "--after", f"any:{bad}", "--", "true") == f"{bad + 2}\n", (
+        "the next"
+    )
+    cli.run("submit", "--wait", "--after", f"failed:{bad}", "--", "true")
+
+
+def test_a_submit_that_was_taken_is_not_refused_when_it_is_asked_again(topod: Topod, tmp_path: Path) -> None:
+    first = topod.submit("sh", "-c", "while ! test -e go; do sleep 0.02; done; exit 3", workdir=str(tmp_path))
+    spec = JobSpec(name="x", command=("true",), after=(Dependency(job=JobId(first.id)),))
+    taken = topod.ask(Submit(spec=spec, token="t"))
+    (tmp_path / "go").touch()
+    assert topod.wait(first.id).state == "failed"
+    again = topod.ask(Submit(spec=spec, token="t"))
+    assert isinstance(taken, Jobs)
+    assert isinstance(again, Jobs)
+    assert [job.id for job in again.jobs] == [job.id for job in taken.jobs]
+    with pytest.raises(RemoteError, match="would never run"):
+        topod.ask(Submit(spec=spec, token="another"))
 
 
 def test_dependencies_that_cannot_be_meant_are_refused(cli: Cli, topod: Topod) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from topod.daemon.storage import Store
 from topod.errors import NotFoundError, UsageError
+from topod.lifecycle.depending import met, never
 from topod.lifecycle.events import ArrayPlan, Event, Submitted
 from topod.lifecycle.states import ENDED, HostState, Job, JobState
 from topod.model.job import Dependency, JobId, JobSpec
@@ -60,6 +61,17 @@ async def resolved(spec: JobSpec, find: Callable[[int], Awaitable[Job]]) -> JobS
             raise UsageError(f"the job waits for job {one.job} twice")
         found.append(one)
     return replace(spec, after=tuple(found))
+
+
+async def never_met(spec: JobSpec, find: Callable[[int], Awaitable[Job]]) -> str | None:
+    """Return why what a job of `resolved` waits for can never be met, or None."""
+    for wanted in spec.after:
+        parent = await find(wanted.job)
+        for ident in array_ids(parent) if wanted.index is None else [parent.id]:
+            job = parent if ident == parent.id else await find(ident)
+            if job.state in ENDED and not met(wanted.condition, job.state):
+                return never(f"{job.label} {job.state.value}", wanted)
+    return None
 
 
 async def _member(wanted: Dependency, index: int, find: Callable[[int], Awaitable[Job]]) -> Dependency:

@@ -16,7 +16,7 @@ from topod import __version__
 from topod.adapters.secret_files import checked_secrets
 from topod.daemon import joblog
 from topod.daemon.checks import CannotRunError, asks_for_room, check_priority, check_runs, check_spec
-from topod.daemon.dependencies import array_ids, check_array, resolved
+from topod.daemon.dependencies import array_ids, check_array, never_met, resolved
 from topod.daemon.health import Health
 from topod.daemon.logs import Key
 from topod.daemon.mailbox import InternalError, Mailbox
@@ -174,6 +174,7 @@ class Service:
         if request.spec.secrets:
             await asyncio.to_thread(checked_secrets, request.spec)
         spec = await resolved(request.spec, self._find)
+        await self._refuse_unmet(spec, request.token)
         done = await self._mailbox.ask(ev.Submitted(spec=spec, array=request.array), token=request.token)
         assert done.job is not None
         return await self.array(done.job)
@@ -181,7 +182,9 @@ class Service:
     async def dry_run(self, spec: JobSpec) -> rp.Planned:
         """Say what the job would get now, or why `submit` would refuse it."""
         check_priority(spec.request.priority)
-        await resolved(spec, self._find)
+        never = await never_met(await resolved(spec, self._find), self._find)
+        if never is not None:
+            return rp.Planned(feasible=False, never=True, reason=never)
         try:
             if not asks_for_room(spec):
                 check_runs(spec, self._runtime.name)
@@ -347,6 +350,16 @@ class Service:
         if not self._mailbox.recovered:
             notes.append("runtime: not looked at yet; jobs are queued and nothing is started or stopped")
         return notes
+
+    async def _refuse_unmet(self, spec: JobSpec, token: str) -> None:
+        """Refuse what would never run for what it waits for; not the second try of what was taken."""
+        never = await never_met(spec, self._find)
+        if never is None:
+            return
+        known = await asyncio.to_thread(self._store.submitted, [token] if token else [])
+        if known:
+            return
+        raise ConflictError(f"the job would never run: {never}", hint="--after any:ID waits for any end")
 
     async def _find(self, ident: int) -> Job:
         job = self._mailbox.state.jobs.get(JobId(ident))

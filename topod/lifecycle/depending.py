@@ -61,9 +61,9 @@ def impossible(draft: Draft, event: ev.Submitted) -> str | None:
         states = ended.get(wanted.job, [])
         bad = next((state for state in states if not met(wanted.condition, state)), None)
         if bad is not None:
-            return _never(f"job {wanted.job} {bad.value}", wanted)
+            return never(f"job {wanted.job} {bad.value}", wanted)
         if not states and not _parents(draft, groups, wanted):
-            return _never(f"job {wanted.job} is not known any more", wanted)
+            return never(f"job {wanted.job} is not known any more", wanted)
     return None
 
 
@@ -84,7 +84,7 @@ def settle_dependencies(draft: Draft) -> None:
                 kept.append(wanted)
             failed = [p for p in parents if p.state in ENDED and not met(wanted.condition, p.state)]
             if failed:
-                bad = _never(f"{failed[0].label} {failed[0].state.value}", wanted)
+                bad = never(f"{failed[0].label} {failed[0].state.value}", wanted)
         if bad is not None:
             begin_stop(draft, draft.put(replace(job, after=())), StopCause.CANCEL, bad)
         elif len(kept) < len(job.after):
@@ -140,5 +140,6 @@ def _parents(draft: Draft, groups: dict[JobId, list[JobId]], wanted: Dependency)
     return [wanted.job] if wanted.job in draft.jobs else []
 
 
-def _never(what: str, wanted: Dependency) -> str:
+def never(what: str, wanted: Dependency) -> str:
+    """Say why a dependency can never be met; `what` became of the job that was waited for."""
     return f"{what}, and this job was to run {_ONLY[wanted.condition]}"
