@@ -201,8 +201,18 @@ def test_a_drained_gpu_shows_on_the_map_and_takes_no_job_until_resumed(cli: Cli)
     cli.out("resume", "--gpu", "6")
     cli.out("plan", "--gpus", "8")
     cli.out("drain", "--reason", "kernel update")
-    assert "the host is drained: kernel update" in cli.out("plan", "--gpus", "1", status=11)
+    drained = cli.out("plan", "--gpus", "1", status=11).splitlines()
+    assert drained[0] == "would wait: the host is drained"
+    assert drained[1].split(maxsplit=1) == ["because", "the host is drained: kernel update"]
+    assert "once that is over, as things are now, the job would get:" in drained[2]
+    told = cli.json("plan", "--gpus", "1", status=11)
+    assert (told["feasible"], told["drained"], told["plan"]["gpus"]) == (False, "kernel update", [0])
+    cli.out("drain", "--gpu", "6", "--reason", "fan is loud")
+    both = " ".join(cli.out("plan", "--gpus", "8", status=11).split())
+    assert "because the host is drained: kernel update and even if it were not: 8 GPUs:" in both
+    cli.out("resume", "--gpu", "6")
     cli.out("resume")
+    assert cli.json("plan", "--gpus", "1")["drained"] is None
 
 
 def test_the_live_host_document_can_be_planned_on_offline(cli: Cli, tmp_path: Path) -> None:

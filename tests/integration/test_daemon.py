@@ -79,6 +79,19 @@ def test_the_same_token_leads_to_the_same_job_also_after_a_crash(topod: Topod) -
     assert topod.submit("true", token="abd").id == first.id + 1
 
 
+def test_only_a_topod_that_had_jobs_is_back(topod: Topod) -> None:
+    def told() -> list[str]:
+        return [event.text for event in topod.events() if event.name == "host.recovered"]
+
+    first = "topod starts; it has had no job here yet"
+    topod.until(lambda: told() == [first])
+    topod.wait(topod.submit("true").id)
+    topod.kill()
+    topod.start()
+    topod.until(lambda: len(told()) == 2)
+    assert told()[1].startswith("topod is back; ")
+
+
 def test_a_job_that_can_never_run_here_is_refused_and_leaves_no_trace(topod: Topod) -> None:
     with pytest.raises(RemoteError, match="dgx1 can never run this job") as caught:
         topod.submit("true", gpus=9)

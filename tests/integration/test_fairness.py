@@ -1,5 +1,7 @@
 """Quotas, budgets and the wait before anyone is stopped, by a whole topod with a configuration file."""
 
+import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,7 +52,7 @@ def test_rules_of_the_configuration_file_bind_a_real_daemon(topod: Topod) -> Non
     vision = {"team": "vision"}
     one = topod.submit("sleep", "600", gpus=1, priority=1000, labels=vision)
     two = topod.submit("sleep", "600", gpus=2, priority=1000, labels=vision)
-    assert topod.job(two.id).reason == "label team=vision holds 1 of 2 GPUs: 1 is left, 2 asked"
+    assert topod.job(two.id).reason == "the quota of label team=vision is 2 GPUs, 1 held: 1 is left, 2 asked"
     with pytest.raises(RemoteError, match="the quota of label team=vision is 2 GPUs, 3 asked"):
         topod.submit("sleep", "600", gpus=3, labels=vision)
     spec = JobSpec(name="t", command=("true",), labels=vision, request=ResourceRequest(gpus=3))
@@ -91,6 +93,17 @@ def test_rules_of_the_configuration_file_bind_a_real_daemon(topod: Topod) -> Non
     assert f" {stopped.id} chat" in topoctl(topod, "ps")
     assert "low>150" in topoctl(topod, "ps")
     assert "low (100), effective 150 after 1 preemption" in topoctl(topod, "show", str(stopped.id))
+
+
+def test_who_asks_is_told_of_the_own_quota_before_the_first_job(tmp_path: Path) -> None:
+    config = tmp_path / "topod.toml"
+    config.write_text("[[quota]]\nuser = '*'\ngpus = 6\n[[quota]]\nuser = 'alice'\ngpus = 2\n")
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    with Topod(tmp_path / "d") as topod:
+        topod.start("--config", str(config))
+        told = topod.ask(GetFairness(by="mallory"))  # the name comes from the kernel
+        assert isinstance(told, Fairness)
+        assert {(use.value, use.gpus, use.limit) for use in told.quotas} == {("alice", 0, 2), (me, 0, 6)}
 
 
 def test_a_wait_asked_for_on_the_command_line_spares_everyone_until_it_is_over(topod: Topod) -> None:

@@ -45,6 +45,7 @@ class Planning:
             reason=told.reason,
             details=list(told.details),
             never=told.never,
+            drained=told.drained,
         )
 
     async def plan(self, request: rq.PlanMoves) -> rp.Moves:

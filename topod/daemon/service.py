@@ -131,7 +131,7 @@ class Service:
             case rq.GetHost():
                 reply = self.host()
             case rq.GetFairness():
-                reply = fairness_view(self._mailbox.state, self._clock.now(), self._rules)
+                reply = fairness_view(self._mailbox.state, self._clock.now(), self._rules, request.by)
             case rq.PlanMoves():
                 reply = await self._planning.plan(request)
             case rq.MakeMoves():

@@ -96,15 +96,15 @@ def _trouble(job: Job, marks: Mapping[str, tuple[Mark, ...]]) -> str:
     return "; ".join(told)
 
 
-def fairness_view(state: HostState, now: float, rules: Rules) -> Fairness:
-    """Return how quotas and budgets stand, and what is kept for whom."""
+def fairness_view(state: HostState, now: float, rules: Rules, user: str = "") -> Fairness:
+    """Return how quotas and budgets stand, those of `user` too, and what is kept for whom."""
     jobs = [job for job in state.jobs.values() if job.state not in ENDED]
     hold = current_hold(state.jobs, now, rules)
     kept = hold.job.hold if hold is not None else None
     return Fairness(
         quotas=[
             QuotaView(scope=use.scope.value, key=use.key, value=use.value, gpus=use.gpus, limit=use.limit)
-            for use in Usage(state.jobs, rules).every(jobs)
+            for use in Usage(state.jobs, rules).every(jobs, user)
         ],
         budgets=[
             BudgetView(

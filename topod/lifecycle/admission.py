@@ -28,6 +28,8 @@ class Preview:
     details: tuple[str, ...] = ()
     never: bool = False
     """The empty and healthy host would refuse it too, with this reason."""
+    drained: str | None = None
+    """Why the host is drained, where it is: `plan` is then what the job would get if it were not."""
 
 
 def admit(tables: TopologyTables, spec: JobSpec, rules: Rules = NO_RULES) -> str | None:
@@ -54,18 +56,21 @@ def dry_run(
     if hold is not None and hold.binds(Job(id=state.next_job, spec=spec, submitted_at=now), now, rules):
         taken = replace(taken, blocks=(*taken.blocks, hold.block))
     answer = plan(tables, taken, spec.request)
-    if not isinstance(answer, Plan):
-        moves = moves_instead(tables, taken, movable_requests(state), spec.request, None)
-        return Preview(
-            feasible=False,
-            reason=answer.reason,
-            details=answer.details if moves is None else (*answer.details, moves_advice(moves)),
-        )
-    data = plan_data(tables, taken, spec.request, answer)
-    data["moves_instead"] = moves_instead(tables, taken, movable_requests(state), spec.request, answer)
+    found = answer if isinstance(answer, Plan) else None
+    # On a drained host no job may be moved either.
+    moves = None
+    if state.drain is None:
+        moves = moves_instead(tables, taken, movable_requests(state), spec.request, found)
     reason = "" if state.drain is None else f"the host is drained: {state.drain}"
+    if not isinstance(answer, Plan):
+        details = answer.details if moves is None else (*answer.details, moves_advice(moves))
+        if reason:
+            details = (f"and even if it were not: {answer.reason}", *details)
+        return Preview(feasible=False, reason=reason or answer.reason, details=details, drained=state.drain)
+    data = plan_data(tables, taken, spec.request, answer)
+    data["moves_instead"] = moves
     if not reason and state.blind is not None and spec.request.gpus:
         reason = unknown_health(state.blind)
     wait = spec.wait_before_preempt_seconds
     waits = (f"first waits {duration_words(wait)} for free GPUs",) if wait and answer.victims else ()
-    return Preview(feasible=not reason, plan=data, reason=reason, details=waits)
+    return Preview(feasible=not reason, plan=data, reason=reason, details=waits, drained=state.drain)

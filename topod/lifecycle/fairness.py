@@ -175,9 +175,10 @@ class Usage:
                     scope=scope, key=key, value=value, gpus=self._held.get(account, 0), limit=limit
                 )
 
-    def every(self, jobs: Iterable[Job]) -> tuple[QuotaUse, ...]:
-        """Return the quotas that bind any of `jobs`, and those that a rule names, users first."""
+    def every(self, jobs: Iterable[Job], user: str = "") -> tuple[QuotaUse, ...]:
+        """Return the quotas that bind any of `jobs` or `user`, and those that a rule names, users first."""
         found = {use for job in jobs for use in self.of(job.spec)}
+        found |= set(self.of(JobSpec(name="", command=(), user=user))) if user else set()
         for quota in self._rules.quotas:
             if quota.value != EACH:
                 labels = {quota.key: quota.value} if quota.scope is Scope.LABEL else {}
@@ -195,7 +196,7 @@ class Usage:
             return None
         return Room(
             gpus=max(0, least.limit - least.gpus),
-            reason=f"{least.who} holds {least.gpus} of {least.limit} GPUs",
+            reason=f"{_quota_of(least)}, {least.gpus} held",
         )
 
     def _accounts(self, spec: JobSpec) -> Iterator[Account]:
@@ -217,6 +218,9 @@ def over_quota(spec: JobSpec, rules: Rules) -> str | None:
     """Return why the quotas can never be kept by a job, however little else is held; None if they can."""
     for use in Usage({}, rules).of(spec):
         if spec.request.gpus > use.limit:
-            gpus = "1 GPU" if use.limit == 1 else f"{use.limit} GPUs"
-            return f"the quota of {use.who} is {gpus}, {spec.request.gpus} asked"
+            return f"{_quota_of(use)}, {spec.request.gpus} asked"
     return None
+
+
+def _quota_of(use: QuotaUse) -> str:
+    return f"the quota of {use.who} is {'1 GPU' if use.limit == 1 else f'{use.limit} GPUs'}"

@@ -52,8 +52,10 @@ def recover(draft: Draft, event: ev.Recovered) -> Iterator[ev.Event]:
             draft.note("container.stray", None, f"removing {container.handle}: no job answers for it")
             draft.do(RemoveStray(handle=container.handle))
     count = len(event.containers)
-    found = f"{count} container{'' if count == 1 else 's'} found"
-    draft.note("host.recovered", None, f"topod is back; {found}")
+    text = f"topod is back; {count} container{'' if count == 1 else 's'} found"
+    if draft.next_job == 1 and not count:
+        text = "topod starts; it has had no job here yet"
+    draft.note("host.recovered", None, text)
 
 
 def sweep(draft: Draft, event: ev.Swept) -> Iterator[ev.Event]:

@@ -54,7 +54,7 @@ class Room:
 
     gpus: int
     reason: str
-    """For example `user alice holds 6 of 8 GPUs`."""
+    """For example `the quota of user alice is 8 GPUs, 6 held`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,6 +62,8 @@ class Planned(Reply, frozen=True, kw_only=True, tag="planned"):
     details: list[str] = []
     never: bool = False
     """The empty host would refuse it too, or its policy does, with this reason: so would `submit`."""
+    drained: str | None = None
+    """Why the host is drained, where it is: `plan` is then what the job would get if it were not."""
 
 
 class Moves(Reply, frozen=True, kw_only=True, tag="moves"):

@@ -105,6 +105,9 @@ class GetHost(Request, frozen=True, kw_only=True, tag="get-host"):
 class GetFairness(Request, frozen=True, kw_only=True, tag="get-fairness"):
     """Quotas, disruption budgets, and who is kept GPUs for. Answer: `Fairness`."""
 
+    by: str = ""
+    """Whose quotas are told even without a job; who asks, by the kernel."""
+
 
 class PlanMoves(Request, frozen=True, kw_only=True, tag="plan-moves"):
     """Which running jobs would move, so that free GPUs are together? Answer: `Moves`. Changes nothing."""

@@ -19,6 +19,8 @@ def plan_text(planned: Planned, request: ResourceRequest, style: Style) -> str:
         lines += labelled("because", printable(planned.reason), style)
     for detail in planned.details:
         lines += labelled("", printable(detail), style)
+    if planned.plan and not planned.feasible:
+        lines += labelled("then", "once that is over, as things are now, the job would get:", style)
     if planned.plan:
         lines += plan_lines(planned.plan, style)
     return "\n".join(lines) + "\n"
@@ -79,7 +81,9 @@ def _lost(decided_by: str) -> str:
 
 def _verdict(planned: Planned, request: ResourceRequest) -> str:
     if not planned.feasible:
-        return "can never run here" if planned.never else "would wait"
+        if planned.never:
+            return "can never run here"
+        return "would wait: the host is drained" if planned.drained is not None else "would wait"
     victims = len(planned.plan.get("victims") or [])
     where = f" on {request.gpus} GPU{'' if request.gpus == 1 else 's'}" if request.gpus else ""
     if not victims:

@@ -78,7 +78,7 @@ def test_neither_does_that_of_one_that_waits_for_its_quota_by_now() -> None:
     assert world.job(job).not_before > world.now
     world.submit(spec(gpus=1))
     world.advance(20)
-    assert "holds 1 of 1 GPUs" in world.job(job).reason
+    assert "is 1 GPU, 1 held" in world.job(job).reason
     assert world.job(job).not_before == 0.0
 
 

@@ -9,7 +9,7 @@ from topod.discovery.library import load_library_host
 from topod.lifecycle import effects as fx
 from topod.lifecycle import events as ev
 from topod.lifecycle.admission import admit, dry_run
-from topod.lifecycle.fairness import effective_priority
+from topod.lifecycle.fairness import Usage, effective_priority
 from topod.lifecycle.states import Job, JobState
 from topod.model.job import Allocation, JobId, JobSpec
 from topod.model.rules import NO_RULES, DisruptionBudget, Quota, Rules, Scope
@@ -39,7 +39,7 @@ def test_a_user_at_her_quota_waits_though_gpus_are_free_and_is_told_why() -> Non
     bob = world.submit(spec("other", user="bob", gpus=4))
     world.run()
     assert running(world, first, second, bob) == [first, bob]
-    assert world.job(second).reason == "user alice holds 3 of 4 GPUs: 1 is left, 2 asked"
+    assert world.job(second).reason == "the quota of user alice is 4 GPUs, 3 held: 1 is left, 2 asked"
     world.exit(first)
     world.run()
     assert running(world, second) == [second]
@@ -71,7 +71,9 @@ def test_a_label_has_a_quota_of_its_own_and_a_named_value_wins_over_each() -> No
     free = world.submit(spec(gpus=1))
     world.run()
     assert running(world, *jobs, free) == [*jobs[:2], *jobs[3:], free]
-    assert world.job(jobs[2]).reason == "label team=audio holds 2 of 2 GPUs: none is left, 1 asked"
+    assert (
+        world.job(jobs[2]).reason == "the quota of label team=audio is 2 GPUs, 2 held: none is left, 1 asked"
+    )
 
 
 def test_a_job_that_is_being_stopped_still_counts_and_ones_own_jobs_are_not_stopped_for_the_quota() -> None:
@@ -81,7 +83,16 @@ def test_a_job_that_is_being_stopped_still_counts_and_ones_own_jobs_are_not_stop
     high = world.submit(alice(gpus=4, priority=1000))
     world.run()
     assert running(world, low, high) == [low]
-    assert "user alice holds 4 of 4 GPUs" in world.job(high).reason
+    assert "the quota of user alice is 4 GPUs, 4 held" in world.job(high).reason
+
+
+def test_a_user_without_a_job_is_told_of_the_own_quota() -> None:
+    rules = Rules(quotas=(Quota(scope=Scope.USER, gpus=4), Quota(scope=Scope.USER, value="bob", gpus=2)))
+    usage = Usage({}, rules)
+    assert [(use.value, use.limit) for use in usage.every([])] == [("bob", 2)]
+    assert [(use.value, use.limit) for use in usage.every([], "alice")] == [("alice", 4), ("bob", 2)]
+    assert [(use.value, use.limit) for use in usage.every([], "bob")] == [("bob", 2)]
+    assert Usage({}, NO_RULES).every([], "alice") == ()
 
 
 def test_more_than_the_quota_is_refused_at_once_and_a_preview_knows_the_quota() -> None:
@@ -92,7 +103,10 @@ def test_more_than_the_quota_is_refused_at_once_and_a_preview_knows_the_quota() 
     world.submit(alice(gpus=3))
     world.run()
     told = dry_run(world.tables, world.state, alice(gpus=2), world.now, rules)
-    assert (told.feasible, told.reason) == (False, "user alice holds 3 of 4 GPUs: 1 is left, 2 asked")
+    assert (told.feasible, told.reason) == (
+        False,
+        "the quota of user alice is 4 GPUs, 3 held: 1 is left, 2 asked",
+    )
 
 
 # --- disruption budgets -----------------------------------------------------------------------------------

@@ -97,14 +97,15 @@ def test_the_cheaper_plan_that_a_budget_forbids_is_explained() -> None:
 
 
 def test_a_quota_leaves_so_many_gpus_and_no_more() -> None:
-    room = Room(gpus=2, reason="user alice holds 6 of 8 GPUs")
+    room = Room(gpus=2, reason="the quota of user alice is 8 GPUs, 6 held")
     assert planned(Occupancy(room=room)).gpus == (0, 1)
     found = refused(Occupancy(room=room), ResourceRequest(gpus=4))
-    assert found.reason == "user alice holds 6 of 8 GPUs: 2 are left, 4 asked"
+    assert found.reason == "the quota of user alice is 8 GPUs, 6 held: 2 are left, 4 asked"
     none = refused(
-        Occupancy(room=Room(gpus=0, reason="user alice holds 8 of 8 GPUs")), ResourceRequest(gpus=1)
+        Occupancy(room=Room(gpus=0, reason="the quota of user alice is 8 GPUs, 8 held")),
+        ResourceRequest(gpus=1),
     )
-    assert none.reason == "user alice holds 8 of 8 GPUs: none is left, 1 asked"
+    assert none.reason == "the quota of user alice is 8 GPUs, 8 held: none is left, 1 asked"
     never = refused(Occupancy(room=room), ResourceRequest(gpus=5))
     assert never.reason == "5 GPUs asked for, the host has 4"
 
