@@ -95,7 +95,8 @@ class Planning:
             fewer_goal = replace(goal, most=len(found.moves) - 1)
             fewer = rebalance(self._tables, taken, movable_requests(state), fewer_goal)
         names = {str(ident): job.spec.name for ident, job in state.jobs.items()}
-        return found, rebalance_data(found, fewer, names)
+        idents = {str(ident): job.ident for ident, job in state.jobs.items()}
+        return found, rebalance_data(found, fewer, names, idents)
 
     def _told(self, goal: Goal, data: dict[str, Any], state: HostState, *, made: bool = False) -> rp.Moves:
         return rp.Moves(affinity=goal.affinity.value, plan=data, generation=state.generation, made=made)

@@ -50,7 +50,8 @@ def plan_data(
 
     `victim_reasons`: why each victim is one; `cost_text`: each cost key in words, in the order compared;
     `alternative`: the best rejected plan in the same shape, with `decided_by`; None where there is none;
-    `ruled_out`: the cheaper plan that disruption budgets forbid, with `ruled_out_by`; absent without one.
+    `ruled_out`: the cheaper plan that disruption budgets forbid, with `ruled_out_by`; absent without one;
+    `idents`: how people name those jobs of the plans that belong to an array; absent without one.
     """
     reasons = explain(tables, occupancy, request, plan)
     data = _core_data(plan)
@@ -64,6 +65,12 @@ def plan_data(
         data["alternative"] = {**_core_data(reasons.alternative), "decided_by": reasons.decided_by}
     if reasons.ruled_out is not None:
         data["ruled_out"] = {**_core_data(reasons.ruled_out), "ruled_out_by": reasons.ruled_out_by}
+    plans = [found for found in (plan, reasons.alternative, reasons.ruled_out) if found is not None]
+    named = {victim for found in plans for victim in found.victims}
+    if idents := {
+        holder.job: holder.ident for holder in occupancy.holders if holder.ident and holder.job in named
+    }:
+        data["idents"] = idents
     return data
 
 
@@ -73,5 +80,7 @@ def plan_text(data: Mapping[str, Any]) -> str:
     if data["cpus"]:
         where += f", CPUs {data['cpus']}"
     met = "" if data["satisfied"] else " (affinity missed)"
-    stops = f", stopping {', '.join(f'job {v}' for v in data['victims'])}" if data["victims"] else ""
+    idents = data.get("idents", {})
+    victims = ", ".join(f"job {idents.get(str(victim), victim)}" for victim in data["victims"])
+    stops = f", stopping {victims}" if victims else ""
     return f"{where}, affinity {data['affinity']}{met}{stops}"

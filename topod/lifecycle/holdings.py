@@ -145,6 +145,7 @@ def _holder(job: Job, allocation: Allocation, now: float, rules: Rules) -> Holde
         evictable=not protection,
         protection=protection,
         work=work_lost(job, now),
+        ident="" if job.array is None else job.ident,
     )
 
 

@@ -31,11 +31,12 @@ def move_cost_data(cost: MoveCost) -> dict[str, Any]:
     }
 
 
-def moves_data(found: Rebalance) -> list[dict[str, Any]]:
-    """Return each move with its reason."""
+def moves_data(found: Rebalance, idents: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return each move with its reason; `idents`: how people name jobs where that is not their number."""
     return [
         {
             "job": job_name(move.job),
+            "ident": idents.get(move.job, move.job),
             "priority": move.priority,
             "gpus_before": list(move.gpus_before),
             "gpus": list(move.gpus),
@@ -44,21 +45,24 @@ def moves_data(found: Rebalance) -> list[dict[str, Any]]:
             "affinity": move.affinity.value,
             "cpu_affinity": move.cpu_affinity.value,
             "work_lost_gpu_seconds": move.work / 1000,
-            "why": _why(found, move),
+            "why": _why(found, move, idents),
         }
         for move in found.moves
     ]
 
 
 def rebalance_data(
-    found: Rebalance, fewer: Rebalance | None, names: Mapping[str, str] | None = None
+    found: Rebalance,
+    fewer: Rebalance | None,
+    names: Mapping[str, str] | None = None,
+    idents: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Return the answer as plain JSON values.
 
     `fewer` is what one restart less would give, as the alternative; None where no job moves. `names` are the
-    names of the jobs.
+    names of the jobs, `idents` how people name them where that is not their number.
     """
-    moves = moves_data(found)
+    moves = moves_data(found, idents or {})
     for entry in moves:
         entry["name"] = (names or {}).get(str(entry["job"]), "")
     return {
@@ -74,8 +78,8 @@ def rebalance_data(
         if fewer is None
         else {
             "moves": [
-                {"job": entry["job"], "gpus_before": entry["gpus_before"], "gpus": entry["gpus"]}
-                for entry in moves_data(fewer)
+                {key: entry[key] for key in ("job", "ident", "gpus_before", "gpus")}
+                for entry in moves_data(fewer, idents or {})
             ],
             "group": list(fewer.after.group),
             "reached": fewer.reached,
@@ -115,7 +119,7 @@ def moves_instead(
         if found.cost.restarts > plan.cost.victims or lost > missed:
             return None
     return {
-        "moves": moves_data(found),
+        "moves": moves_data(found, {holder.job: holder.called for holder in occupancy.holders}),
         "cost": move_cost_data(found.cost),
         "gpus": list(found.ask_gpus),
         "cpus": str(found.ask_cpus),
@@ -125,7 +129,7 @@ def moves_instead(
 
 def moves_advice(moves: Mapping[str, Any]) -> str:
     """Say which moves would make room, and how to have them made."""
-    jobs = [str(move["job"]) for move in moves["moves"]]
+    jobs = [str(move["ident"]) for move in moves["moves"]]
     names = f"job{'' if len(jobs) == 1 else 's'} {', '.join(jobs)}"
     return f"moving {names} would make room: {moves['command']}"
 
@@ -139,7 +143,7 @@ def _command(request: ResourceRequest, goal: Goal) -> str:
     return " ".join(words)
 
 
-def _why(found: Rebalance, move: Move) -> str:
+def _why(found: Rebalance, move: Move, idents: Mapping[str, str]) -> str:
     together = set(found.after.group) | set(found.ask_gpus)
     freed = sorted(set(move.gpus_before) & together - set(move.gpus))
     if freed:
@@ -147,7 +151,7 @@ def _why(found: Rebalance, move: Move) -> str:
         return f"{_gpus(freed)} {what}" if len(freed) == 1 else f"{_gpus(freed)} {_plural(what)}"
     for other in found.moves:
         if other is not move and set(move.gpus_before) & set(other.gpus):
-            return f"makes room for job {other.job}"
+            return f"makes room for job {idents.get(other.job, other.job)}"
     if move.gpus == move.gpus_before:
         return "gives CPUs that others need beside their GPUs"
     return "leaves larger groups free"

@@ -127,7 +127,7 @@ def _taken(draft: Draft, moves: Iterable[tuple[JobId, Allocation]], moving: set[
             gpus |= holder.gpus
             cpus |= holder.cpus.mask
         elif not holder.evictable:
-            return f"job {holder.job} is {holder.protection}"
+            return f"job {holder.called} is {holder.protection}"
     for _, place in moves:
         wanted = gpu_mask(place.gpu_indices)
         if gpus & wanted or cpus & place.cpus.mask:

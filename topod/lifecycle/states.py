@@ -192,9 +192,12 @@ class Job:
     @property
     def label(self) -> str:
         """How sentences name the job: `job 17 (train)`, in an array `job 12[3] (train)`."""
-        if self.array is not None:
-            return f"job {self.array.id}[{self.array.index}] ({self.spec.name})"
-        return f"job {self.id} ({self.spec.name})"
+        return f"job {self.ident} ({self.spec.name})"
+
+    @property
+    def ident(self) -> str:
+        """How the command line names the job: `17`, in an array `12[3]`."""
+        return str(self.id) if self.array is None else f"{self.array.id}[{self.array.index}]"
 
 
 _NAMES: Final = tuple(field.name for field in fields(Job))

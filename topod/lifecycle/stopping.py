@@ -388,6 +388,7 @@ def _ended_by_itself(draft: Draft, job: Job, exit_code: int | None, *, out_of_me
 def requeue(draft: Draft, job: Job, *, first: bool) -> None:
     """Put a preempted job back into the queue, with its original submit time."""
     by = job.stop.by if job.stop else None
-    reason = f"requeued; it was preempted by job {by}"
+    other = draft.get(by)
+    reason = f"requeued; it was preempted by job {by if other is None else other.ident}"
     draft.note("job.requeued", job, f"{job.label} is back in the queue", by=by, first=first)
     draft.put(moved(job, JobState.PENDING, reason=reason, stop=None, restart_first=first))

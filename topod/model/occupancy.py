@@ -25,6 +25,13 @@ class Holder:
     """GPU-milliseconds lost if it is stopped now."""
     budgets: tuple[str, ...] = ()
     """The disruption budgets (by name) that count it."""
+    ident: str = ""
+    """How people name it where that is not `job`: `12[3]`, the job with index 3 of array 12."""
+
+    @property
+    def called(self) -> str:
+        """How sentences name it, after the word job."""
+        return self.ident or self.job
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -72,10 +72,11 @@ def refuse_by_budgets(occupancy: Occupancy, without: Plan, request: ResourceRequ
     stopped = set(without.victims)
     parts = []
     for budget in broken(occupancy, without.victims):
-        of = [h.job for h in occupancy.holders if budget.name in h.budgets and h.job in stopped]
+        of = [h.called for h in occupancy.holders if budget.name in h.budgets and h.job in stopped]
         reason = budget.reason or f"budget {budget.name}"
         parts.append(f"{reason}, so only {budget.stops} of jobs {', '.join(of)} may be stopped")
-    cheapest = f"stops {'jobs' if len(stopped) > 1 else 'job'} {', '.join(without.victims)}"
+    called = [h.called for h in occupancy.holders if h.job in stopped]
+    cheapest = f"stops {'jobs' if len(stopped) > 1 else 'job'} {', '.join(called)}"
     return Refusal(
         reason=f"{_wanted(request)}: every plan stops too many of a service: {'; '.join(parts)}",
         details=(f"the cheapest of them {cheapest}",),
@@ -205,7 +206,7 @@ def _gpu_blockers(occupancy: Occupancy, request: ResourceRequest, usable: int, a
     for holder in occupancy.holders:
         kept = holder.gpus & area & ~told
         if kept and (why := keeps(holder, request)):
-            out.append(f"job {holder.job} ({why}) holds {kept.bit_count()}")
+            out.append(f"job {holder.called} ({why}) holds {kept.bit_count()}")
     return tuple(out)
 
 
@@ -215,7 +216,7 @@ def _cpu_blockers(occupancy: Occupancy, request: ResourceRequest, area: int) -> 
     for holder in occupancy.holders:
         kept = holder.cpus.mask & area
         if kept and (why := keeps(holder, request)):
-            out.append(f"job {holder.job} ({why}) holds {kept.bit_count()}")
+            out.append(f"job {holder.called} ({why}) holds {kept.bit_count()}")
     return tuple(out)
 
 

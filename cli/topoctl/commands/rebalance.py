@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from topoctl import exit_codes
-from topoctl.render.jobs import ENDED
+from topoctl.render.jobs import ENDED, label
 from topoctl.render.moves import gpus_text, moves_text
 from topoctl.session import (
     TextOrJson,
@@ -137,7 +137,7 @@ def _await(client: Client, expected: dict[int, list[int]]) -> int:
             view = one_job(ask_patiently(client, request, Jobs, timeout=POLL_SECONDS + 4))
         there = view.state == "running" and view.gpu_indices == gpus
         where = f"runs on {gpus_text(view.gpu_indices)}" if view.state == "running" else view.state
-        note(f"job {ident} ({view.name}) {where}" + ("" if there else ", not where it was to go"))
+        note(f"{label(view)} {where}" + ("" if there else ", not where it was to go"))
         status = status if there else exit_codes.CONFLICT
     return status
 

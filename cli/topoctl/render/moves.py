@@ -69,7 +69,8 @@ def _move(move: Mapping[str, Any]) -> str:
         where = f"CPUs {move['cpus_before']} -> {move['cpus']}"
     lost = format_duration(move["work_lost_gpu_seconds"])
     priority = priority_name(int(move["priority"]))
-    return f"job {move['job']}{name}, {priority}: {where}; {move['why']}; {lost} of GPU time lost"
+    job = printable(str(move.get("ident") or move["job"]))
+    return f"job {job}{name}, {priority}: {where}; {move['why']}; {lost} of GPU time lost"
 
 
 def _cost(cost: Mapping[str, Any]) -> str:

@@ -31,21 +31,22 @@ def plan_lines(plan: Mapping[str, Any], style: Style) -> list[str]:
     lines = labelled("gpus", _gpus(plan), style)
     lines += labelled("cpus", str(plan.get("cpus") or "the shared pool"), style)
     lines += labelled("affinity", _affinity(plan), style)
-    reasons = [_victim(reason) for reason in _entries(plan.get("victim_reasons"))]
-    for index, text in enumerate(reasons or [_victims(plan) or "nobody"]):
+    idents = idents_of(plan)
+    reasons = [_victim(reason, idents) for reason in _entries(plan.get("victim_reasons"))]
+    for index, text in enumerate(reasons or [_victims(plan, idents) or "nobody"]):
         lines += labelled("" if index else "stops", text, style)
     for index, line in enumerate(_telling(_entries(plan.get("cost_text")))):
         lines += labelled("" if index else "cost", f"{line.get('key')}: {line.get('value')}", style)
     other = plan.get("alternative")
     if isinstance(other, Mapping):
-        text = f"{_gpu_words(other)}, stopping {_victims(other) or 'nobody'}"
+        text = f"{_gpu_words(other)}, stopping {_victims(other, idents) or 'nobody'}"
         lines += labelled("next best", text, style)
         if other.get("decided_by"):
             lines += labelled("", _lost(printable(str(other["decided_by"]))), style)
     barred = plan.get("ruled_out")
     if isinstance(barred, Mapping):
         lines += labelled(
-            "ruled out", f"{_gpu_words(barred)}, stopping {_victims(barred) or 'nobody'}", style
+            "ruled out", f"{_gpu_words(barred)}, stopping {_victims(barred, idents) or 'nobody'}", style
         )
         lines += labelled("", f"cheaper, but {printable(str(barred.get('ruled_out_by')))}", style)
     return [*lines, *_moves_instead(plan.get("moves_instead"), style)]
@@ -55,7 +56,9 @@ def _moves_instead(moves: object, style: Style) -> list[str]:
     """Say which jobs could move instead of being stopped for long; nothing where none could."""
     if not isinstance(moves, Mapping):
         return []
-    names = [f"job {move.get('job')} {_way(move)}" for move in _entries(moves.get("moves"))]
+    names = [
+        f"job {move.get('ident') or move.get('job')} {_way(move)}" for move in _entries(moves.get("moves"))
+    ]
     text = f"nobody goes back into the queue when {' and '.join(names)}"
     return [*labelled("cheaper", text, style), *labelled("", printable(str(moves.get("command", ""))), style)]
 
@@ -108,15 +111,26 @@ def _affinity(plan: Mapping[str, Any]) -> str:
     return text if plan.get("satisfied", True) else f"{text} (less than asked for)"
 
 
-def _victims(plan: Mapping[str, Any]) -> str:
-    names = [str(victim) for victim in plan.get("victims") or []]
+def idents_of(plan: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return how people name the jobs of a plan that belong to an array, by their numbers."""
+    found = plan.get("idents")
+    return (
+        {str(job): printable(str(ident)) for job, ident in found.items()}
+        if isinstance(found, Mapping)
+        else {}
+    )
+
+
+def _victims(plan: Mapping[str, Any], idents: Mapping[str, str]) -> str:
+    names = [idents.get(str(victim), str(victim)) for victim in plan.get("victims") or []]
     return f"job{'' if len(names) == 1 else 's'} {', '.join(names)}" if names else ""
 
 
-def _victim(reason: Mapping[str, Any]) -> str:
+def _victim(reason: Mapping[str, Any], idents: Mapping[str, str]) -> str:
     """Say who a victim is and why; that its priority is lower, its number says already."""
     why = printable(str(reason.get("why", "")))
-    return f"job {reason.get('job')} ({priority_name(int(reason.get('priority', 0)))}): {why}"
+    job = str(reason.get("job"))
+    return f"job {idents.get(job, job)} ({priority_name(int(reason.get('priority', 0)))}): {why}"
 
 
 def _entries(value: object) -> list[Mapping[str, Any]]:

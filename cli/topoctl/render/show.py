@@ -7,7 +7,7 @@ from textwrap import wrap
 from topoctl.render.events import clock
 from topoctl.render.jobs import ENDED, ago, elapsed, gpu_seconds, priority_name, ranges, restarts
 from topoctl.render.jobs import label as named
-from topoctl.render.plan import LABEL, labelled, plan_lines
+from topoctl.render.plan import LABEL, idents_of, labelled, plan_lines
 from topoctl.render.style import STATE_COLORS, Style, printable
 from topod.model.job import JobSpec
 from topod.protocol.units import format_duration, format_size
@@ -55,7 +55,8 @@ def _life(job: JobView, now: float) -> list[tuple[str, str]]:
         rows.append(("waits for", ", ".join(f"job {other}" for other in job.after)))
     rows += [("kept for it", _gpus(job.held_gpus))] if job.held_gpus else []
     if job.victims:
-        rows.append(("stops", ", ".join(f"job {victim}" for victim in job.victims)))
+        idents = idents_of(job.plan)
+        rows.append(("stops", ", ".join(f"job {idents.get(str(one), one)}" for one in job.victims)))
     if job.handle:
         rows.append(("container", f"{job.handle}{', frozen on disk' if job.frozen else ''}"))
     return rows

@@ -5,6 +5,7 @@ import pytest
 from tests.fakes.world import World, spec
 from topod.discovery.library import load_library_host
 from topod.lifecycle import events as ev
+from topod.lifecycle.admission import dry_run
 from topod.lifecycle.machine import step_all
 from topod.lifecycle.states import JobState
 from topod.model.job import AfterCondition, Dependency, JobId, RestartPolicy
@@ -153,6 +154,24 @@ def test_the_members_of_an_array_know_their_places(world: World) -> None:
     variables = [dict(world.job(ident).spec.env) for ident in ids]
     assert variables[1] == {"TOPOD_ARRAY_ID": "1", "TOPOD_ARRAY_INDEX": "3", "TOPOD_ARRAY_COUNT": "3"}
     assert len(running(world, ids)) == 3
+
+
+def test_a_plan_names_the_jobs_of_an_array_as_everything_else_does(world: World) -> None:
+    ids = submit_array(world, 0, 3, gpus=4, priority=100)
+    world.run()
+    told = dry_run(world.tables, world.state, spec(gpus=8, priority=1000), world.now)
+    assert (told.plan["victims"], told.plan["idents"]) == (ids, {"1": "1[0]", "2": "1[3]"})
+    other = dry_run(world.tables, world.state, spec(gpus=8, priority=100), world.now)
+    assert other.reason.endswith("job 1[0] (priority 100) holds 4, job 1[3] (priority 100) holds 4")
+    array = submit_array(world, 7, gpus=8, priority=1000)
+    world.run()
+    [placed] = [
+        notice.text for notice in world.notices if notice.job == array[0] and "stopping" in notice.text
+    ]
+    assert placed.endswith(", stopping job 1[0], job 1[3]")
+    plain = world.submit(spec(gpus=8, priority=2000))
+    world.run()
+    assert "idents" in (world.job(plain).plan or {})
 
 
 def test_no_more_of_an_array_run_than_its_limit(world: World) -> None:

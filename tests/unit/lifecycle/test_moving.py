@@ -6,9 +6,13 @@ from dataclasses import replace
 import pytest
 
 from tests.fakes.world import World, spec
+from topoctl.render.moves import moves_text
+from topoctl.render.style import Style
 from topod.discovery.library import load_library_host
 from topod.lifecycle import effects as fx
 from topod.lifecycle import events as ev
+from topod.lifecycle.admission import dry_run
+from topod.lifecycle.moves_text import rebalance_data
 from topod.lifecycle.moving import find_moves, new_place
 from topod.lifecycle.states import JobState, Mark, MarkKind, Stage
 from topod.model.container import Signal
@@ -16,6 +20,7 @@ from topod.model.job import CheckpointHook, JobId, OnPreempt
 from topod.model.moves import Goal, Rebalance
 from topod.model.request import Affinity
 from topod.model.rules import NO_RULES
+from topod.protocol.replies import Moves
 
 GOAL = Goal(affinity=Affinity.NVLINK_ALL)
 
@@ -76,6 +81,29 @@ def test_two_jobs_on_two_pairs_move_so_that_four_linked_gpus_are_free(world: Wor
     others = [job for job in world.state.jobs.values() if job.id not in moving]
     assert all(job.attempt == 1 for job in others)
     assert not planned(world).moves
+
+
+def test_moves_name_the_jobs_of_an_array_as_everything_else_does() -> None:
+    world = World(load_library_host("dgx1").topology)
+    world.apply(
+        ev.Submitted(spec=spec("fold", priority=100, gpus=1), array=ev.ArrayPlan(indices=tuple(range(8))))
+    )
+    world.run()
+    for index in (2, 3, 6, 7):
+        world.exit(next(job.id for job in world.state.jobs.values() if gpus(world, job.id) == (index,)))
+    world.run()
+    idents = {str(job.id): job.ident for job in world.state.jobs.values()}
+    found = planned(world)
+    told = rebalance_data(found, found, {}, idents)
+    for moves in (told["moves"], told["alternative"]["moves"]):
+        assert [move["ident"] for move in moves] == [f"1[{move['job'] - 1}]" for move in moves]
+        assert len(moves) == 2
+    asked = spec(gpus=4, priority=100, affinity=Affinity.NVLINK_ALL)
+    refused = dry_run(world.tables, world.state, asked, world.now)
+    [advice] = [detail for detail in refused.details if "would make room" in detail]
+    assert advice.startswith("moving jobs 1[")
+    lines = moves_text(Moves(affinity="nvlink-all", plan=told, generation=1), Style(width=200)).splitlines()
+    assert sum(f"job {move['ident']}, low: GPU" in line for line in lines for move in told["moves"]) == 2
 
 
 def test_two_jobs_can_change_places(world: World) -> None:

@@ -52,6 +52,15 @@ def test_a_plan_tells_the_victims_what_decided_and_the_next_best() -> None:
     )
 
 
+def test_a_plan_names_jobs_of_an_array_by_their_places() -> None:
+    plan = {**PLAN, "idents": {"3": "1[2]", "2": "1[1]"}}
+    text = plan_text(Planned(feasible=True, plan=plan), ResourceRequest(gpus=4), Style())
+    assert "  stops       job 1[2] (low): holds GPUs 4,7, which the plan takes\n" in text
+    assert "  next best   GPUs 1-2,5-6, stopping job 1[1]\n" in text
+    shown = job_text(job(victims=[2, 3], plan=plan), [], NOW, Style())
+    assert "job 1[1], job 1[2]" in shown
+
+
 def test_a_plan_without_victims_says_so_and_a_missed_affinity_too() -> None:
     plan = {"gpus": [0], "cpus": "", "victims": [], "affinity": "numa", "satisfied": False}
     text = plan_text(Planned(feasible=True, plan=plan), ResourceRequest(gpus=1), Style())
