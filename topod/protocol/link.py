@@ -10,8 +10,7 @@ from typing import Any
 import msgspec
 
 from topod.fleet.hosts import HostSnapshot
-from topod.model.assignment import FleetTag, Place
-from topod.model.job import JobSpec
+from topod.model.assignment import Assign, FleetJobReport, Revoke, Settled
 from topod.protocol.replies import AnyReply
 from topod.protocol.requests import AnyRequest
 
@@ -37,34 +36,6 @@ class HostHello(FromHost, frozen=True, kw_only=True, tag="hello"):
     """As its own configuration says; the administrator's on the coordinator win."""
     runtime: str = ""
     emulated: bool = False
-
-
-class FleetJobReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One assignment as its host has it. Times are epoch seconds by the host's clock."""
-
-    job: int
-    fence: int
-    local: int
-    """Its id on the host."""
-    state: str
-    """A state of the host's table; `returned`: given back, to be placed anew; `refused`: never taken."""
-    stage: str | None = None
-    ready: bool = False
-    """Of several hosts: reserved and made, waits for `go`."""
-    reason: str = ""
-    gpus: list[int] = []
-    """Indices."""
-    cpu_list: str = ""
-    affinity: str = ""
-    satisfied: bool = True
-    attempt: int = 0
-    starts: int = 0
-    preemptions: int = 0
-    """In this assignment."""
-    started_at: float | None = None
-    ended_at: float | None = None
-    exit_code: int | None = None
-    gpu_seconds: float = 0.0
 
 
 class HostReport(FromHost, frozen=True, kw_only=True, tag="report"):
@@ -100,31 +71,6 @@ class ToHost(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid
 
 class Who(ToHost, frozen=True, kw_only=True, tag="who"):
     """The coordinator does not know this session (it was started anew): say `HostHello`."""
-
-
-class Assign(msgspec.Struct, frozen=True, kw_only=True):
-    """Run this; `place` is what it should get. The host takes it as a job of its own, or refuses it."""
-
-    tag: FleetTag
-    spec: JobSpec
-    place: Place
-
-
-class Revoke(msgspec.Struct, frozen=True, kw_only=True):
-    """Stop this assignment, and all of the job's with a lower fence."""
-
-    job: int
-    fence: int
-    requeue: bool = False
-    """It will be placed anew; False: it was cancelled."""
-    reason: str = ""
-
-
-class Settled(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of this assignment is known and durable: the host need not tell it any more."""
-
-    job: int
-    fence: int
 
 
 class Orders(ToHost, frozen=True, kw_only=True, tag="orders"):
