@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,6 +65,12 @@ class _BoundedClient(docker.APIClient):
         if kwargs.get("timeout") is None:
             kwargs["timeout"] = self.timeout
         return super().send(request, **kwargs)
+
+    def _check_is_tty(self, container: str) -> bool:
+        # Before it reads a log the SDK asks the engine whether the container has a terminal. None of topod's
+        # has; where the SDK no longer calls this, it asks once more.
+        del container
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +146,18 @@ class Engine:
         image: dict[str, Any] = client.inspect_image(name)
         return image
 
+    def inspect_container(self, name: str) -> dict[str, Any] | None:
+        """Return what the engine says of a container; None: there is none.
+
+        Raises `RuntimeUnavailableError`.
+        """
+        with engine_errors(f"inspecting {name}"):
+            try:
+                container: dict[str, Any] = self.quick.inspect_container(name)
+            except docker.errors.NotFound:
+                return None
+        return container
+
     def create_container(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
         """Send a "create container" request and return the answer; raises what the SDK raises."""
         client: Any = self.slow  # the stubs leave the method bare
@@ -158,6 +177,8 @@ class Engine:
                 # "auto" asks the engine which API it speaks; also that question is bounded.
                 seconds: Any = min(self._timeouts[kind], self._timeouts["quick"])  # the stubs say int
                 client = _BoundedClient(base_url=self.base_url, version="auto", timeout=seconds)
+                # Else requests looks for proxies at each call, and none is used for a socket.
+                client.trust_env = not self.base_url.startswith("unix://")
                 limit: Any = self._timeouts[kind]
                 client.timeout = limit
                 self._clients[kind] = client
@@ -223,6 +244,22 @@ def rejected(action: str, error: docker.errors.APIError) -> JobRejectedError | R
     if is_transient(sentence) or error.status_code in (408, 429, 502, 503, 504):
         return unavailable(action, sentence)
     return JobRejectedError(f"the container engine refused {action}: {sentence}")
+
+
+def pull_image(engine: Engine, image: str, seconds: float) -> None:
+    """Pull an image within `seconds`. Raises `JobRejectedError` where that can never be."""
+    action = f"pulling image {image}"
+    deadline = time.monotonic() + seconds
+    log.info("%s", action)
+    with engine_errors(action):
+        try:
+            for message in engine.pull.pull(image, stream=True, decode=True):
+                if problem := message.get("error"):
+                    raise pull_error(image, short(str(problem)))
+                if time.monotonic() > deadline:
+                    raise unavailable(action, f"not done after {seconds:g} seconds")
+        except docker.errors.APIError as error:
+            raise pull_error(image, explain(error)) from error
 
 
 def pull_error(image: str, sentence: str) -> JobRejectedError | RuntimeUnavailableError:

@@ -107,11 +107,12 @@ def position_path(path: Path) -> Path:
 class _Follower:
     """The thread that copies one container's output until the container has ended and all is copied."""
 
-    def __init__(self, engine: Engine, container: str, path: Path, most: int) -> None:
+    def __init__(self, engine: Engine, container: str, path: Path, most: int, *, running: bool) -> None:
         self._engine = engine
         self._container = container
         self._path = path
         self._most = most
+        self._running = running
         self._stop = threading.Event()
         self._stream: docker.types.CancellableStream[bytes] | None = None
         self.complete = False
@@ -128,7 +129,9 @@ class _Follower:
         try:
             while not self._stop.is_set():
                 try:
-                    ended = self._ended()
+                    # To follow one that has just ended is to read what there is.
+                    ended = not self._running and self._ended()
+                    self._running = False
                     # A stream that broke looks like one that ended, so the end counts only when the engine
                     # still answers after it.
                     if ended and drained:
@@ -195,13 +198,16 @@ class LogKeeper:
         self._lock = threading.Lock()
         self._closed = False
 
-    def follow(self, container: str, path: Path) -> None:
-        """See to it that the container's output is copied; no-op when it is."""
+    def follow(self, container: str, path: Path, *, running: bool = False) -> None:
+        """See to it that the container's output is copied; no-op when it is.
+
+        `running`: it ran a moment ago, and that need not be looked at.
+        """
         with self._lock:
             known = self._followers.get(container)
             if self._closed or (known and (known.complete or known.thread.is_alive())):
                 return
-            self._followers[container] = _Follower(self._engine, container, path, self._most)
+            self._followers[container] = _Follower(self._engine, container, path, self._most, running=running)
 
     def again(self, container: str) -> None:
         """Be ready to follow a container that ended and is restored: its log goes on."""

@@ -23,9 +23,8 @@ from topod.adapters.docker_engine import (
     Engine,
     engine_errors,
     explain,
-    pull_error,
+    pull_image,
     rejected,
-    short,
     unavailable,
 )
 from topod.adapters.docker_freeze import Freezer
@@ -44,7 +43,7 @@ from topod.adapters.docker_spec import (
     emulation_notes,
     without_default_ulimits,
 )
-from topod.adapters.docker_watch import ExitWatcher
+from topod.adapters.docker_watch import ExitWatcher, Lives
 from topod.adapters.executions import ContainerExecution
 from topod.adapters.gpu_nodes import control_nodes, gpu_nodes
 from topod.adapters.secret_files import with_real_secrets
@@ -102,6 +101,9 @@ class DockerRuntime:
         self._logs = LogKeeper(self._engine, log_bytes)
         self._freezer = Freezer(self._engine, CudaCheckpoint(), self.pids)
         self._watcher: ExitWatcher | None = None
+        self._lives = Lives()
+        self._made: dict[str, tuple[JobId, int]] = {}
+        """Containers that were made here and that nobody has tried to start."""
         self._lock = threading.Lock()
 
     def describe(self) -> str:
@@ -134,7 +136,7 @@ class DockerRuntime:
                 raise rejected(action, error) from error
             else:
                 return
-        self._pull(image)
+        pull_image(self._engine, image, self._pull_timeout)
 
     def create(self, job: JobId, attempt: int, spec: JobSpec, allocation: Allocation) -> str:
         """Create the container without starting it; one of other content that never ran is replaced."""
@@ -151,8 +153,10 @@ class DockerRuntime:
         name = container_name(host.state_id, job, attempt)
         for _ in range(2):
             if self._create(name, body):
+                if not facts.podman:  # of whose events and logs less is known
+                    self._made[name] = job, attempt
                 return name
-            found = self._inspect(name)
+            found = self._engine.inspect_container(name)
             if found is None:
                 continue
             same = found["Config"]["Labels"].get(DIGEST_LABEL) == body["Labels"][DIGEST_LABEL]
@@ -163,7 +167,10 @@ class DockerRuntime:
 
     def start(self, handle: str, checkpoint: str | None = None) -> float:
         """Start the container unless it runs or ran; return when it started (epoch seconds)."""
-        found = self._inspect(handle) or self._replaced(handle)
+        made = self._made.pop(handle, None)
+        if made is not None and checkpoint is None and self._start(handle):
+            return self._begun(handle, *made)
+        found = self._engine.inspect_container(handle) or self._replaced(handle)
         if found is None:
             raise JobRejectedError(f"container {handle} was removed by someone before it was started")
         if checkpoint is not None or not ran(found):
@@ -171,12 +178,23 @@ class DockerRuntime:
                 self._restore(handle, found, checkpoint)
             else:
                 self._start(handle)
-            found = self._inspect(handle)
+            found = self._engine.inspect_container(handle)
             if found is None:
                 raise unavailable(f"starting {handle}", "the container vanished")
         labels = found["Config"]["Labels"]
         self._follow(handle, JobId(int(labels[JOB_LABEL])), int(labels[ATTEMPT_LABEL]))
         return epoch(found["State"]["StartedAt"]) or time.time()
+
+    def _begun(self, handle: str, job: JobId, attempt: int) -> float:
+        """Take up a container that was just started for the first time; return since when it runs."""
+        # Somebody may be waiting for its first line: the log comes before the look.
+        self._logs.follow(handle, self.log_path(job, attempt), running=True)
+        found = self._engine.inspect_container(handle)
+        if found is None:
+            raise unavailable(f"starting {handle}", "the container vanished")
+        began = epoch(found["State"]["StartedAt"]) or time.time()
+        self._lives.began(handle, began)
+        return began
 
     def _restore(self, handle: str, found: dict[str, Any], checkpoint: str) -> None:
         # Its first life is over and told; what follows is news again.
@@ -191,7 +209,8 @@ class DockerRuntime:
 
     def freeze(self, handle: str, name: str, timeout_seconds: float) -> float | None:
         """Write the container to disk, which ends it; return when the life that ended had begun."""
-        found = self._inspect(handle)
+        self._lives.forget(handle)
+        found = self._engine.inspect_container(handle)
         if found is None:
             raise JobRejectedError("its container is gone")
         return self._freezer.freeze(handle, found, name, timeout_seconds)
@@ -199,6 +218,8 @@ class DockerRuntime:
     def signal(self, handle: str, signal: Signal) -> None:
         """Send the signal; no error when the container is gone or does not run."""
         action = f"sending {signal} to {handle}"
+        if signal in (Signal.TERM, Signal.KILL):
+            self._lives.told_to_stop(handle)
         with engine_errors(action):
             try:
                 self._engine.quick.kill(handle, signal.value)
@@ -224,7 +245,7 @@ class DockerRuntime:
             rows = self._engine.quick.containers(
                 all=True, filters={"label": f"{STATE_LABEL}={self._host.state_id}"}
             )
-        inspected = (self._inspect(row["Id"]) for row in rows)
+        inspected = (self._engine.inspect_container(row["Id"]) for row in rows)
         found = [container for container in inspected if container is not None]
         # One that is being replaced counts only while its successor is not there.
         found.sort(key=lambda container: not container["Name"].endswith(OLD))
@@ -235,7 +256,7 @@ class DockerRuntime:
         with self._lock:
             if self._watcher is not None:
                 raise RuntimeError("watch() is called once")
-            self._watcher = ExitWatcher(self._engine, self._host.state_id, on_exit, self._follow)
+            self._watcher = ExitWatcher(self._engine, self._host.state_id, on_exit, self._follow, self._lives)
 
     def log_path(self, job: JobId, attempt: int) -> Path:
         """Return the file that holds what the attempt printed."""
@@ -243,8 +264,10 @@ class DockerRuntime:
 
     def remove(self, handle: str) -> None:
         """Kill the container if needed, complete its log, remove it."""
+        self._made.pop(handle, None)
+        self._lives.forget(handle)
         self._remove(handle + OLD)
-        found = self._inspect(handle)
+        found = self._engine.inspect_container(handle)
         if found is None:
             return
         labels = found["Config"]["Labels"]
@@ -259,7 +282,7 @@ class DockerRuntime:
 
     def pids(self, handle: str) -> tuple[int, ...]:
         """Return the host PIDs of the container's processes, its init included; empty when not running."""
-        found = self._inspect(handle)
+        found = self._engine.inspect_container(handle)
         if found is None or not found["State"]["Pid"]:
             return ()
         first = int(found["State"]["Pid"])
@@ -285,20 +308,6 @@ class DockerRuntime:
         self._logs.close()
         self._engine.close()
 
-    def _pull(self, image: str) -> None:
-        action = f"pulling image {image}"
-        deadline = time.monotonic() + self._pull_timeout
-        log.info("%s", action)
-        with engine_errors(action):
-            try:
-                for message in self._engine.pull.pull(image, stream=True, decode=True):
-                    if problem := message.get("error"):
-                        raise pull_error(image, short(str(problem)))
-                    if time.monotonic() > deadline:
-                        raise unavailable(action, f"not done after {self._pull_timeout:g} seconds")
-            except docker.errors.APIError as error:
-                raise pull_error(image, explain(error)) from error
-
     def _create(self, name: str, body: dict[str, Any]) -> bool:
         """Return False where the name is taken."""
         action = f"creating {name}"
@@ -317,18 +326,21 @@ class DockerRuntime:
             log.info("%s: %s", name, warning)
         return True
 
-    def _start(self, handle: str) -> None:
+    def _start(self, handle: str, *, last_try: bool = False) -> bool:
+        """Return False where there is no such container."""
         action = f"starting {handle}"
-        for last_try in (False, True):
-            with engine_errors(action):
-                try:
-                    self._engine.slow.start(handle)
-                except docker.errors.APIError as error:
-                    if last_try or "setting rlimit" not in explain(error):
-                        raise rejected(action, error) from error
-                else:
-                    return
-            self._drop_default_ulimits(handle)
+        with engine_errors(action):
+            try:
+                self._engine.slow.start(handle)
+            except docker.errors.APIError as error:
+                if f"No such container: {handle}" in explain(error):
+                    return False
+                if last_try or "setting rlimit" not in explain(error):
+                    raise rejected(action, error) from error
+            else:
+                return True
+        self._drop_default_ulimits(handle)
+        return self._start(handle, last_try=True)
 
     def _drop_default_ulimits(self, handle: str) -> None:
         """Make the container again without them: this engine may not raise limits, and says so at start."""
@@ -343,7 +355,7 @@ class DockerRuntime:
 
     def _replaced(self, handle: str) -> dict[str, Any] | None:
         """Finish a replacement that was begun, maybe before a crash; return the new container, if any."""
-        old = self._inspect(handle + OLD)
+        old = self._engine.inspect_container(handle + OLD)
         if old is None:
             return None
         with engine_errors(f"creating {handle} again"):
@@ -353,7 +365,7 @@ class DockerRuntime:
                 if error.status_code != 409:
                     raise
         self._remove(handle + OLD)
-        return self._inspect(handle)
+        return self._engine.inspect_container(handle)
 
     def _remove(self, name: str) -> None:
         """Remove the container, if there is one, with all that the engine keeps of it."""
@@ -382,11 +394,3 @@ class DockerRuntime:
 
     def _follow(self, handle: str, job: JobId, attempt: int) -> None:
         self._logs.follow(handle, self.log_path(job, attempt))
-
-    def _inspect(self, handle: str) -> dict[str, Any] | None:
-        with engine_errors(f"inspecting {handle}"):
-            try:
-                container: dict[str, Any] = self._engine.quick.inspect_container(handle)
-            except docker.errors.NotFound:
-                return None
-        return container

@@ -1,13 +1,14 @@
 """Notices that containers ended: the engine's events say when to look, the engine's list says what is so.
 
-Events are lost when the engine restarts, so they only wake the one thread that looks; it also looks every few
-seconds by itself. So an exit is never missed, and reported at least once.
+Events are lost when the engine restarts, so they wake the one thread that looks; it also looks every few
+seconds by itself. So an exit is never missed, and reported at least once. Where the event and what this
+process did with the container tell the whole story, it is reported at once: see `Lives`.
 """
 
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import docker
@@ -38,6 +39,49 @@ class _Death:
     looks: int = LOOKS
 
 
+@dataclass(slots=True)
+class _Life:
+    """Since when a container runs (epoch seconds, as the engine tells it), and what became of its job."""
+
+    began: float
+    told_to_stop: bool = False
+
+
+class Lives:
+    """What this process knows of the containers it started, by name. Thread-safe.
+
+    A death is told when no process is left; then the engine tidies up, and answers no look at the container
+    for some milliseconds, for which a preemptor would wait. Of most deaths the look says nothing more. When
+    the life began is known of one that was started here, and that was neither frozen nor restored: else the
+    event may be of an earlier life. Whether memory ran out is of interest only where a job failed, not with
+    exit code 0 nor where it was told to stop.
+    """
+
+    def __init__(self) -> None:
+        """Know of none."""
+        self._lives: dict[str, _Life] = {}
+
+    def began(self, name: str, at: float) -> None:
+        """Note that the container was started, and runs since `at`."""
+        self._lives[name] = _Life(at)
+
+    def told_to_stop(self, name: str) -> None:
+        """Note that the job is told to stop."""
+        if life := self._lives.get(name):
+            life.told_to_stop = True
+
+    def forget(self, name: str) -> None:
+        """Know nothing of the container: it is to be removed, or to be frozen."""
+        self._lives.pop(name, None)
+
+    def ended(self, announced: Exit) -> Exit | None:
+        """Return the whole of the exit that an event announced; None: the engine has to be asked."""
+        life = self._lives.get(announced.handle)
+        if life is None or (announced.exit_code != 0 and not life.told_to_stop):
+            return None
+        return replace(announced, started_at=life.began)
+
+
 class ExitWatcher:
     """Two threads: one waits for events, one looks at the list and reports."""
 
@@ -47,9 +91,11 @@ class ExitWatcher:
         state_id: str,
         on_exit: Callable[[Exit], None],
         on_seen: Callable[[str, JobId, int], None],
+        lives: Lives,
     ) -> None:
         """Start watching. `on_seen(name, job, attempt)` is called for each container that ever ran."""
         self._engine = engine
+        self._lives = lives
         self._label = f"{STATE_LABEL}={state_id}"
         self._on_exit = on_exit
         self._on_seen = on_seen
@@ -91,13 +137,21 @@ class ExitWatcher:
                     if self._stop.is_set():  # close() came before there was a stream to close
                         return
                     for event in stream:
-                        self._died[str(event.get("id", ""))] = _Death(_announced(event))
-                        self._wake.set()
+                        self._hear(event)
             except RuntimeUnavailableError as error:
                 log.debug("event stream ended: %s", error)
             self._close_stream()
             self._stop.wait(BACK_OFF_SECONDS[min(failures, len(BACK_OFF_SECONDS) - 1)])
             failures += 1
+
+    def _hear(self, event: Mapping[str, Any]) -> None:
+        exit_ = _announced(event)
+        whole = self._lives.ended(exit_) if exit_ is not None else None
+        if whole is not None and self._tell(whole):
+            self._reported.add(whole.handle)
+            return
+        self._died[str(event.get("id", ""))] = _Death(exit_)
+        self._wake.set()
 
     def _close_stream(self) -> None:
         stream, self._stream = self._stream, None

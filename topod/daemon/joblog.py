@@ -37,6 +37,17 @@ def has_begun(job: Job | None, attempt: int) -> bool:
     )
 
 
+def launched_in(state: HostState, *, job: JobId, attempt: int) -> bool:
+    """Return whether the job of that id is not, or no longer, what `is_launching` says."""
+    found = state.jobs.get(job)
+    return found is None or not is_launching(found, attempt)
+
+
+def is_launching(job: Job, attempt: int) -> bool:
+    """Say whether this attempt of a job was told to start, and the runtime has not answered yet."""
+    return job.attempt == attempt and job.stage is Stage.LAUNCHING
+
+
 def read_piece(path: Path, offset: int, limit: int) -> Piece:
     """Return up to `limit` bytes of a log from `offset` on (negative: from the end).
 

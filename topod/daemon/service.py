@@ -316,8 +316,15 @@ class Service:
                 await self._patiently(begun, end - time.monotonic())
                 silent = time.monotonic()
             shortest, longest = LOG_POLL_SECONDS
-            pause = (time.monotonic() - silent) * LOG_POLL_SHARE
-            await asyncio.sleep(min(longest, max(shortest, pause)))
+            pause = min(longest, max(shortest, (time.monotonic() - silent) * LOG_POLL_SHARE))
+            if joblog.is_launching(job, attempt):
+                # The start may take long, and the first line comes soon after it.
+                launched = partial(joblog.launched_in, job=job.id, attempt=attempt)
+                await self._mailbox.until(launched, pause)
+                if launched(self._mailbox.state):
+                    silent = time.monotonic()
+            else:
+                await asyncio.sleep(pause)
 
     async def read_events(self, request: rq.ReadEvents) -> rp.Events:
         """Return a piece of the host's story."""

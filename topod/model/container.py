@@ -40,5 +40,6 @@ class Exit:
     handle: str
     exit_code: int | None
     out_of_memory: bool = False
+    """False also where that is not looked at: the job succeeded, or was told to stop."""
     started_at: float | None = None
     """When the life that ended had begun; None where the runtime does not tell."""
