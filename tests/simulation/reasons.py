@@ -13,7 +13,6 @@ from tests.simulation.fair import SERVICE, effective, gpus_of
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.states import HOLDING, HostState, Job, JobState, Mark, Stage, StopPhase
 from topod.model.cpuset import CpuSet
-from topod.model.job import JobId
 from topod.model.request import CpuAffinity, Policy
 from topod.model.rules import Rules
 from topod.model.topology import Topology
@@ -30,8 +29,8 @@ KEPT: Final = re.compile(r"GPUs or CPUs it could use are kept for (job .+?), whi
 """Names a job as sentences do: members of an array by the array's number and their own."""
 
 ARRAY: Final = re.compile(r"(\d+) of array \d+ run, which is its limit")
-QUOTA: Final = re.compile(r"user (\w+) holds (\d+) of \d+ GPUs")
-HOLDS: Final = re.compile(r"job (\d+) \(([^)]*(?:\([^)]*\))?[^)]*)\) holds (\d+)")
+QUOTA: Final = re.compile(r"the quota of user (\w+) is \d+ GPUs?, (\d+) held")
+HOLDS: Final = re.compile(r"job (\d+(?:\[\d+\])?) \(([^)]*(?:\([^)]*\))?[^)]*)\) holds (\d+)")
 
 
 @cache
@@ -107,7 +106,7 @@ def _untrue_of_kept(rules: Rules, job: Job, other: Job | None) -> str:
 
 def _untrue_of_blockers(tables: TopologyTables, state: HostState, job: Job) -> str:
     for ident, why, _count in HOLDS.findall(job.reason):
-        holder = state.jobs.get(JobId(int(ident)))
+        holder = next((other for other in state.jobs.values() if _ident(other) == ident), None)
         moves = holder is not None and holder.pinned_reserved
         gone = holder is None or holder.state not in HOLDING or holder.state is JobState.STOPPING
         if holder is None or (gone and not moves):
@@ -120,6 +119,10 @@ def _untrue_of_blockers(tables: TopologyTables, state: HostState, job: Job) -> s
             if named and not any(mark.kind.value == kind for mark in _marks(state, gpu.uuid)):
                 return f"GPU {gpu.index} is not {kind}"
     return ""
+
+
+def _ident(job: Job) -> str:
+    return str(job.id) if job.array is None else f"{job.array.id}[{job.array.index}]"
 
 
 def _turn(job: Job, rules: Rules) -> tuple[int, bool, float, int]:
