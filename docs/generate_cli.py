@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from topoctl.exit_codes import MEANINGS
-from topoctl.lazy import COMMANDS
+from topoctl.lazy import COMMANDS, GROUPS
 from topoctl.main import run
 
 FOLDER = Path(__file__).resolve().parent / "reference"
@@ -47,7 +47,9 @@ own code can be any number from 0 to 255; `-o json` tells them apart.
 def cli_page() -> str:
     """Return docs/reference/cli.md."""
     parts = [CLI_INTRO, _block("topoctl", _help())]
-    parts += [_block(f"topoctl {name}", _help(name)) for name in COMMANDS]
+    for name, entry in COMMANDS.items():
+        parts.append(_block(f"topoctl {name}", _help(name)))
+        parts += [_block(f"topoctl {name} {part}", _help(name, part)) for part in GROUPS.get(entry.group, ())]
     return "\n".join(parts)
 
 

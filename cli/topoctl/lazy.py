@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from types import ModuleType
 from typing import Any
 
 import typer
@@ -26,6 +27,10 @@ class Entry:
     """An argument may be a negative number, which looks like an option."""
     rest_is_command: bool = False
     """What follows the first positional argument belongs to the job's command, options included."""
+    group: str = ""
+    """It has commands of its own: the name of their `Entry`s in `GROUPS`; `function` holds its help."""
+    offline: bool = False
+    """It asks no topod, so it has no options that name one."""
 
 
 COMMANDS: dict[str, Entry] = {
@@ -47,7 +52,17 @@ COMMANDS: dict[str, Entry] = {
     "resume": Entry(module="drain", function="resume", examples="RESUME_EXAMPLES"),
     "rebalance": Entry(module="rebalance", function="rebalance"),
     "doctor": Entry(module="doctor", function="doctor"),
+    "keys": Entry(module="keys", function="keys", group="keys"),
     "completion": Entry(module="completion", function="completion"),
+}
+GROUPS: dict[str, dict[str, Entry]] = {
+    "keys": {
+        "new": Entry(module="keys", function="new", examples="NEW_EXAMPLES", offline=True),
+        "show": Entry(module="keys", function="show_key", examples="SHOW_EXAMPLES", offline=True),
+        "authorize": Entry(module="keys", function="authorize", examples="AUTHORIZE_EXAMPLES", offline=True),
+        "revoke": Entry(module="keys", function="revoke", examples="REVOKE_EXAMPLES", offline=True),
+        "list": Entry(module="keys", function="list_keys", examples="LIST_EXAMPLES", offline=True),
+    }
 }
 
 
@@ -59,39 +74,78 @@ class Command(TyperCommand):
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the examples under a heading, without wrapping them."""
         del ctx
-        if self.examples:
-            with formatter.section("Examples"):
-                for line in self.examples.strip().splitlines():
-                    formatter.write(f"  {line}\n" if line else "\n")
+        _write_examples(self.examples, formatter)
+
+
+def _write_examples(examples: str, formatter: Any) -> None:
+    if examples:
+        with formatter.section("Examples"):
+            for line in examples.strip().splitlines():
+                formatter.write(f"  {line}\n" if line else "\n")
 
 
 class LazyGroup(TyperGroup):
-    """The commands of `COMMANDS`, built when asked for."""
+    """The commands of `entries`, built when asked for."""
+
+    entries = COMMANDS
+    words = "topoctl"
+    """What stands before a command's name."""
+    examples = ""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return every command, in the order of the help page."""
         del ctx
-        return list(COMMANDS)
+        return list(self.entries)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return the named command, or None."""
         del ctx
-        entry = COMMANDS.get(cmd_name)
+        entry = self.entries.get(cmd_name)
         return None if entry is None else build(cmd_name, entry)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that the first word names; an unknown one is refused with the nearest."""
-        if args[0] not in COMMANDS and not ctx.resilient_parsing and not args[0].startswith("-"):
-            nearest = get_close_matches(args[0], COMMANDS, n=1, cutoff=0.5)
-            hint = f"did you mean `topoctl {nearest[0]}`?" if nearest else "topoctl --help"
+        if args[0] not in self.entries and not ctx.resilient_parsing and not args[0].startswith("-"):
+            nearest = get_close_matches(args[0], self.entries, n=1, cutoff=0.5)
+            hint = f"did you mean `{self.words} {nearest[0]}`?" if nearest else f"{self.words} --help"
             raise UsageError(f"no such command: {args[0]!r}", hint=hint)
         return super().resolve_command(ctx, args)
 
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, as a command does."""
+        del ctx
+        _write_examples(self.examples, formatter)
 
-def build(name: str, entry: Entry) -> Command:
-    """Import one command's module and make the command of it."""
+
+def build(name: str, entry: Entry) -> Command | LazyGroup:
+    """Import one command's module and make the command, or the group of commands, of it."""
     module = importlib.import_module(f"topoctl.commands.{entry.module}")
     function: Callable[..., Any] = getattr(module, entry.function)
+    return _group(name, entry, function, module) if entry.group else _command(name, entry, function, module)
+
+
+def _group(name: str, entry: Entry, function: Callable[..., Any], module: ModuleType) -> LazyGroup:
+    class Group(LazyGroup):
+        entries = GROUPS[entry.group]
+        words = f"topoctl {name}"
+        examples = getattr(module, entry.examples, "")
+
+    app = typer.Typer(
+        cls=Group,
+        name=name,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(function)
+    made = typer.main.get_command(app)
+    assert isinstance(made, Group)
+    return made
+
+
+def _command(name: str, entry: Entry, function: Callable[..., Any], module: ModuleType) -> Command:
     one = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
     settings = {"allow_interspersed_args": not entry.rest_is_command, "help_option_names": ["-h", "--help"]}
     settings["ignore_unknown_options"] = entry.negative
@@ -99,7 +153,7 @@ def build(name: str, entry: Entry) -> Command:
     command = typer.main.get_command(one)
     assert isinstance(command, Command)
     command.examples = getattr(module, entry.examples, "")
-    command.params.extend(_global_options())
+    command.params.extend([] if entry.offline else _global_options())
     return command
 
 

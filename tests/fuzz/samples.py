@@ -58,6 +58,15 @@ volumes = ["/data:/data:ro"]
 ulimits = {memlock = "unlimited"}
 labels = ["team=vision"]
 """
+SECRET_KEY: Final = "o>Bx[Q[@6)im&Ys.ytO}*^6F4N4Q/LUBLRo4HP-V"
+AUTHORIZED: Final = f"""\
+# the fleet
+topod-public:)pP[Yhn-/:b1yefvJeEhW!ICta^P($t3OJMxmc!0  host node-a
+topod-public:O(g@5qon(![UX7T=uh*05A379CY5TeT]gxt098x:  user alice  roles=view,submit  max-priority=500
+topod-public:($Ol=K?1YYqX%.oTV<Jl0ChWR^WyeHZNnJ%vzZbh  user root  roles=administer  # added 2026-01-01
+
+# topod-secret:{SECRET_KEY} user bob
+""".encode()
 CONFIG: Final = b"""\
 [fairness]
 preemption_cap = 5

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.fuzz import samples
 from tests.fuzz.mutations import json_documents, texts
 from topoctl.batch import Batch
+from topod.adapters.authorized import format_entry, parse_authorized
 from topod.daemon.config_file import health_rules_of, parse_config, rules_of
 from topod.discovery.document import dump_host, load_host
 from topod.discovery.load import load_host_bytes
@@ -45,10 +46,11 @@ class Target:
     """Its share of the cases."""
 
 
-def refused(error: TopodError, statuses: Collection[int], source: str = "") -> None:
+def refused(error: TopodError, statuses: Collection[int], source: str = "", hidden: str = "\n") -> None:
     """Check that an error is one line that begins with its source, with one of these exit statuses."""
     assert error.message.startswith(source)
     assert "\n" not in error.message, error.message
+    assert hidden not in error.message
     assert "\r" not in error.message, error.message
     assert error.message.strip(), "an error says something"
     assert error.exit_status in statuses, (error.exit_status, error.message)
@@ -113,6 +115,18 @@ def _config(data: bytes) -> None:
         return
     rules_of(config)
     health_rules_of(config)
+
+
+def _authorized(data: bytes) -> None:
+    try:
+        found = parse_authorized(data.decode(errors="replace"), "k")
+    except TopodError as error:
+        refused(error, (65,), source="k:", hidden=samples.SECRET_KEY)
+        return
+    again = parse_authorized("\n".join(map(format_entry, found.values())), "again")
+    assert [(key, one.who, one.roles) for key, one in again.items()] == [
+        (key, one.who, one.roles) for key, one in found.items()
+    ]
 
 
 def _message(data: bytes) -> None:
@@ -227,6 +241,7 @@ TARGETS: Final = (
     Target(name="matrix", inputs=texts(samples.MATRICES), check=_matrix, weight=3),
     Target(name="host", inputs=json_documents([*samples.HOSTS, samples.HELD_HOST]), check=_host, weight=2),
     Target(name="config", inputs=texts([samples.CONFIG]), check=_config, weight=3),
+    Target(name="authorized", inputs=texts([samples.AUTHORIZED]), check=_authorized, weight=3),
     Target(name="batch", inputs=json_documents(samples.BATCH), check=_batch, weight=1),
     Target(name="policy", inputs=_POLICIES, check=_policy, weight=2),
 )

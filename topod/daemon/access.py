@@ -6,29 +6,18 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from topod.adapters.peers import Peer, UnixUser, unix_user
 from topod.daemon.config_file import SecuritySection
 from topod.errors import NotAllowedError
+from topod.model.roles import Role
 
 ANYBODY: Final = "*"
 """Instead of a group: whoever can open the socket."""
 REMEMBERED_SECONDS: Final = 30.0
 """How long a user's groups are taken to be what they were."""
 LOOKUP_SECONDS: Final = 5.0
-
-
-class Role(StrEnum):
-    """What a caller may do on this host."""
-
-    VIEW = "view"
-    """See jobs, the host and its story."""
-    SUBMIT = "submit"
-    """Queue jobs; cancel, reprioritise and read one's own."""
-    ADMINISTER = "administer"
-    """Everything, others' jobs included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,12 +14,13 @@ from typing import Final
 import msgspec
 
 from topod.adapters.peers import Peer
-from topod.daemon.access import ANYBODY, Access, Caller, Role
+from topod.daemon.access import ANYBODY, Access, Caller
 from topod.daemon.checks import asks_for_room
 from topod.daemon.logs import Key
 from topod.daemon.vetting import PolicyError, Vet, allow
 from topod.errors import NotAllowedError, TopodError
 from topod.model.job import JobSpec
+from topod.model.roles import Role
 from topod.protocol import replies as rp
 from topod.protocol import requests as rq
 from topod.protocol.views import JobView

@@ -6,10 +6,11 @@ from typing import get_args
 import pytest
 
 from topod.adapters.peers import Peer, UnixUser, parse_peer, unix_user, unknown_groups
-from topod.daemon.access import Access, Caller, Role, groups_named
+from topod.daemon.access import Access, Caller, groups_named
 from topod.daemon.config_file import Level, SecuritySection, parse_config
 from topod.daemon.gate import NEEDS, Need
 from topod.errors import DataError, NotAllowedError
+from topod.model.roles import Role
 from topod.protocol.requests import AnyRequest
 
 
