@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import typer
 
@@ -17,12 +18,14 @@ from topod.errors import DaemonUnavailableError, NotFoundError, UsageError
 from topod.protocol.client import Client
 from topod.protocol.codec import ProtocolError, encode
 from topod.protocol.jobextras import indices
-from topod.protocol.replies import AnyReply, Jobs
+from topod.protocol.replies import AnyReply, JobLines, Jobs
 from topod.protocol.requests import AnyRequest, GetArray, ListJobs
 from topod.protocol.views import JobView
 
 LATEST = "latest"
 AWAY_SECONDS = 120.0
+MANY: Final = 20
+"""More words than this are looked up in the list of all jobs."""
 R = TypeVar("R")
 
 
@@ -113,26 +116,56 @@ def job_ids(client: Client, words: Sequence[str], *, whole: bool = False, live: 
     `12[3]`, `12[1-4]` and `12[*]` are jobs of array 12. With `whole` the number of an array (of its first
     job) means all of it; with `live` only those of an array that have not ended, where there are any.
     """
-    ids = [ident for word in words for ident in _ids(client, word, whole=whole, live=live)]
-    return list(dict.fromkeys(ids))
+    groups = _going_on(client) if whole and live and len(words) > MANY else {}
+    arrays = _Arrays(client)
+    found = (groups.get(word) or _ids(arrays, word, whole=whole, live=live) for word in words)
+    return list(dict.fromkeys(ident for ids in found for ident in ids))
 
 
-def _ids(client: Client, word: str, *, whole: bool, live: bool) -> list[int]:
+class _Arrays:
+    """Arrays by the number of their first job, each asked for once."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.of = cache(self._ask)
+        self.by_index = cache(self._by_index)
+
+    def _ask(self, first: int) -> list[JobView]:
+        return ask(self.client, GetArray(job=first), Jobs).jobs
+
+    def _by_index(self, first: int) -> dict[int | None, JobView]:
+        return {job.array_index: job for job in self.of(first)}
+
+
+def _going_on(client: Client) -> dict[str, list[int]]:
+    """Return what the number of each job that has not ended means: itself, or its array's jobs that go on.
+
+    One question in place of one for each of thousands of words.
+    """
+    lines = ask(client, ListJobs(brief=True), JobLines).jobs
+    groups = {str(line.id): [line.id] for line in lines if line.array_id != line.id}
+    for line in lines:
+        if line.array_id is not None:
+            groups.setdefault(str(line.array_id), []).append(line.id)
+    return groups
+
+
+def _ids(arrays: _Arrays, word: str, *, whole: bool, live: bool) -> list[int]:
     number, bracket, rest = word.partition("[")
     if not bracket:
-        ident = _newest(client) if word == LATEST else _number(word)
+        ident = _newest(arrays.client) if word == LATEST else _number(word)
         if not whole:
             return [ident]
-        members = ask(client, GetArray(job=ident), Jobs).jobs
+        members = arrays.of(ident)
     else:
-        members = _members(client, _number(number), rest, word)
+        members = _members(arrays, _number(number), rest, word)
     going_on = [job.id for job in members if job.state not in ENDED]
     return going_on if live and going_on and len(members) > 1 else [job.id for job in members]
 
 
-def _members(client: Client, first: int, rest: str, word: str) -> list[JobView]:
+def _members(arrays: _Arrays, first: int, rest: str, word: str) -> list[JobView]:
     """Return the jobs of `first[rest`."""
-    found = ask(client, GetArray(job=first), Jobs).jobs
+    found = arrays.of(first)
     if found[0].array_id != first:
         raise UsageError(f"job {first} is not an array: {word!r}", hint=f"topoctl show {first}")
     if rest == "*]":
@@ -143,7 +176,7 @@ def _members(client: Client, first: int, rest: str, word: str) -> list[JobView]:
         wanted = indices(rest[:-1].partition("%")[0])
     except ValueError as error:
         raise UsageError(str(error), hint=f"{first}[3], {first}[1-4] or {first}[*]") from None
-    by_index = {job.array_index: job for job in found}
+    by_index = arrays.by_index(first)
     for index in wanted:
         if index not in by_index:
             raise NotFoundError(

@@ -8,13 +8,14 @@ import pytest
 
 from tests.integration.daemon_process import Topod, topod_in
 from tests.integration.test_cli import Cli
+from topoctl.session import job_ids
 from topod.adapters.secret_files import checked_secrets
 from topod.errors import JobRejectedError
 from topod.lifecycle.events import ArrayPlan
 from topod.model.job import Dependency, JobId, JobSpec, Secret
-from topod.protocol.client import RemoteError
-from topod.protocol.replies import Jobs
-from topod.protocol.requests import SetPriority, Submit
+from topod.protocol.client import Client, RemoteError
+from topod.protocol.replies import AnyReply, Jobs, Welcome
+from topod.protocol.requests import AnyRequest, Drain, Hello, SetPriority, Submit
 
 WAITS = (
     "sh",
@@ -66,6 +67,38 @@ def test_one_some_or_all_jobs_of_an_array_are_cancelled(cli: Cli, topod: Topod) 
     assert cli.out("cancel", "2").splitlines() == [f"Cancelled job 2[{index}] (a)" for index in (1, 4, 5)]
     assert "has ended" in cli.error("cancel", "2[*]", status=5)
     assert [job["id"] for job in cli.json("ps")] == [1]
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_hundreds_of_words_are_one_decision_and_a_handful_of_questions(
+    cli: Cli, topod: Topod, names: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topod.ask(Drain(reason="quiet"))
+    cli.out("submit", "--array", "0-299", "--", "true")
+    alone = [topod.submit("true").id for _ in range(2)]
+    after = topod.submit("true", after=(Dependency(job=JobId(alone[0])),)).id
+    words = cli.out("ps", "-o", "name").split() if names else [str(ident) for ident in range(1, after + 1)]
+    assert len(words) == 303
+    with Client(topod.socket) as client:
+        asked: list[str] = []
+        ask = client.ask
+
+        def counted(request: AnyRequest, timeout: float = 10.0) -> AnyReply:
+            asked.append(type(request).__name__)
+            return ask(request, timeout)
+
+        monkeypatch.setattr(client, "ask", counted)
+        assert job_ids(client, words, whole=True, live=True) == list(range(1, after + 1))
+        assert asked == (["ListJobs", "GetArray"] if names else ["ListJobs"])
+    before = topod.ask(Hello())
+    told = cli.out("cancel", *words).splitlines()
+    assert (len(told), {line.split()[0] for line in told}) == (303, {"Cancelled"})
+    hello = topod.ask(Hello())
+    assert isinstance(before, Welcome)
+    assert isinstance(hello, Welcome)
+    assert hello.generation == before.generation + 1
+    # Cancelled by name, not because what it waited for was: all at once.
+    assert topod.job(after).reason.startswith("cancelled by")
 
 
 def test_the_priority_of_one_or_of_all_jobs_of_an_array_is_changed(cli: Cli, topod: Topod) -> None:

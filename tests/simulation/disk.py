@@ -115,6 +115,9 @@ class Disk:
     def submitted(self, tokens: Iterable[str]) -> dict[str, JobId]:
         return {token: self.content.tokens[token] for token in tokens if token in self.content.tokens}
 
+    def jobs(self, idents: Iterable[int]) -> dict[int, Job]:
+        return {ident: job for ident in idents if (job := self.job(ident)) is not None}
+
     def job(self, ident: int) -> Job | None:
         row = self.content.rows.get(JobId(ident))
         return None if row is None else sqlite_store._jobs.decode(row)

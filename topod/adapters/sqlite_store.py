@@ -164,11 +164,15 @@ class SqliteStore:
 
     def job(self, ident: int) -> Job | None:
         """Return one job, ended or not; None when there never was one."""
+        return self.jobs([ident]).get(ident)
+
+    def jobs(self, idents: Iterable[int]) -> dict[int, Job]:
+        """Return those of these jobs that there ever were."""
+        one = "SELECT id, body FROM jobs WHERE id = ?"
         # SQLite's integers end at 2^63 - 1; beyond it is simply no job.
-        if not 0 < ident < 1 << 63:
-            return None
-        row = self._read(lambda c: c.execute("SELECT id, body FROM jobs WHERE id = ?", (ident,)).fetchone())
-        return None if row is None else self._job(*row)
+        sane = [ident for ident in idents if 0 < ident < 1 << 63]
+        rows = self._read(lambda c: [row for ident in sane for row in c.execute(one, (ident,))])
+        return {ident: self._job(ident, body) for ident, body in rows}
 
     def ended_jobs(self, limit: int, user: str | None = None) -> tuple[Job, ...]:
         """Return the last `limit` jobs that ended, of one user or of all, the oldest first."""

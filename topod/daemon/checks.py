@@ -2,9 +2,10 @@
 
 from typing import Final
 
-from topod.errors import TopodError, UsageError
+from topod.errors import ConflictError, TopodError, UsageError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.admission import admit
+from topod.lifecycle.states import ENDED, Job
 from topod.model.image import is_reference
 from topod.model.job import JobSpec
 from topod.model.rules import Rules
@@ -55,3 +56,9 @@ def check_runs(spec: JobSpec, runtime: str) -> None:
         raise CannotRunError("the job names no image, and this host runs jobs in containers")
     if not spec.command and runtime == "process":
         raise CannotRunError("the job names no command, and this host runs jobs without containers")
+
+
+def refuse_ended(job: Job) -> None:
+    """Raise `ConflictError` for a job that has ended."""
+    if job.state in ENDED:
+        raise ConflictError(f"{job.label} has ended: {job.state.value}")

@@ -3,11 +3,12 @@
 The core knows the jobs that have not been put to rest; how the others ended is looked up in the store.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 
 from topod.daemon.storage import Store
-from topod.errors import NotFoundError, UsageError
+from topod.errors import ConflictError, NotFoundError, UsageError
 from topod.lifecycle.depending import met, never
 from topod.lifecycle.events import ArrayPlan, Event, Submitted
 from topod.lifecycle.states import ENDED, HostState, Job, JobState
@@ -72,6 +73,20 @@ async def never_met(spec: JobSpec, find: Callable[[int], Awaitable[Job]]) -> str
             if job.state in ENDED and not met(wanted.condition, job.state):
                 return never(f"{job.label} {job.state.value}", wanted)
     return None
+
+
+async def refuse_unmet(
+    spec: JobSpec, token: str, find: Callable[[int], Awaitable[Job]], store: Store
+) -> None:
+    """Raise `ConflictError` for what would never run for what it waits for.
+
+    Not for the second try, with the same token, of what was taken.
+    """
+    refused = await never_met(spec, find)
+    if refused is None:
+        return
+    if not await asyncio.to_thread(store.submitted, [token] if token else []):
+        raise ConflictError(f"the job would never run: {refused}", hint="--after any:ID waits for any end")
 
 
 async def _member(wanted: Dependency, index: int, find: Callable[[int], Awaitable[Job]]) -> Dependency:

@@ -242,7 +242,7 @@ class Mailbox:
             else:
                 await self._one_by_one(letters)
         else:
-            self._act(letters, made)
+            await self._act(letters, made)
 
     async def _one_by_one(self, letters: Sequence[_Letter]) -> None:
         """Handle letters that failed together: nothing has happened, and a defect costs one answer only."""
@@ -255,7 +255,7 @@ class Mailbox:
             except Exception as error:  # noqa: BLE001 - `_failed` tells the log
                 _failed(letter, error)
             else:
-                self._act([letter], made)
+                await self._act([letter], made)
 
     def _not_stored(self, letters: Sequence[_Letter], error: StoreError) -> None:
         text = f"{error.message}; nothing new is accepted until it works again"
@@ -305,10 +305,10 @@ class Mailbox:
         jobs = tuple((known[one.token],) if one.token in known else next(rest) for one in letters)
         return _Made(outcome=outcome, events=events, jobs=jobs)
 
-    def _act(self, letters: Sequence[_Letter], made: _Made) -> None:
+    async def _act(self, letters: Sequence[_Letter], made: _Made) -> None:
         """Advance to what is durable now: tell it, answer, and have its effects carried out."""
         try:
-            self._advance(made.outcome, made.events)
+            await self._advance(made.outcome, made.events)
             if isinstance(letters[0].event, Recovered):
                 self._recovered = True
             # Before that, effects are not carried out: recovery gives every outstanding one.
@@ -328,12 +328,15 @@ class Mailbox:
         jump = (now - self._clocks[0]) - (steady - self._clocks[1])
         return [ClockSet(seconds=jump)] if abs(jump) > CLOCK_SLACK_SECONDS else []
 
-    def _advance(self, outcome: Outcome, events: tuple[EventView, ...]) -> None:
+    async def _advance(self, outcome: Outcome, events: tuple[EventView, ...]) -> None:
         if outcome.state is not self.state:
             self.state = outcome.state
             self._advanced.set()
             self._advanced = asyncio.Event()
-        for event in events:
+        for told, event in enumerate(events, 1):
+            if not told % MAX_TOGETHER:
+                # A request may concern thousands of jobs: others are answered meanwhile.
+                await asyncio.sleep(0)
             extra = {Key.JOB: event.job, Key.TEXT: event.text, Key.SEQ: event.seq, Key.DATA: event.data}
             log.info(event.name, extra={key: value for key, value in extra.items() if value is not None})
             self._publish(event)

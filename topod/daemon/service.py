@@ -5,7 +5,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar, assert_never
@@ -15,8 +15,15 @@ import msgspec
 from topod import __version__
 from topod.adapters.secret_files import checked_secrets
 from topod.daemon import joblog
-from topod.daemon.checks import CannotRunError, asks_for_room, check_priority, check_runs, check_spec
-from topod.daemon.dependencies import array_ids, check_array, never_met, resolved
+from topod.daemon.checks import (
+    CannotRunError,
+    asks_for_room,
+    check_priority,
+    check_runs,
+    check_spec,
+    refuse_ended,
+)
+from topod.daemon.dependencies import array_ids, check_array, never_met, refuse_unmet, resolved
 from topod.daemon.health import Health
 from topod.daemon.logs import Key
 from topod.daemon.mailbox import InternalError, Mailbox
@@ -24,7 +31,7 @@ from topod.daemon.planning import Planning
 from topod.daemon.sessions import Sessions
 from topod.daemon.storage import Store
 from topod.daemon.views import fairness_view, host_view, job_line, job_view, resumed_text
-from topod.errors import ConflictError, JobRejectedError, NotFoundError, TopodError, UsageError
+from topod.errors import JobRejectedError, NotFoundError, TopodError, UsageError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
 from topod.lifecycle.states import ENDED, HostState, Job, JobState, Mark, MarkKind
@@ -174,7 +181,7 @@ class Service:
         if request.spec.secrets:
             await asyncio.to_thread(checked_secrets, request.spec)
         spec = await resolved(request.spec, self._find)
-        await self._refuse_unmet(spec, request.token)
+        await refuse_unmet(spec, request.token, self._find, self._store)
         done = await self._mailbox.ask(ev.Submitted(spec=spec, array=request.array), token=request.token)
         assert done.job is not None
         return await self.array(done.job)
@@ -197,14 +204,8 @@ class Service:
     async def array(self, first: int) -> rp.Jobs:
         """Return all jobs of an array that are still known; a job that is the first of none by itself."""
         job = await self._find(first)
-        state, others = self._mailbox.state, array_ids(job)[1:]
-        stored = [ident for ident in others if ident not in state.jobs]
-        known: list[Job | None] = []
-        if stored:
-            known = await asyncio.to_thread(lambda: [self._store.job(ident) for ident in stored])
-        members = {one.id: one for one in known if one is not None}
-        members |= {JobId(ident): state.jobs[JobId(ident)] for ident in others if ident in state.jobs}
-        return self._jobs(job, *(one for _, one in sorted(members.items())), marks=state.marks)
+        members = await self._known(array_ids(job)[1:])
+        return self._jobs(job, *(one for _, one in sorted(members.items())), marks=self._mailbox.state.marks)
 
     async def list_jobs(self, request: rq.ListJobs) -> rp.Jobs | rp.JobLines:
         """List what has not ended, or the last that have."""
@@ -236,18 +237,19 @@ class Service:
 
     async def cancel(self, request: rq.Cancel) -> rp.Jobs:
         """Stop jobs for good; all of them or, if one cannot be, none."""
-        for ident in request.jobs:
-            _refuse_ended(await self._find(ident))
-        asked = (self._mailbox.ask(ev.CancelRequested(job=JobId(one), by=request.by)) for one in request.jobs)
-        await asyncio.gather(*asked)
-        return self._jobs(*[await self._find(ident) for ident in request.jobs])
+        for job in await self._find_all(request.jobs):
+            refuse_ended(job)
+        if request.jobs:
+            first, *also = map(JobId, dict.fromkeys(request.jobs))
+            await self._mailbox.ask(ev.CancelRequested(job=first, also=tuple(also), by=request.by))
+        return self._jobs(*await self._find_all(request.jobs))
 
     async def set_priority(self, request: rq.SetPriority) -> rp.Jobs:
         """Change the priority of jobs; of all of them or, if one has ended, of none."""
         check_priority(request.priority)
         idents = list(dict.fromkeys([request.job, *request.also]))
         for ident in idents:
-            _refuse_ended(await self._find(ident))
+            refuse_ended(await self._find(ident))
         changed = [
             ev.PriorityChanged(job=JobId(ident), priority=request.priority, by=request.by) for ident in idents
         ]
@@ -358,23 +360,23 @@ class Service:
             notes.append("runtime: not looked at yet; jobs are queued and nothing is started or stopped")
         return notes
 
-    async def _refuse_unmet(self, spec: JobSpec, token: str) -> None:
-        """Refuse what would never run for what it waits for; not the second try of what was taken."""
-        never = await never_met(spec, self._find)
-        if never is None:
-            return
-        known = await asyncio.to_thread(self._store.submitted, [token] if token else [])
-        if known:
-            return
-        raise ConflictError(f"the job would never run: {never}", hint="--after any:ID waits for any end")
-
     async def _find(self, ident: int) -> Job:
-        job = self._mailbox.state.jobs.get(JobId(ident))
-        if job is None:
-            job = await asyncio.to_thread(self._store.job, ident)
-        if job is None:
-            raise NotFoundError(f"no job {ident}", hint="`topoctl ps` and `topoctl history` list them")
+        (job,) = await self._find_all([ident])
         return job
+
+    async def _find_all(self, idents: Sequence[int]) -> list[Job]:
+        known = await self._known(idents)
+        for ident in idents:
+            if ident not in known:
+                raise NotFoundError(f"no job {ident}", hint="`topoctl ps` and `topoctl history` list them")
+        return [known[ident] for ident in idents]
+
+    async def _known(self, idents: Sequence[int]) -> dict[int, Job]:
+        """Return those jobs that there ever were, with one look into the store for all that ended."""
+        jobs = self._mailbox.state.jobs
+        missing = [ident for ident in idents if ident not in jobs]
+        stored = await asyncio.to_thread(self._store.jobs, missing) if missing else {}
+        return stored | {ident: jobs[JobId(ident)] for ident in idents if ident in jobs}
 
     def _gpu(self, name: str) -> Gpu:
         gpus = self._topology.gpus
@@ -393,8 +395,3 @@ class Service:
             await self._mailbox.until(done, bounded)
         finally:
             self._waiting -= 1
-
-
-def _refuse_ended(job: Job) -> None:
-    if job.state in ENDED:
-        raise ConflictError(f"{job.label} has ended: {job.state.value}")

@@ -40,6 +40,10 @@ class Store(Protocol):
         """Return one job, ended or not; None when there never was one."""
         ...
 
+    def jobs(self, idents: Iterable[int]) -> dict[int, Job]:
+        """Return those of these jobs that there ever were."""
+        ...
+
     def ended_jobs(self, limit: int, user: str | None = None) -> tuple[Job, ...]:
         """Return the last `limit` jobs that ended, of one user or of all, the oldest first."""
         ...

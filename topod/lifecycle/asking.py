@@ -35,12 +35,12 @@ def submitted(draft: Draft, event: ev.Submitted) -> None:
 
 
 def cancel(draft: Draft, event: ev.CancelRequested) -> None:
-    """Stop a job for good, in whatever state it is."""
-    job = draft.get(event.job)
-    if job is None or job.state in ENDED:
-        return
+    """Stop jobs for good, in whatever state they are."""
     reason = f"cancelled by {event.by}" if event.by else "cancelled"
-    begin_stop(draft, job, StopCause.CANCEL, reason)
+    for ident in (event.job, *event.also):
+        job = draft.get(ident)
+        if job is not None and job.state not in ENDED:
+            begin_stop(draft, job, StopCause.CANCEL, reason)
 
 
 def change_priority(draft: Draft, event: ev.PriorityChanged) -> None:

@@ -30,9 +30,10 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequested:
-    """A user cancelled a job that has not ended."""
+    """A user cancelled a job that has not ended, and `also` others with it: all at once."""
 
     job: JobId
+    also: tuple[JobId, ...] = ()
     by: str = ""
 
 

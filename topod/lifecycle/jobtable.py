@@ -10,7 +10,7 @@ from itertools import count
 from typing import Final, NamedTuple
 
 from topod.lifecycle.fairness import effective_priority
-from topod.lifecycle.states import Job, JobState
+from topod.lifecycle.states import ENDED, Job, JobState
 from topod.model.job import JobId
 from topod.model.request import ResourceRequest
 from topod.model.rules import Rules
@@ -54,7 +54,7 @@ class JobTable(dict[JobId, Job]):
             self._active = {job.id: job for job in self.values() if not _only_waits(job)}
             self._queue = sorted(turn(job, rules) for job in self.values() if job.state is JobState.PENDING)
             self._blocked = sorted(since for job in self.values() if (since := _blocked_since(job)))
-            self._after = {job.id for job in self.values() if job.after}
+            self._after = {job.id for job in self.values() if job.after and job.state not in ENDED}
             self._kinds = {job.id: kind for job in self.values() if (kind := _kind(job)) is not None}
 
     def __setitem__(self, ident: JobId, job: Job) -> None:
@@ -66,7 +66,7 @@ class JobTable(dict[JobId, Job]):
             self._active[ident] = job
         if job.state is JobState.PENDING:
             insort(self._queue, turn(job, self._rules))
-        if job.after:
+        if job.after and job.state not in ENDED:
             self._after.add(ident)
         if since := _blocked_since(job):
             insort(self._blocked, since)

@@ -45,6 +45,20 @@ def test_a_job_waits_for_the_success_of_another_and_says_so(world: World) -> Non
     assert world.job(second).state is JobState.RUNNING
 
 
+def test_many_are_cancelled_at_once_those_that_wait_for_each_other_too(world: World) -> None:
+    world.apply(ev.HostDrained(reason="quiet"))
+    ids = submit_array(world, *range(5))
+    first = world.submit(spec("prepare"))
+    last = world.submit(spec("eval", after=after(first)))
+    # Who waits is named first, and ends first: the end of what it waited for says nothing to it any more.
+    world.apply(ev.CancelRequested(job=last, also=(*ids[:4], first), by="alice"))
+    world.apply(ev.HostResumed())
+    world.run()
+    assert {world.job(ident).state for ident in (*ids[:4], first, last)} == {JobState.CANCELLED}
+    assert world.job(last).reason == "cancelled by alice"
+    assert world.job(ids[4]).state is JobState.RUNNING
+
+
 @pytest.mark.parametrize(
     ("condition", "code", "state"),
     [
