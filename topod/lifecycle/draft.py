@@ -31,6 +31,7 @@ class Draft:
         self.marks: Mapping[str, tuple[Mark, ...]] = state.marks
         self.foreign_cpus: Mapping[str, str] = state.foreign_cpus
         self.blind = state.blind
+        self.settled_fence = state.settled_fence
         self.next_job = state.next_job
         self.jobs = JobTable(state.jobs, rules)
         self.effects: list[Effect] = []
@@ -117,31 +118,28 @@ class Draft:
         return kept != old
 
     def finish(self) -> Outcome:
-        """Return the outcome; jobs that ended and left nothing behind are put to rest."""
+        """Return the outcome; jobs that ended and left nothing behind are put to rest.
+
+        Those of the fleet only when the coordinator knows of their end for good.
+        """
         touched = [self.jobs[ident] for ident in sorted(self._touched)]
         changed = tuple(job for job in touched if self._before.jobs.get(job.id) != job)
         for job in changed:
-            if job.state in ENDED and not job.leftovers:
+            unsettled = job.assignment is not None and not job.assignment.settled
+            if job.state in ENDED and not job.leftovers and not unsettled:
                 del self.jobs[job.id]
-        host_changed = (self.drain, self.marks, self.next_job, self.foreign_cpus, self.blind) != (
-            self._before.drain,
-            self._before.marks,
-            self._before.next_job,
-            self._before.foreign_cpus,
-            self._before.blind,
-        )
         state = self._before
-        if changed or host_changed or self.notices:
-            state = replace(
-                self._before,
-                generation=self._before.generation + 1,
-                next_job=self.next_job,
-                jobs=self.jobs,
-                marks=self.marks,
-                drain=self.drain,
-                foreign_cpus=self.foreign_cpus,
-                blind=self.blind,
-            )
+        host = replace(
+            state,
+            next_job=self.next_job,
+            marks=self.marks,
+            drain=self.drain,
+            foreign_cpus=self.foreign_cpus,
+            blind=self.blind,
+            settled_fence=self.settled_fence,
+        )
+        if changed or self.notices or host != state:
+            state = replace(host, generation=state.generation + 1, jobs=self.jobs)
         elif self._retold:
             state = replace(self._before, jobs=self.jobs)
         return Outcome(state=state, effects=tuple(self.effects), notices=tuple(self.notices), changed=changed)

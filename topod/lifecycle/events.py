@@ -6,6 +6,7 @@ Events that answer an effect carry the attempt they belong to; one that comes la
 from dataclasses import dataclass
 
 from topod.lifecycle.states import JobState, Mark, MarkKind
+from topod.model.assignment import FleetTag, Place
 from topod.model.container import Observed, Signal
 from topod.model.job import Allocation, JobId, JobSpec
 
@@ -259,6 +260,53 @@ class Frozen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Assigned:
+    """The coordinator wants a job of the fleet to run here. Known, or overtaken, it changes nothing."""
+
+    tag: FleetTag
+    spec: JobSpec
+    place: Place
+    """What the coordinator's plan gives it."""
+    refusal: str = ""
+    """Why this host cannot run it, as the shell has found out: its policy, a file that is not there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revoked:
+    """The coordinator takes back an assignment, and all of that job with a lower fence."""
+
+    job: int
+    """The fleet's."""
+    fence: int
+    requeue: bool = False
+    """It will be placed anew and ends here as returned; False: it was cancelled."""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Go:
+    """All hosts of a job are ready: victims may be stopped, and it may start."""
+
+    job: int
+    """The fleet's."""
+    fence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """The coordinator knows for good how an assignment ended: it may be forgotten here."""
+
+    job: int
+    """The fleet's."""
+    fence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseEnded:
+    """The coordinator was not heard for longer than the lease: what may run elsewhere soon must stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClockSet:
     """The host's clock was set by so many seconds; no time passed."""
 
@@ -274,6 +322,9 @@ DeviceEvent = (
     HostDrained | HostResumed | GpuMarked | GpuCleared | GpuResumed | GpuNoted | GpusSeen | ForeignCpusSeen
 )
 """What concerns the host's GPUs and CPUs, and no job in particular."""
+
+FleetEvent = Assigned | Revoked | Go | Settled | LeaseEnded
+"""What the coordinator of a fleet orders, or that it is not heard."""
 
 Event = (
     Submitted
@@ -297,5 +348,6 @@ Event = (
     | Frozen
     | ClockSet
     | DeviceEvent
+    | FleetEvent
     | Tick
 )

@@ -9,11 +9,12 @@ from dataclasses import replace
 
 from topod.lifecycle import events as ev
 from topod.lifecycle.draft import Draft
+from topod.lifecycle.ending import unpinned
 from topod.lifecycle.exits import seconds_run
 from topod.lifecycle.saving import checkpoint_name
 from topod.lifecycle.starting import is_clear, is_promised, is_victim
 from topod.lifecycle.states import Job, JobState, Stop, StopCause, StopPhase
-from topod.lifecycle.stopping import exited, not_frozen, unpinned
+from topod.lifecycle.stopping import exited, not_frozen
 from topod.lifecycle.transitions import moved
 
 

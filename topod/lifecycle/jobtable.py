@@ -139,6 +139,8 @@ def _kind(job: Job) -> int | None:
     spec = job.spec
     if job.after or job.array is not None or job.pinned is not None or spec.wait_before_preempt_seconds:
         return None
+    if job.assignment is not None:
+        return None
     return _number(
         _Alike(
             spec.request,
@@ -175,7 +177,7 @@ def _blocked_since(job: Job) -> tuple[float, JobId] | None:
     """Return since when a job waits for GPUs and for nothing else; None where that is not so."""
     if job.state is not JobState.PENDING or job.ready_at is None or not job.spec.request.gpus:
         return None
-    if not job.image_ready or job.after or job.pinned is not None:
+    if not job.image_ready or job.after or job.pinned is not None or job.assignment is not None:
         return None
     return (job.ready_at, job.id)
 

@@ -11,11 +11,13 @@ from dataclasses import replace
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
 from topod.lifecycle.asking import cancel, change_priority, submitted
+from topod.lifecycle.assignments import concerning_fleet
 from topod.lifecycle.clocks import clock_set
 from topod.lifecycle.depending import settle_dependencies
 from topod.lifecycle.devices import concerning_devices
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import PullImage
+from topod.lifecycle.ending import unplace
 from topod.lifecycle.freezing import frozen
 from topod.lifecycle.holdings import overlaps
 from topod.lifecycle.moving import request_moves
@@ -40,7 +42,7 @@ from topod.lifecycle.starting import (
     started,
 )
 from topod.lifecycle.states import HostState, JobState, Stage, StopCause, StopPhase
-from topod.lifecycle.stopping import advance_stop, begin_stop, delivered, requeue, unplace
+from topod.lifecycle.stopping import advance_stop, begin_stop, delivered, requeue
 from topod.model.job import JobId
 from topod.model.rules import NO_RULES, Rules
 
@@ -76,6 +78,7 @@ def step_all(
         made.append(tuple(JobId(ident) for ident in range(first, draft.next_job)))
     if queue:
         run_queue(draft)
+        settle_dependencies(draft)
     return draft.finish(), tuple(made)
 
 
@@ -121,6 +124,8 @@ def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901, PLR0912 - one 
             frozen(draft, event)
         case ev.ClockSet():
             clock_set(draft, event)
+        case ev.Assigned() | ev.Revoked() | ev.Go() | ev.Settled() | ev.LeaseEnded():
+            concerning_fleet(draft, event)
         case ev.Tick():
             _tick(draft)
         case _:

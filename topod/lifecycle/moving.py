@@ -35,6 +35,7 @@ def movable_jobs(host: Host) -> dict[JobId, Job]:
         if job.state is JobState.RUNNING
         and job.spec.preemptible
         and job.spec.on_preempt is not OnPreempt.CANCEL
+        and not job.in_gang
         and job.id not in claimed
     }
 

@@ -13,10 +13,10 @@ Each rule asks for a strict order of priorities that one change makes, so none c
 from dataclasses import replace
 
 from topod.lifecycle.draft import Draft
+from topod.lifecycle.ending import unplace
 from topod.lifecycle.fairness import standing
 from topod.lifecycle.starting import is_clear, is_promised
 from topod.lifecycle.states import Job, JobState, Stage, StopCause, StopPhase
-from topod.lifecycle.stopping import unplace
 from topod.model.job import OnPreempt
 
 

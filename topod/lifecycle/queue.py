@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 
+from topod.lifecycle.accepting import may_wait, named, pulls, take, unexpected
 from topod.lifecycle.depending import array_counts, array_is_full, waits_for
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import Create
+from topod.lifecycle.ending import give_back, unpin, unplace
 from topod.lifecycle.explaining import plan_data, plan_text
 from topod.lifecycle.fairness import Usage
 from topod.lifecycle.holdings import gpu_mask, memory_nodes, occupancy, overlaps, unknown_health
@@ -26,7 +28,7 @@ from topod.lifecycle.holds import (
 )
 from topod.lifecycle.overtaking import overtaken, without
 from topod.lifecycle.states import Job, JobState, Stage
-from topod.lifecycle.stopping import REPLAN_SECONDS, stop_victims, unpin, unplace
+from topod.lifecycle.stopping import REPLAN_SECONDS, stop_victims
 from topod.lifecycle.transitions import moved
 from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId
@@ -123,18 +125,21 @@ def _try(draft: Draft, job: Job, now: _Pass) -> str | None:
     key = (job.spec.request, kept is None, held is None, own is None, may_evict_at(job))
     known = now.refused.get(key)
     answer = known or _decide(draft, job, kept, held)
-    if isinstance(answer, Refusal) and known is None and kept is None:
+    alone = job.assignment is None  # the coordinator's plan overtakes nobody
+    if isinstance(answer, Refusal) and known is None and kept is None and alone:
         answer = _overtake(draft, job, held, now) or answer
+    if isinstance(answer, Plan) and (worse := unexpected(draft, job, answer)) is not None:
+        answer = Refusal(reason=worse)
     if isinstance(answer, Plan):
         # Who was served by a hold keeps it in mind: see `guarded_until`.
         served = replace(job, hold=None if own is None else job.hold)
         _place(draft, served, answer, now, _asked(draft, job, held))
         return None
-    if known is None:
+    if known is None and alone:
         now.refused[key] = answer
     mine = "" if own is None else f"; kept for it: {gpu_names(own.gpus)}"
     _wait(draft, job, f"{answer.reason}{mine}")
-    if now.first is None and (target := _target(draft, job, held)) is not None:
+    if now.first is None and alone and (target := _target(draft, job, held)) is not None:
         now.first, now.kept = job, target
         now.told.clear()
         return None
@@ -241,7 +246,7 @@ def _kept_for(job: Job, place: Allocation, held: Block | None) -> Block:
 
 
 def _not_ready(draft: Draft, job: Job) -> str | None:
-    if not job.image_ready:
+    if pulls(job):
         return job.reason if job.pull_failures else f"waits for image {job.spec.image}"
     if job.not_before > draft.now:
         return job.reason
@@ -256,7 +261,9 @@ def _not_ready(draft: Draft, job: Job) -> str | None:
 
 
 def _wait(draft: Draft, job: Job, reason: str) -> None:
-    if job.reason != reason:
+    if not may_wait(job, draft.now):
+        give_back(draft, job, reason)
+    elif job.reason != reason:
         draft.retell(job, reason)
 
 
@@ -291,6 +298,9 @@ def _place(draft: Draft, job: Job, answer: Plan, now: _Pass, seen: Occupancy) ->
     A frozen job has its container, and its victims are stopped at once. `seen` is who held what when the plan
     was made.
     """
+    job = take(draft, job)
+    if not job.image_ready:
+        return
     data = plan_data(draft.tables, seen, job.spec.request, answer)
     job = moved(
         job,
@@ -356,4 +366,5 @@ def still_good(draft: Draft, job: Job) -> tuple[JobId, ...] | None:
         return None
     if (fresh.gpus, fresh.cpus) != (job.allocation.gpu_indices, job.allocation.cpus):
         return None
-    return tuple(JobId(int(name)) for name in fresh.victims)
+    victims = tuple(JobId(int(name)) for name in fresh.victims)
+    return victims if named(job, victims) else None

@@ -21,12 +21,9 @@ from topod.lifecycle.effects import (
     RemoveStray,
     Withdraw,
 )
+from topod.lifecycle.ending import forsake_checkpoint, unplace
 from topod.lifecycle.saving import HOOK_MARGIN_SECONDS, freeze, freeze_seconds, run_hook
 from topod.lifecycle.states import HOLDING, Job, JobState, Stage, Stop, StopPhase
-from topod.lifecycle.stopping import (
-    forsake_checkpoint,
-    unplace,
-)
 from topod.model.container import ContainerStatus, Observed, Signal
 from topod.model.job import JobId
 

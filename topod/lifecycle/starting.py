@@ -4,28 +4,23 @@ from dataclasses import replace
 from typing import Final
 
 from topod.lifecycle import events as ev
+from topod.lifecycle.accepting import placed_by_host
 from topod.lifecycle.backoff import BACK_OFF_SECONDS, back_off
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import CheckDevices, Collect, Launch, PullImage
+from topod.lifecycle.ending import fail, forsake_checkpoint, give_back, unpinned, unplace
 from topod.lifecycle.holdings import overlaps
 from topod.lifecycle.queue import still_good
 from topod.lifecycle.states import Job, JobState, Mark, MarkKind, Stage, StopCause, StopPhase
-from topod.lifecycle.stopping import (
-    REPLAN_SECONDS,
-    exited,
-    fail,
-    forsake_checkpoint,
-    stop_victims,
-    terminate,
-    unpinned,
-    unplace,
-)
+from topod.lifecycle.stopping import REPLAN_SECONDS, exited, stop_victims, terminate
 from topod.lifecycle.transitions import moved
 from topod.model.cpuset import CpuSet
 from topod.model.job import JobId
 
 START_TRIES: Final = 5
 """How often a job is placed anew when the runtime fails to start it, before it fails."""
+FLEET_TRIES: Final = 3
+"""How often one of the fleet is tried here, its pulls too, before the coordinator may try it elsewhere."""
 
 
 def at_attempt(draft: Draft, job: JobId, attempt: int, state: JobState, *stages: Stage) -> Job | None:
@@ -55,6 +50,9 @@ def image_failed(draft: Draft, event: ev.ImageFailed) -> None:
         fail(draft, job, event.error)
         return
     failures = job.pull_failures + 1
+    if job.assignment is not None and failures >= FLEET_TRIES:
+        give_back(draft, job, event.error)
+        return
     wait = back_off(failures)
     reason = f"{event.error}; next try in {wait:g} s"
     draft.note("image.failed", job, f"{job.label}: {reason}")
@@ -69,11 +67,20 @@ def created(draft: Draft, event: ev.Created) -> None:
         if current is None or current.handle != event.handle:
             draft.do(Collect(job=event.job, attempt=event.attempt, handle=event.handle))
         return
-    job = draft.put(replace(job, handle=event.handle))
+    go_on(draft, draft.put(replace(job, handle=event.handle)))
+
+
+def go_on(draft: Draft, job: Job) -> None:
+    """Clear the place of a job whose container is made; one that runs on several hosts waits for all."""
+    if job.state is not JobState.STARTING or job.stage is not Stage.CREATING or job.handle is None:
+        return
     victims = still_good(draft, job)
     if victims is None:
         pause = draft.now + REPLAN_SECONDS
         unplace(draft, job, "the host changed while its container was made", not_before=pause)
+        return
+    if job.tag is not None and job.in_gang and not job.tag.go:
+        draft.put(replace(job, reason="ready; waits until its other hosts are"))
         return
     job = draft.put(
         replace(
@@ -93,7 +100,7 @@ def create_failed(draft: Draft, event: ev.CreateFailed) -> None:
     if job is None:
         return
     if event.image_missing:
-        job = unplace(draft, unpinned(job), f"waits for image {job.spec.image}")
+        job = unplace(draft, unpinned(job), f"waits for image {job.spec.image}", stays=True)
         draft.put(replace(job, image_ready=False))
         draft.do(PullImage(job=job.id, spec=job.spec))
         return
@@ -120,11 +127,14 @@ def _hopeless(job: Job, event: ev.StartFailed) -> bool:
 
 def _not_started(draft: Draft, job: Job, error: str, *, final: bool) -> None:
     failures = job.failures + 1
-    if final or failures >= START_TRIES:
+    if final or (failures >= START_TRIES and job.assignment is None):
         fail(draft, job, error)
         return
+    if job.assignment is not None and job.frozen is None and failures >= FLEET_TRIES:
+        give_back(draft, job, error)
+        return
     wait = back_off(failures)
-    job = unplace(draft, job, f"{error}; next try in {wait:g} s", not_before=draft.now + wait)
+    job = unplace(draft, job, f"{error}; next try in {wait:g} s", not_before=draft.now + wait, stays=True)
     draft.put(replace(job, failures=failures))
 
 
@@ -179,6 +189,7 @@ def started(draft: Draft, event: ev.Started) -> None:
     starts = job.starts + (not restored)
     job = replace(unpinned(job), stage=None, started_at=at, starts=starts, frozen=None)
     job = replace(job, restart_first=False, ready_at=None)
+    job = replace(job, assignment=placed_by_host(job.assignment, job.allocation))
     if job.state is JobState.STOPPING:
         draft.put(job)
         return

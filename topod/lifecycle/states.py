@@ -1,7 +1,7 @@
 """The states of a job and of the host, as frozen values.
 
 A job goes `pending -> starting -> running -> stopping -> (preempted -> pending) | succeeded | failed |
-cancelled | lost`; `TRANSITIONS` in `topod.lifecycle.transitions` is the whole table.
+cancelled | lost | returned`; `TRANSITIONS` in `topod.lifecycle.transitions` is the whole table.
 """
 
 from collections import deque
@@ -12,6 +12,7 @@ from itertools import repeat
 from operator import attrgetter
 from typing import Final
 
+from topod.model.assignment import FleetTag, Place
 from topod.model.job import Allocation, Dependency, JobId, JobSpec
 
 
@@ -32,9 +33,11 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
     LOST = "lost"
     """Its container vanished and nobody saw how it ended."""
+    RETURNED = "returned"
+    """A job of the fleet, given back to the coordinator, which places it anew."""
 
 
-ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.LOST})
+ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.LOST, JobState.RETURNED})
 HOLDING = frozenset({JobState.STARTING, JobState.RUNNING, JobState.STOPPING})
 """States in which a job holds its allocation."""
 
@@ -62,6 +65,14 @@ class StopCause(StrEnum):
     """Its GPU is unhealthy, and the site wants it to run elsewhere."""
     MOVE = "move"
     """To go on elsewhere on this host: see `Job.pinned`."""
+    REVOKED = "revoked"
+    """The coordinator takes it back, to place it anew."""
+    LEASE = "lease"
+    """The coordinator was not heard for longer than the lease; the job may be placed elsewhere."""
+
+
+TAKEN_BACK = frozenset({StopCause.REVOKED, StopCause.LEASE})
+"""Stopped so, a job of the fleet is returned however it ends."""
 
 
 class StopPhase(StrEnum):
@@ -119,6 +130,19 @@ class ArrayPlace:
     """At most so many of the array hold an allocation at a time."""
     count: int = 1
     """How many members the array has; their ids follow each other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """That a job was assigned by the coordinator; see `topod.lifecycle.assignments`."""
+
+    tag: FleetTag
+    place: Place
+    """What it may take: no other victims, and no worse GPUs. Nobody, once it has run."""
+    taken: bool = False
+    """The host has agreed to run it."""
+    settled: bool = False
+    """The coordinator knows for good how it ended: then the host may forget it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +207,18 @@ class Job:
     pull_failures: int = 0
     leftovers: tuple[Leftover, ...] = ()
     """Containers of ended attempts that are still to be removed."""
+    assignment: Assignment | None = None
+    """None for a job of this host alone."""
+
+    @property
+    def tag(self) -> FleetTag | None:
+        """What it is in the fleet; None for a job of this host alone."""
+        return None if self.assignment is None else self.assignment.tag
+
+    @property
+    def in_gang(self) -> bool:
+        """Whether it is one of several that run together on several hosts."""
+        return self.assignment is not None and self.assignment.tag.size > 1
 
     @property
     def priority(self) -> int:
@@ -261,3 +297,5 @@ class HostState:
     """CPU lists that something topod did not start uses, each with who: `pid 4711 (python, alice)`."""
     blind: str | None = None
     """Why the health of the GPUs is unknown; no job with GPUs starts meanwhile. None when it is known."""
+    settled_fence: int = 0
+    """The highest fence of all assignments that were settled and may be forgotten."""

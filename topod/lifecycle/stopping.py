@@ -6,13 +6,14 @@ from typing import Final
 from topod.lifecycle import events as ev
 from topod.lifecycle.backoff import back_off, failures_before
 from topod.lifecycle.draft import Draft
-from topod.lifecycle.effects import Collect, Deliver
+from topod.lifecycle.effects import Deliver
+from topod.lifecycle.ending import end, give_back, left_behind, unpin, unpinned, unplace
 from topod.lifecycle.exits import describe_exit, seconds_run
 from topod.lifecycle.saving import HOOK_MARGIN_SECONDS, freeze, freeze_seconds, run_hook
 from topod.lifecycle.states import (
+    TAKEN_BACK,
     Job,
     JobState,
-    Leftover,
     Mark,
     MarkKind,
     Stage,
@@ -51,27 +52,32 @@ def begin_stop(draft: Draft, job: Job, cause: StopCause, reason: str, by: JobId 
         if cause is StopCause.CANCEL and job.stop is not None:
             stop = replace(job.stop, cause=cause, reason=reason)
             draft.put(replace(unpinned(job), stop=stop, reason=reason))
+        elif cause in TAKEN_BACK and job.stop is not None:
+            _take_back(draft, job, job.stop, cause, reason)
         elif cause is StopCause.PREEMPT:
             unpin(draft, job, reason)
     elif cause is StopCause.CANCEL:
-        _end(draft, job, JobState.CANCELLED, reason)
+        end(draft, job, JobState.CANCELLED, reason)
+    elif cause in TAKEN_BACK:
+        give_back(draft, job, reason)
     elif job.state is JobState.STARTING:
         unplace(draft, unpinned(job), reason, preempted=True)
     elif cause is StopCause.PREEMPT:
         unpin(draft, job, reason)
 
 
-def unpinned(job: Job) -> Job:
-    """Return the job without a place that is reserved for it."""
-    return replace(job, pinned=None, pinned_reserved=False) if job.pinned_reserved else job
-
-
-def unpin(draft: Draft, job: Job, reason: str) -> Job:
-    """Give up the place that is reserved for a job on its way; it queues then, first among its equals."""
-    if not job.pinned_reserved:
-        return job
-    draft.note("job.unpinned", job, f"{job.label} does not move to its place: {reason}")
-    return draft.put(replace(unpinned(job), restart_first=True))
+def _take_back(draft: Draft, job: Job, stop: Stop, cause: StopCause, reason: str) -> None:
+    """Let a job that stops already end as returned; at the end of a lease there is no time left to save."""
+    if stop.cause in (StopCause.CANCEL, StopCause.TIME_LIMIT):
+        return
+    saving = stop.phase in (StopPhase.HOOK, StopPhase.FREEZE)
+    stop = replace(stop, cause=cause, reason=reason)
+    job = draft.put(replace(unpinned(job), stop=stop, reason=reason))
+    if cause is StopCause.LEASE and saving and stop.gone:
+        job = draft.put(replace(job, stop=replace(stop, phase=StopPhase.TERM)))
+        exited(draft, job, stop.exit_code, out_of_memory=stop.out_of_memory)
+    elif cause is StopCause.LEASE and saving:
+        terminate(draft, job)
 
 
 def stop_victims(draft: Draft, job: Job) -> None:
@@ -88,8 +94,9 @@ def _stop_container(draft: Draft, job: Job, cause: StopCause, reason: str, by: J
     job = job if cause is StopCause.MOVE else unpinned(job)
     job = draft.put(moved(job, JobState.STOPPING, stop=stop, reason=reason))
     draft.note("job.stopping", job, f"{job.label} is told to stop: {reason}", cause=cause.value, by=by)
-    asked = cause in (StopCause.PREEMPT, StopCause.MOVE) and job.stage is None and job.handle is not None
-    freezable = cause is StopCause.PREEMPT and job.spec.on_preempt is OnPreempt.CHECKPOINT
+    saves = cause in (StopCause.PREEMPT, StopCause.MOVE, StopCause.REVOKED)
+    asked = saves and job.stage is None and job.handle is not None
+    freezable = cause is StopCause.PREEMPT and job.spec.on_preempt is OnPreempt.CHECKPOINT and not job.in_gang
     if asked and freezable:
         _freeze(draft, job)
     elif asked:
@@ -194,62 +201,6 @@ def advance_stop(draft: Draft, job: Job) -> None:
             draft.put(replace(job, stop=replace(job.stop, deadline=None)))
 
 
-def unplace(draft: Draft, job: Job, reason: str, *, not_before: float = 0.0, preempted: bool = False) -> Job:
-    """Put a starting job whose command never ran back into the queue; its reservation is gone."""
-    draft.note("job.unplaced", job, f"{job.label} goes back into the queue: {reason}")
-    if job.frozen is not None:
-        job = replace(job, pinned=job.allocation)
-    return draft.put(
-        moved(
-            job if job.frozen is not None else _left_behind(draft, job),
-            JobState.PENDING,
-            reason=reason,
-            allocation=None,
-            stage=None,
-            victims=(),
-            placed_at=None,
-            not_before=not_before,
-            preemptions=job.preemptions + preempted,
-        )
-    )
-
-
-def forsake_checkpoint(draft: Draft, job: Job, why: str) -> Job:
-    """Return a frozen job that starts from the beginning next time, because it could not be restored."""
-    draft.note("job.not-restored", job, f"{job.label} starts anew: it could not be restored: {why}")
-    return draft.put(replace(_left_behind(draft, job), frozen=None, pinned=None))
-
-
-def _left_behind(draft: Draft, job: Job) -> Job:
-    """Return the job without its container, which will be collected."""
-    if job.handle is None:
-        return job
-    draft.do(Collect(job=job.id, attempt=job.attempt, handle=job.handle))
-    leftover = Leftover(attempt=job.attempt, handle=job.handle)
-    return replace(job, handle=None, leftovers=(*job.leftovers, leftover))
-
-
-def _end(draft: Draft, job: Job, state: JobState, reason: str, exit_code: int | None = None) -> Job:
-    job = moved(
-        _left_behind(draft, unpinned(job)),
-        state,
-        reason=reason,
-        exit_code=exit_code,
-        ended_at=draft.now,
-        frozen=None,
-        stage=None,
-        victims=(),
-        stop=None,
-    )
-    draft.note(f"job.{state.value}", job, f"{job.label} {state.value}: {reason}", exit_code=exit_code)
-    return draft.put(job)
-
-
-def fail(draft: Draft, job: Job, reason: str) -> Job:
-    """End a job that could not be started."""
-    return _end(draft, job, JobState.FAILED, reason)
-
-
 def not_frozen(draft: Draft, job: Job) -> None:
     """Go on with a victim that could not be frozen: stop it as any other, unless it ended meanwhile."""
     assert job.stop is not None
@@ -294,18 +245,16 @@ def exited(draft: Draft, job: Job, exit_code: int | None, *, out_of_memory: bool
         return
     job = _settled(draft, job)
     stop = job.stop
-    # A victim that ends while its hook still runs has not been told to stop: it ended by itself. A checkpoint
-    # signal is different: to save and to end is what it asks for.
-    hook = job.spec.checkpoint
-    asked = hook is not None and hook.signal is not None
-    if stop is None or (stop.phase is StopPhase.HOOK and exit_code is not None and not asked):
+    if stop is None or _was_not_told(job, stop, exit_code):
         _ended_by_itself(draft, job, exit_code, out_of_memory=out_of_memory)
         return
     match stop.cause:
         case StopCause.CANCEL:
-            _end(draft, job, JobState.CANCELLED, stop.reason, exit_code)
+            end(draft, job, JobState.CANCELLED, stop.reason, exit_code)
         case StopCause.TIME_LIMIT:
-            _end(draft, job, JobState.FAILED, stop.reason, exit_code)
+            end(draft, job, JobState.FAILED, stop.reason, exit_code)
+        case StopCause.REVOKED | StopCause.LEASE:
+            give_back(draft, _after_signal(draft, job, exit_code), stop.reason, exit_code)
         case StopCause.UNHEALTHY:
             _queue_again(draft, job, f"requeued; {stop.reason}", exit_code)
         case StopCause.MOVE:
@@ -313,28 +262,58 @@ def exited(draft: Draft, job: Job, exit_code: int | None, *, out_of_memory: bool
             moving = replace(job, moves=job.moves + 1, restart_first=True)
             _queue_again(draft, moving, stop.reason, exit_code)
         case StopCause.PREEMPT:
-            job = _after_signal(draft, job, exit_code)
-            job = replace(job, preemptions=job.preemptions + 1, exit_code=exit_code)
-            if job.spec.on_preempt is OnPreempt.CANCEL:
-                _end(draft, job, JobState.CANCELLED, stop.reason, exit_code)
-                return
-            draft.note("job.preempted", job, f"{job.label} stopped: {stop.reason}", by=stop.by)
-            draft.put(
-                moved(
-                    _left_behind(draft, job),
-                    JobState.PREEMPTED,
-                    reason=f"{stop.reason}; back in the queue when that one runs",
-                    allocation=None,
-                    stage=None,
-                )
-            )
+            _preempted(draft, _after_signal(draft, job, exit_code), stop, exit_code)
+
+
+def _was_not_told(job: Job, stop: Stop, exit_code: int | None) -> bool:
+    """Say whether a job that stops ended by itself: while its hook still runs nobody has told it to.
+
+    A checkpoint signal is different: to save and to end is what it asks for. And a job that was to stop for
+    good, or is taken back, does not start anew because it failed meanwhile.
+    """
+    hook = job.spec.checkpoint
+    if (
+        stop.phase is not StopPhase.HOOK
+        or exit_code is None
+        or (hook is not None and hook.signal is not None)
+    ):
+        return False
+    return exit_code == 0 or stop.cause in (StopCause.PREEMPT, StopCause.MOVE)
+
+
+def _preempted(draft: Draft, job: Job, stop: Stop, exit_code: int | None) -> None:
+    job = replace(job, preemptions=job.preemptions + 1, exit_code=exit_code)
+    if job.spec.on_preempt is OnPreempt.CANCEL:
+        end(draft, job, JobState.CANCELLED, stop.reason, exit_code)
+        return
+    draft.note("job.preempted", job, f"{job.label} stopped: {stop.reason}", by=stop.by)
+    if _goes_back(job):
+        give_back(draft, job, stop.reason, exit_code)
+        return
+    draft.put(
+        moved(
+            left_behind(draft, job),
+            JobState.PREEMPTED,
+            reason=f"{stop.reason}; back in the queue when that one runs",
+            allocation=None,
+            stage=None,
+        )
+    )
+
+
+def _goes_back(job: Job) -> bool:
+    """Say whether a stopped job is the coordinator's to place: no room here is reserved for it."""
+    return job.assignment is not None and (job.in_gang or not job.pinned_reserved)
 
 
 def _queue_again(draft: Draft, job: Job, reason: str, exit_code: int | None) -> None:
+    if _goes_back(job):
+        give_back(draft, job, reason, exit_code)
+        return
     draft.note("job.requeued", job, f"{job.label} is back in the queue: {reason}")
     draft.put(
         moved(
-            _left_behind(draft, job),
+            left_behind(draft, job),
             JobState.PENDING,
             reason=reason,
             allocation=None,
@@ -360,17 +339,18 @@ def _after_signal(draft: Draft, job: Job, exit_code: int | None) -> Job:
 
 def _ended_by_itself(draft: Draft, job: Job, exit_code: int | None, *, out_of_memory: bool) -> None:
     if exit_code == 0:
-        _end(draft, job, JobState.SUCCEEDED, "exit code 0", 0)
+        end(draft, job, JobState.SUCCEEDED, "exit code 0", 0)
         return
     reason = describe_exit(exit_code, out_of_memory=out_of_memory)
-    if job.spec.restart is RestartPolicy.ON_FAILURE and job.failures < job.spec.max_restarts:
+    restarts = job.spec.restart is RestartPolicy.ON_FAILURE and job.failures < job.spec.max_restarts
+    if restarts and not job.in_gang:  # its others must end first: the coordinator starts all of them anew
         failures = job.failures + 1
         wait = back_off(failures)
         text = f"{reason}; restart {failures} of {job.spec.max_restarts} in {wait:g} s"
         draft.note("job.restarting", job, f"{job.label}: {text}", exit_code=exit_code)
         draft.put(
             moved(
-                _left_behind(draft, job),
+                left_behind(draft, job),
                 JobState.PENDING,
                 reason=text,
                 allocation=None,
@@ -382,7 +362,7 @@ def _ended_by_itself(draft: Draft, job: Job, exit_code: int | None, *, out_of_me
         )
         return
     state = JobState.LOST if exit_code is None else JobState.FAILED
-    _end(draft, job, state, reason, exit_code)
+    end(draft, job, state, reason, exit_code)
 
 
 def requeue(draft: Draft, job: Job, *, first: bool) -> None:

@@ -6,9 +6,16 @@ from typing import Any, Final
 from topod.lifecycle.states import Job, JobState
 
 TRANSITIONS: Final[dict[JobState, frozenset[JobState]]] = {
-    JobState.PENDING: frozenset({JobState.STARTING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.PENDING: frozenset({JobState.STARTING, JobState.FAILED, JobState.CANCELLED, JobState.RETURNED}),
     JobState.STARTING: frozenset(
-        {JobState.RUNNING, JobState.STOPPING, JobState.PENDING, JobState.FAILED, JobState.CANCELLED}
+        {
+            JobState.RUNNING,
+            JobState.STOPPING,
+            JobState.PENDING,
+            JobState.FAILED,
+            JobState.CANCELLED,
+            JobState.RETURNED,
+        }
     ),
     JobState.RUNNING: frozenset(
         {JobState.STOPPING, JobState.SUCCEEDED, JobState.FAILED, JobState.LOST, JobState.PENDING}
@@ -22,13 +29,15 @@ TRANSITIONS: Final[dict[JobState, frozenset[JobState]]] = {
             JobState.FAILED,
             JobState.CANCELLED,
             JobState.LOST,
+            JobState.RETURNED,
         }
     ),
-    JobState.PREEMPTED: frozenset({JobState.PENDING, JobState.CANCELLED}),
+    JobState.PREEMPTED: frozenset({JobState.PENDING, JobState.CANCELLED, JobState.RETURNED}),
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),
     JobState.LOST: frozenset(),
+    JobState.RETURNED: frozenset(),
 }
 
 

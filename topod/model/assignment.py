@@ -43,7 +43,12 @@ class FleetTag:
     go: bool = False
     """Every member is ready: victims may be stopped and the command started."""
     env: Mapping[str, str] = field(default_factory=dict)
-    """What its command learns of the fleet: rank, hosts, rendezvous."""
+    """What its command learns of the fleet: rank, hosts, rendezvous.
+
+    Names that begin with `TOPOD_` win over the job's own variables, others are defaults.
+    """
+    preemptions: int = 0
+    """How often it was preempted before this assignment: the host's rules protect it accordingly."""
     on_host_lost: OnHostLost = OnHostLost.REQUEUE
     preemptions: int = 0
     """In earlier assignments; the cap on preemptions counts them too."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType
 
+from topod.model.assignment import OnHostLost
 from topod.model.cpuset import NO_CPUS, CpuSet
 from topod.model.request import ResourceRequest
 
@@ -142,6 +143,8 @@ class JobSpec:
     grace_seconds: float = 30.0
     min_runtime_seconds: float = 0.0
     on_preempt: OnPreempt = OnPreempt.REQUEUE
+    on_host_lost: OnHostLost = OnHostLost.REQUEUE
+    """For jobs of a fleet."""
     max_runtime_seconds: float | None = None
     restart: RestartPolicy = RestartPolicy.NEVER
     max_restarts: int = 3
