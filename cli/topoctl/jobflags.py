@@ -97,6 +97,14 @@ FLAGS: dict[str, tuple[Any, Any]] = {
             "--on-preempt", metavar="WHAT", help="When stopped: requeue (default), cancel, or checkpoint."
         ),
     ),
+    "on_host_lost": (
+        Text,
+        _option(
+            "--on-host-lost",
+            metavar="WHAT",
+            help="In a fleet, its host cut off for long: requeue (default), or keep it there.",
+        ),
+    ),
     "requeue": (Switch, _switch("--requeue/--no-requeue", help="Short for --on-preempt requeue or cancel.")),
     "restart": (
         Text,

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field, replace
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import effects as fx
 from topod.lifecycle import events as ev
+from topod.lifecycle.accepting import may_wait
 from topod.lifecycle.deadlines import next_deadline
 from topod.lifecycle.fairness import Usage, budget_names, budget_uses
 from topod.lifecycle.machine import step
 from topod.lifecycle.states import ENDED, HostState, Job, JobState, Stage, StopCause
+from topod.model.assignment import FleetTag, Place
 from topod.model.container import ContainerStatus, Observed, Signal
 from topod.model.job import Allocation, JobId, JobSpec
 from topod.model.rules import NO_RULES, Rules
@@ -51,6 +53,8 @@ class World:
         self.starts: dict[tuple[JobId, int], int] = {}
         self.notices: list[fx.Notice] = []
         self.submitted: list[JobId] = []
+        self.tags: dict[tuple[int, int], JobId] = {}
+        """What every pair of the fleet that was ever heard of is here."""
 
     # --- what a user does -----------------------------------------------------------------------------
 
@@ -58,6 +62,14 @@ class World:
         job = self.state.next_job
         self.submitted.append(job)
         self.apply(ev.Submitted(spec=spec))
+        return job
+
+    def assign(self, spec: JobSpec, place: Place, tag: FleetTag) -> JobId:
+        """Let the coordinator assign a job; return the id that it has here if it was new."""
+        job = self.state.next_job
+        self.apply(ev.Assigned(tag=tag, spec=spec, place=place))
+        if self.state.next_job != job:
+            self.submitted.append(job)
         return job
 
     def job(self, ident: int) -> Job:
@@ -244,8 +256,26 @@ class World:
         for budget in budget_uses(after.jobs.values(), self.rules):
             assert budget.name not in names or budget.running >= budget.min_running, budget
 
+    def _check_fleet(self) -> None:
+        """A pair (fleet job, fence) is one job here for ever, and no two of one fleet job live together."""
+        alive: set[int] = set()
+        for job in self.state.jobs.values():
+            if job.tag is None:
+                continue
+            known = self.tags.setdefault((job.tag.job, job.tag.fence), job.id)
+            assert known == job.id, f"{job.tag} is job {known} and job {job.id}"
+            if job.state not in ENDED:
+                assert job.tag.job not in alive, f"{job.tag} lives twice"
+                alive.add(job.tag.job)
+            unready = job.in_gang and not job.tag.go
+            assert not unready or job.stage in (None, Stage.CREATING), (
+                f"{job.label} did not wait for the others"
+            )
+            assert not unready or not job.starts, f"{job.label} runs without the others"
+
     def check(self) -> None:  # noqa: C901 - a list of rules
         """Check the state against the rules that hold after every step."""
+        self._check_fleet()
         jobs = self.state.jobs
         for ident in self.submitted:
             assert (ident in jobs) != (ident in self.ended) or ident in jobs, f"job {ident} is lost"
@@ -255,8 +285,10 @@ class World:
         for job in jobs.values():
             if job.state is JobState.PENDING:
                 assert job.reason, f"{job.label} waits without a reason"
+                assert may_wait(job, self.now), f"{job.label}, of the fleet, waits for room: {job.reason}"
             if job.state in ENDED:
-                assert job.leftovers, "an ended job that left nothing behind is put to rest"
+                unsettled = job.assignment is not None and not job.assignment.settled
+                assert job.leftovers or unsettled, "an ended job that left nothing behind is put to rest"
             if job.state is JobState.STARTING:
                 assert job.allocation is not None
                 for other in jobs.values():

@@ -2,18 +2,20 @@
 
 import pytest
 
+from tests.fakes.coordinator import Coordinator
 from tests.fakes.world import World, spec
 from topod.discovery.library import load_library_host
 from topod.lifecycle import events as ev
 from topod.lifecycle.admission import admit
 from topod.lifecycle.moving import find_moves, new_place
 from topod.lifecycle.states import ENDED, JobState
-from topod.model.job import CheckpointHook, JobSpec, OnPreempt, RestartPolicy
+from topod.model.job import CheckpointHook, JobId, JobSpec, OnPreempt, RestartPolicy
 from topod.model.moves import Goal
 from topod.model.request import Affinity, Policy
 from topod.model.rules import NO_RULES, DisruptionBudget, Quota, Rules, Scope
 
 SEEDS = 150
+FLEET_SEEDS = 40
 FAIR = Rules(
     quotas=(Quota(scope=Scope.USER, value="alice", gpus=4), Quota(scope=Scope.LABEL, key="team", gpus=3)),
     budgets=(DisruptionBudget(label="service", min_running=1),),
@@ -52,15 +54,39 @@ def any_spec(world: World) -> JobSpec:
     )
 
 
-def one_day(seed: int, kind: type[World] = World) -> World:  # noqa: C901 - one case for each thing that can happen
-    world = kind(
-        load_library_host(["dgx1", "rtx4090x8", "a100-pcie-x4"][seed % 3]).topology,
-        seed,
-        0.05,
-        FAIR if seed % 2 else NO_RULES,
-    )
+def fleet_day(seed: int) -> tuple[World, Coordinator]:
+    """Return a day on which a coordinator, badly heard, has its part too."""
+    world = new_world(seed)
+
+    def tell(event: ev.FleetEvent) -> None:
+        before = world.state.next_job
+        world.apply(event)
+        world.submitted.extend(JobId(ident) for ident in range(before, world.state.next_job))
+
+    coordinator = Coordinator(world.random, world.tables, tell, lambda: random_spec(world))
+    stale = world.state, world.now
+    for _ in range(60):
+        live(world, 2)
+        coordinator.act(*stale)
+        if world.random.random() < 0.7:
+            stale = world.state, world.now
+    return world, coordinator
+
+
+def new_world(seed: int, kind: type[World] = World) -> World:
+    host = load_library_host(["dgx1", "rtx4090x8", "a100-pcie-x4"][seed % 3])
+    return kind(host.topology, seed, 0.05, FAIR if seed % 2 else NO_RULES)
+
+
+def one_day(seed: int, kind: type[World] = World) -> World:
+    world = new_world(seed, kind)
+    live(world, 150)
+    return world
+
+
+def live(world: World, steps: int) -> None:  # noqa: C901 - one case for each thing that can happen
     rng = world.random
-    for _ in range(150):
+    for _ in range(steps):
         match rng.randrange(10):
             case 0 | 1:
                 world.submit(random_spec(world))
@@ -86,24 +112,56 @@ def one_day(seed: int, kind: type[World] = World) -> World:  # noqa: C901 - one 
                 world.apply(ev.MovesRequested(moves=moves))
             case _:
                 world.act()
-    return world
+
+
+def bring_to_rest(world: World, coordinator: Coordinator | None = None) -> None:
+    """Let everything end that can: no faults any more, and commands that return 0."""
+    world.faults = 0.0
+    for _ in range(600):
+        world.advance(100.0)
+        running = [job.id for job in world.state.jobs.values() if job.state is JobState.RUNNING]
+        if coordinator is not None:
+            coordinator.lossy = 0.0
+            coordinator.let_go(world.state)
+            coordinator.settle(world.state)
+        if not world.state.jobs:
+            break
+        for job in running:
+            if world.job(job).state is JobState.RUNNING:
+                world.exit(job, 0)
 
 
 @pytest.mark.parametrize("chunk", range(10))
 def test_no_gpu_is_held_twice_and_every_job_ends(chunk: int) -> None:
     for seed in range(chunk * SEEDS // 10, (chunk + 1) * SEEDS // 10):
         world = one_day(seed)
-        world.faults = 0.0
-        for _ in range(600):
-            world.advance(100.0)
-            running = [job.id for job in world.state.jobs.values() if job.state is JobState.RUNNING]
-            if not world.state.jobs:
-                break
-            for job in running:
-                if world.job(job).state is JobState.RUNNING:
-                    world.exit(job, 0)
+        bring_to_rest(world)
         for ident in world.submitted:
             assert world.job(ident).state in ENDED, f"seed {seed}: job {ident} is {world.job(ident)}"
         world.sweep()
         world.run()
         assert not world.containers, f"seed {seed}: containers are left behind"
+
+
+@pytest.mark.parametrize("chunk", range(4))
+def test_a_coordinator_that_is_badly_heard_has_nothing_done_twice(chunk: int) -> None:
+    for seed in range(chunk * FLEET_SEEDS // 4, (chunk + 1) * FLEET_SEEDS // 4):
+        world, coordinator = fleet_day(seed)
+        bring_to_rest(world, coordinator)
+        for ident in world.submitted:
+            assert world.job(ident).state in ENDED, f"seed {seed}: job {ident} is {world.job(ident)}"
+        assert not world.state.jobs
+        world.sweep()
+        world.run()
+        assert not world.containers, f"seed {seed}: containers are left behind"
+
+
+def test_the_days_of_a_fleet_have_all_that_can_become_of_an_assignment() -> None:
+    ends: set[tuple[JobState, bool]] = set()
+    for seed in range(8):
+        world, coordinator = fleet_day(seed)
+        bring_to_rest(world, coordinator)
+        fleet = [job for job in world.ended.values() if job.tag is not None]
+        ends |= {(job.state, bool(job.starts)) for job in fleet}
+    wanted = {(state, True) for state in (JobState.SUCCEEDED, JobState.RETURNED, JobState.CANCELLED)}
+    assert wanted | {(JobState.RETURNED, False)} <= ends

@@ -76,13 +76,13 @@ class SqliteStore:
         host, rows, highest = self._write(
             lambda connection: (
                 connection.execute(
-                    "SELECT generation, next_job, drain, marks, foreign_cpus, blind FROM host"
+                    "SELECT generation, next_job, drain, marks, foreign_cpus, blind, settled_fence FROM host"
                 ).fetchone(),
                 connection.execute("SELECT id, body FROM jobs WHERE open = 1 ORDER BY id").fetchall(),
                 connection.execute("SELECT coalesce(max(id), 0) FROM jobs").fetchone()[0],
             )
         )
-        generation, next_job, drain, marks_text, foreign_text, blind = host
+        generation, next_job, drain, marks_text, foreign_text, blind, settled_fence = host
         marks: _Marks = self._decode(_marks, marks_text, "the marks of GPUs")
         foreign = self._decode(_foreign, foreign_text, "the CPUs in foreign use")
         if highest >= next_job:
@@ -97,6 +97,7 @@ class SqliteStore:
             drain=drain,
             foreign_cpus=foreign,
             blind=blind,
+            settled_fence=settled_fence,
         )
 
     def commit(
@@ -117,7 +118,7 @@ class SqliteStore:
         def write(connection: sqlite3.Connection) -> tuple[EventView, ...]:
             done = connection.execute(
                 "UPDATE host SET generation = ?, next_job = ?, drain = ?, marks = ?, foreign_cpus = ?, "
-                "blind = ? WHERE generation = ?",
+                "blind = ?, settled_fence = ? WHERE generation = ?",
                 (
                     state.generation,
                     state.next_job,
@@ -125,6 +126,7 @@ class SqliteStore:
                     _text(state.marks),
                     _text(state.foreign_cpus),
                     state.blind,
+                    state.settled_fence,
                     base.generation,
                 ),
             )

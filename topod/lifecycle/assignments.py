@@ -18,12 +18,12 @@ from typing import assert_never
 
 from topod.lifecycle import events as ev
 from topod.lifecycle.draft import Draft
-from topod.lifecycle.ending import end, give_back
+from topod.lifecycle.ending import give_back
 from topod.lifecycle.starting import go_on
-from topod.lifecycle.states import ENDED, Assignment, Job, JobState, StopCause
+from topod.lifecycle.states import ENDED, Assignment, Job, StopCause
 from topod.lifecycle.stopping import begin_stop
-from topod.model.assignment import FleetTag, OnHostLost, Place
-from topod.model.job import JobId, JobSpec
+from topod.model.assignment import FleetTag, Place
+from topod.model.job import JobId, JobSpec, OnHostLost
 
 OWN_VARIABLES = "TOPOD_"
 """What a coordinator says in variables that begin so is a fact; anything else the job may say otherwise."""
@@ -117,11 +117,10 @@ def _revoked(draft: Draft, event: ev.Revoked) -> None:
     reason = event.reason or ("taken back by the coordinator" if event.requeue else "cancelled")
     _stop(draft, known, cause, reason)
     if event.fence > draft.settled_fence and all(tag.fence != event.fence for _, tag in known):
-        # It came before what it revokes, which must not be taken any more.
+        # It came before what it revokes, which must not be taken any more: this is said as of any other.
         tag = FleetTag(job=event.job, fence=event.fence)
         spec = JobSpec(name=f"fleet-{event.job}", command=())
-        job = _add(draft, spec, Assignment(tag=tag, place=Place()))
-        end(draft, job, JobState.RETURNED if event.requeue else JobState.CANCELLED, reason)
+        give_back(draft, _add(draft, spec, Assignment(tag=tag, place=Place(), taken=True)), reason)
 
 
 def _stop(draft: Draft, known: list[tuple[Job, FleetTag]], cause: StopCause, reason: str) -> None:

@@ -8,24 +8,14 @@ The values below are what the messages of `topod.protocol.link` carry; the cores
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Final
 
-from topod.model.job import JobSpec
+from topod.model.job import JobSpec, OnHostLost
 
 RETURNED: Final = "returned"
 """State of an assignment that its host gave back: to be placed anew."""
 REFUSED: Final = "refused"
 """State of an assignment that its host never took."""
-
-
-class OnHostLost(StrEnum):
-    """What becomes of a job whose host is cut off from the coordinator for longer than its lease."""
-
-    REQUEUE = "requeue"
-    """Its host stops it, and the coordinator places it anew once that is certain."""
-    KEEP = "keep"
-    """It goes on, and nobody starts it elsewhere until its host is back or declared dead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +37,6 @@ class FleetTag:
 
     Names that begin with `TOPOD_` win over the job's own variables, others are defaults.
     """
-    preemptions: int = 0
-    """How often it was preempted before this assignment: the host's rules protect it accordingly."""
     on_host_lost: OnHostLost = OnHostLost.REQUEUE
     preemptions: int = 0
     """In earlier assignments; the cap on preemptions counts them too."""

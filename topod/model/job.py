@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NewType
 
-from topod.model.assignment import OnHostLost
 from topod.model.cpuset import NO_CPUS, CpuSet
 from topod.model.request import ResourceRequest
 
@@ -35,6 +34,15 @@ class OnPreempt(StrEnum):
     """Stopped for good."""
     CHECKPOINT = "checkpoint"
     """Frozen on disk by the engine and restored later; where that fails, as `requeue`."""
+
+
+class OnHostLost(StrEnum):
+    """What becomes of a job whose host is cut off from the coordinator for longer than its lease."""
+
+    REQUEUE = "requeue"
+    """Its host stops it, and the coordinator places it anew once that is certain."""
+    KEEP = "keep"
+    """It goes on, and nobody starts it elsewhere until its host is back or declared dead."""
 
 
 class AfterCondition(StrEnum):

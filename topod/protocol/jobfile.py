@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, cast
 
 from topod.errors import DataError, NotFoundError, UsageError
 from topod.lifecycle.events import ArrayPlan
-from topod.model.job import CheckpointHook, JobSpec, Network, OnPreempt, RestartPolicy, Secret
+from topod.model.job import CheckpointHook, JobSpec, Network, OnHostLost, OnPreempt, RestartPolicy, Secret
 from topod.model.request import AUTO, Affinity, CpuAffinity, Policy, ResourceRequest
 from topod.protocol import jobextras as extras
 from topod.protocol import jobfields as parse
@@ -36,6 +36,7 @@ _PARSERS: Final[Mapping[str, parse.Parser]] = {
     "max_runtime": parse.positive_duration,
     "wait_before_preempt": parse.duration,
     "on_preempt": parse.choice(OnPreempt),
+    "on_host_lost": parse.choice(OnHostLost),
     "requeue": parse.flag,
     "restart": parse.restart,
     "max_restarts": parse.count,
@@ -238,6 +239,7 @@ def _spec(got: dict[str, Any], origins: list[Origin], environ: Mapping[str, str]
         "min_runtime_seconds": "min_runtime",
         "wait_before_preempt_seconds": "wait_before_preempt",
         "on_preempt": "on_preempt",
+        "on_host_lost": "on_host_lost",
         "preemptible": "preemptible",
     }
     command = got.get("command", ())

@@ -29,6 +29,7 @@ STATES = (
     "failed",
     "cancelled",
     "lost",
+    "returned",
 )
 
 

@@ -9,7 +9,7 @@ from topod.protocol.units import format_duration
 from topod.protocol.views import JobLine
 
 _NAMES = {number: name for name, number in PRIORITIES.items()}
-ENDED = frozenset({"succeeded", "failed", "cancelled", "lost"})
+ENDED = frozenset({"succeeded", "failed", "cancelled", "lost", "returned"})
 
 
 def jobs_table(jobs: Sequence[JobLine], now: float, style: Style, *, wide: bool) -> str:

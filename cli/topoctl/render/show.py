@@ -97,6 +97,8 @@ def _request(job: JobView) -> list[tuple[str, str]]:
         rows.append(("memory", format_size(spec.memory_bytes)))
     stop = f"{format_duration(spec.grace_seconds)} grace, then {spec.on_preempt.value}"
     rows.append(("preemptible", stop if spec.preemptible else "no"))
+    if spec.on_host_lost.value != "requeue":
+        rows.append(("host lost", f"{spec.on_host_lost.value}s it there"))
     if spec.min_runtime_seconds:
         rows.append(("min runtime", format_duration(spec.min_runtime_seconds)))
     if spec.wait_before_preempt_seconds:

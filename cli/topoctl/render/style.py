@@ -36,6 +36,7 @@ STATE_COLORS = {
     "lost": "red",
     "succeeded": "dim",
     "cancelled": "dim",
+    "returned": "dim",
 }
 
 

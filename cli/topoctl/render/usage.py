@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
 from topoctl.render.jobs import gpu_seconds
 from topoctl.render.style import Style, printable
@@ -10,7 +10,7 @@ from topoctl.render.table import Column, table
 from topod.protocol.units import format_duration
 from topod.protocol.views import JobView
 
-OUTCOMES = ("succeeded", "failed", "cancelled", "lost")
+OUTCOMES: Final = ("succeeded", "failed", "cancelled", "lost", "returned")
 
 
 def grouping(by: str) -> Callable[[JobView], str]:
@@ -51,9 +51,12 @@ def _entry(key: str, jobs: Sequence[JobView], now: float) -> dict[str, Any]:
 
 def usage_table(entries: Sequence[dict[str, Any]], head: str, style: Style) -> str:
     """Return the entries of `usage` as lines."""
-    heads = [head, "JOBS", "OK", "FAILED", "CANC", "LOST", "OPEN", "PREEMPTED", "GPU-HOURS", "WAITED"]
+    fleet = any(entry["returned"] for entry in entries)
+    outcomes = OUTCOMES if fleet else OUTCOMES[:-1]
+    ends = ["OK", "FAILED", "CANC", "LOST", "RETURNED"][: len(outcomes)]
+    heads = [head, "JOBS", *ends, "OPEN", "PREEMPTED", "GPU-HOURS", "WAITED"]
     columns = [Column(head=text, right=index > 0) for index, text in enumerate(heads)]
-    counts = ("jobs", *OUTCOMES, "open", "preemptions")
+    counts = ("jobs", *outcomes, "open", "preemptions")
     rows = [
         [
             printable(entry["key"]),
