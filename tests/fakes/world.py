@@ -54,7 +54,7 @@ class World:
         self.notices: list[fx.Notice] = []
         self.submitted: list[JobId] = []
         self.tags: dict[tuple[int, int], JobId] = {}
-        """What every pair of the fleet that was ever heard of is here."""
+        """What every pair of the fleet that was ever placed is here."""
 
     # --- what a user does -----------------------------------------------------------------------------
 
@@ -262,8 +262,9 @@ class World:
         for job in self.state.jobs.values():
             if job.tag is None:
                 continue
-            known = self.tags.setdefault((job.tag.job, job.tag.fence), job.id)
-            assert known == job.id, f"{job.tag} is job {known} and job {job.id}"
+            if job.attempt:
+                known = self.tags.setdefault((job.tag.job, job.tag.fence), job.id)
+                assert known == job.id, f"{job.tag} is job {known} and job {job.id}"
             if job.state not in ENDED:
                 assert job.tag.job not in alive, f"{job.tag} lives twice"
                 alive.add(job.tag.job)

@@ -7,9 +7,10 @@ pulled, a back-off, and a checkpoint that only this host can restore keep it her
 At most once: a pair (fleet job, fence) is taken by a host at most once, whatever is lost, repeated or late.
 What was taken is kept in the state, ended or not, until the coordinator has settled it; `settled_fence` is
 the highest fence of all that were. An assignment that comes is one of those kept, and known; or its fence is
-not above `settled_fence`, and it is ignored; or it is above all that were ever forgotten, hence none of them,
-and new. None is ignored that is still to be carried out: fences rise in the order in which the coordinator
-assigns, and each message holds all that is not confirmed yet and is taken in whole, assignments first.
+not above `settled_fence`, and it is refused; or it is above all that were ever forgotten, hence none of them,
+and new. None is refused so that is still to be carried out: fences rise in the order in which the coordinator
+assigns, and each message holds all that is not confirmed yet and is taken in whole, assignments first. Old
+orders are answered, not passed over: whoever gave them has lost its memory, and would say them for ever.
 """
 
 from collections.abc import Iterator
@@ -53,12 +54,8 @@ def fleet_spec(spec: JobSpec, tag: FleetTag) -> JobSpec:
 
     What the coordinator has waited for it does not wait for again.
     """
-    own = {
-        f"{OWN_VARIABLES}FLEET_JOB": str(tag.job),
-        f"{OWN_VARIABLES}RANK": str(tag.rank),
-        **{name: value for name, value in tag.env.items() if name.startswith(OWN_VARIABLES)},
-    }
-    env = {**tag.env, **spec.env, **own}
+    facts = {name: value for name, value in tag.env.items() if name.startswith(OWN_VARIABLES)}
+    env = {**tag.env, **spec.env, **facts}
     return replace(spec, env=env, after=(), wait_before_preempt_seconds=0.0)
 
 
@@ -77,15 +74,17 @@ def _assigned(draft: Draft, event: ev.Assigned) -> None:
         if tag.go:
             _go(draft, same)
         return
-    if tag.fence <= draft.settled_fence or any(other.fence > tag.fence for _, other in known):
+    if any(other.fence > tag.fence for _, other in known):
         return
     _stop(draft, known, StopCause.REVOKED, f"assigned anew, as {tag.fence}")
     job = _add(draft, fleet_spec(event.spec, tag), Assignment(tag=tag, place=event.place))
     draft.note("job.assigned", job, f"{job.label} assigned: job {tag.job} of the fleet", fence=tag.fence)
     older = next((one for one, _ in _of(draft, tag.job) if one.id != job.id and one.state not in ENDED), None)
-    refusal = event.refusal or (
-        "" if older is None else f"{older.label}, the same job as before, still stops"
-    )
+    refusal = event.refusal
+    if tag.fence <= draft.settled_fence:
+        refusal = f"an old order: {tag.fence} is not above {draft.settled_fence}, which is settled"
+    elif older is not None:
+        refusal = f"{older.label}, the same job as before, still stops"
     if refusal:
         give_back(draft, job, refusal)
 
@@ -116,7 +115,7 @@ def _revoked(draft: Draft, event: ev.Revoked) -> None:
     cause = StopCause.REVOKED if event.requeue else StopCause.CANCEL
     reason = event.reason or ("taken back by the coordinator" if event.requeue else "cancelled")
     _stop(draft, known, cause, reason)
-    if event.fence > draft.settled_fence and all(tag.fence != event.fence for _, tag in known):
+    if all(tag.fence != event.fence for _, tag in known):
         # It came before what it revokes, which must not be taken any more: this is said as of any other.
         tag = FleetTag(job=event.job, fence=event.fence)
         spec = JobSpec(name=f"fleet-{event.job}", command=())

@@ -67,17 +67,16 @@ def begin_stop(draft: Draft, job: Job, cause: StopCause, reason: str, by: JobId 
 
 
 def _take_back(draft: Draft, job: Job, stop: Stop, cause: StopCause, reason: str) -> None:
-    """Let a job that stops already end as returned; at the end of a lease there is no time left to save."""
+    """Let a job that stops already end as returned; one that is being frozen is of no use to others."""
     if stop.cause in (StopCause.CANCEL, StopCause.TIME_LIMIT):
         return
-    saving = stop.phase in (StopPhase.HOOK, StopPhase.FREEZE)
     stop = replace(stop, cause=cause, reason=reason)
     job = draft.put(replace(unpinned(job), stop=stop, reason=reason))
-    if cause is StopCause.LEASE and saving and stop.gone:
+    if stop.phase is StopPhase.FREEZE and stop.gone:
         job = draft.put(replace(job, stop=replace(stop, phase=StopPhase.TERM)))
         exited(draft, job, stop.exit_code, out_of_memory=stop.out_of_memory)
-    elif cause is StopCause.LEASE and saving:
-        terminate(draft, job)
+    elif stop.phase is StopPhase.FREEZE:
+        ask_to_stop(draft, job)
 
 
 def stop_victims(draft: Draft, job: Job) -> None:
@@ -94,7 +93,7 @@ def _stop_container(draft: Draft, job: Job, cause: StopCause, reason: str, by: J
     job = job if cause is StopCause.MOVE else unpinned(job)
     job = draft.put(moved(job, JobState.STOPPING, stop=stop, reason=reason))
     draft.note("job.stopping", job, f"{job.label} is told to stop: {reason}", cause=cause.value, by=by)
-    saves = cause in (StopCause.PREEMPT, StopCause.MOVE, StopCause.REVOKED)
+    saves = cause in (StopCause.PREEMPT, StopCause.MOVE) or cause in TAKEN_BACK
     asked = saves and job.stage is None and job.handle is not None
     freezable = cause is StopCause.PREEMPT and job.spec.on_preempt is OnPreempt.CHECKPOINT and not job.in_gang
     if asked and freezable:

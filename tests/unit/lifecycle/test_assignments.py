@@ -86,18 +86,34 @@ def test_an_assignment_runs_as_a_job_of_the_host_and_is_kept_until_its_end_is_se
     assert world.state.settled_fence == 5
 
 
-@pytest.mark.parametrize("late", ["while it runs", "after its end", "when it is settled"])
+@pytest.mark.parametrize("late", ["while it runs", "after its end"])
 def test_the_same_assignment_is_carried_out_once(world: World, late: str) -> None:
     job = assign(world)
     world.run()
     if late != "while it runs":
         world.exit(job)
         world.run()
-    if late == "when it is settled":
-        settle(world)
     before = world.state
     assign(world)
     assert world.state == before
+
+
+def test_what_is_settled_and_forgotten_is_refused_when_it_comes_again(world: World) -> None:
+    job = assign(world, fence=5)
+    world.run()
+    world.exit(job)
+    world.run()
+    settle(world, fence=5)
+    for fence in (5, 4):
+        again = assign(world, fence=fence)
+        assert world.job(again).state is JobState.RETURNED
+        assert world.job(again).reason == f"an old order: {fence} is not above 5, which is settled"
+        settle(world, fence)
+    assert world.state.settled_fence == 5
+    assert not world.state.jobs
+    new = assign(world, fence=6)
+    world.run()
+    assert world.job(new).state is JobState.RUNNING
 
 
 def test_an_assignment_of_a_lower_fence_than_one_that_is_known_is_ignored(world: World) -> None:
@@ -213,8 +229,6 @@ def test_its_place_in_the_fleet_is_in_its_environment(world: World) -> None:
         "TOPOD_HOSTS": "a,b",
         "MASTER_PORT": "2",
         "MASTER_ADDR": "a",
-        "TOPOD_FLEET_JOB": "70",
-        "TOPOD_RANK": "1",
     }
 
 
@@ -467,8 +481,7 @@ def test_a_revoke_that_comes_first_keeps_the_assignment_from_being_taken(world: 
     assign(world, fence=5)
     assert list(world.state.jobs.values()) == [told]
     settle(world)
-    assign(world, fence=5)
-    assert not world.state.jobs
+    assert world.job(assign(world, fence=5)).state is JobState.RETURNED
 
 
 def test_what_is_settled_before_its_end_is_not_forgotten(world: World) -> None:
@@ -512,11 +525,20 @@ def told(world: World, job: JobId) -> list[Signal]:
     return [one.signal for one in world.lanes[job] if isinstance(one, fx.Deliver)]
 
 
-def test_at_the_end_of_the_lease_there_is_no_time_for_a_hook(world: World) -> None:
+def test_at_the_end_of_the_lease_a_job_saves_its_work(world: World) -> None:
+    job = assign(world, train(8, checkpoint=CheckpointHook(command=("save",))))
+    world.run()
+    world.apply(ev.LeaseEnded())
+    world.run()
+    assert world.job(job).state is JobState.RETURNED
+    assert world.job(job).checkpoint_at is not None
+
+
+def test_one_that_saves_when_the_lease_ends_is_not_spared(world: World) -> None:
     job = stopping(world, train(8, checkpoint=CheckpointHook(command=("save",))))
     assert told(world, job) == []
     world.apply(ev.LeaseEnded())
-    assert told(world, job) == [Signal.TERM]
+    world.apply(ev.CancelRequested(job=JobId(job + 1)))
     world.run()
     assert world.job(job).state is JobState.RETURNED
 
@@ -532,6 +554,7 @@ def on_disk(world: World, job: JobId) -> None:
 def test_at_the_end_of_the_lease_nothing_is_frozen(world: World) -> None:
     job = stopping(world, train(8, on_preempt=OnPreempt.CHECKPOINT))
     world.apply(ev.LeaseEnded())
+    assert told(world, job) == [Signal.TERM]
     on_disk(world, job)
     assert world.job(job).state is JobState.RETURNED
 

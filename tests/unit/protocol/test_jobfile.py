@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from topod.errors import DataError, NotFoundError, TopodError, UsageError
-from topod.model.job import CheckpointHook, Device, JobSpec, Mount, Network, OnPreempt, RestartPolicy
+from topod.model.job import (
+    CheckpointHook,
+    Device,
+    JobSpec,
+    Mount,
+    Network,
+    OnHostLost,
+    OnPreempt,
+    RestartPolicy,
+)
 from topod.model.request import Affinity, CpuAffinity, Policy, ResourceRequest
 from topod.protocol.jobfile import Origin, build_spec, default_name, parse_job_text, read_job_file
 
@@ -29,6 +38,7 @@ min_runtime: 10m
 wait_before_preempt: 30s
 max-runtime: 1-12:00:00
 on_preempt: requeue
+on_host_lost: keep
 restart: on-failure:5
 env: {OMP_NUM_THREADS: 8, MODE: fast}
 volumes: ["/data:/data:ro"]
@@ -60,6 +70,7 @@ min_runtime = "10m"
 wait_before_preempt = "30s"
 max-runtime = "1-12:00:00"
 on_preempt = "requeue"
+on_host_lost = "keep"
 restart = "on-failure:5"
 env = {OMP_NUM_THREADS = 8, MODE = "fast"}
 volumes = ["/data:/data:ro"]
@@ -91,6 +102,7 @@ FLAGS: dict[str, object] = {
     "wait_before_preempt": "30s",
     "max_runtime": "1-12:00:00",
     "on_preempt": "requeue",
+    "on_host_lost": "keep",
     "restart": "on-failure:5",
     "env": ["OMP_NUM_THREADS=8", "MODE=fast"],
     "volume": ["/data:/data:ro"],
@@ -134,6 +146,7 @@ WHOLE = JobSpec(
     min_runtime_seconds=600.0,
     wait_before_preempt_seconds=30.0,
     on_preempt=OnPreempt.REQUEUE,
+    on_host_lost=OnHostLost.KEEP,
     max_runtime_seconds=129600.0,
     restart=RestartPolicy.ON_FAILURE,
     max_restarts=5,
