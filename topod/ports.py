@@ -22,6 +22,7 @@ __all__ = [
     "ImageMissingError",
     "Observed",
     "Signal",
+    "Wire",
 ]
 
 
@@ -154,6 +155,30 @@ class GpuProbe(Protocol):
 
         Raises `ProbeError` when the driver does not answer in time.
         """
+        ...
+
+
+class Wire(Protocol):
+    """A host's connection to its coordinator; a message comes whole, or is lost. For the event loop only."""
+
+    connected: bool
+    trouble: str
+    """Why there is no connection, in words; empty: there is one, or nothing is known yet."""
+
+    async def send(self, data: bytes) -> None:
+        """Send a message; never waits. Without a connection it may be lost."""
+        ...
+
+    async def recv(self) -> bytes:
+        """Return the next message of a coordinator, through all losses of the connection."""
+        ...
+
+    def move_on(self) -> None:
+        """Turn to another coordinator, or connect anew where there is one only."""
+        ...
+
+    def close(self) -> None:
+        """Hang up; whoever waits in `recv` is to be cancelled before."""
         ...
 
 

@@ -32,7 +32,11 @@ class HeldBy:
     """Why it never may: `not preemptible`, `being placed just now`."""
     work_since: float | None = None
     """Since when work would be lost if it were stopped; None: none would."""
+    work_gpus: int = 0
+    """On so many GPUs; some of them may be promised to others already, and are not in `gpus` any more."""
     budgets: tuple[str, ...] = ()
+    ident: str = ""
+    """How people name it, where that differs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +74,7 @@ def _holder(held: HeldBy, now: float) -> Holder:
         cpus=held.cpus,
         evictable=not protection,
         protection=protection,
-        work=0 if since is None else max(0, round((now - since) * 1000)) * held.gpus.bit_count(),
+        work=0 if since is None else max(0, round((now - since) * 1000)) * held.work_gpus,
         budgets=held.budgets,
+        ident=held.ident,
     )
