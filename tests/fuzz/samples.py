@@ -4,11 +4,32 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from topod.model.job import CheckpointHook, Device, JobSpec, Mount, Network, Secret, Signal
+from topod.fleet.hosts import HeldBy, HostSnapshot
+from topod.model.assignment import (
+    Assign,
+    FleetJobReport,
+    FleetTag,
+    Place,
+    Revoke,
+    Settled,
+)
+from topod.model.cpuset import CpuSet
+from topod.model.job import CheckpointHook, Device, JobSpec, Mount, Network, OnHostLost, Secret, Signal
 from topod.model.request import Affinity, ResourceRequest
 from topod.protocol import replies as rp
 from topod.protocol import requests as rq
 from topod.protocol.codec import ReplyEnvelope, RequestEnvelope, encode
+from topod.protocol.link import (
+    AnyFromHost,
+    AnyToHost,
+    HostAnswer,
+    HostAsk,
+    HostHello,
+    HostReport,
+    Orders,
+    TurnedAway,
+    Who,
+)
 from topod.protocol.views import EventView
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -188,3 +209,54 @@ def replies() -> list[Any]:
         rp.Events(events=[EventView(seq=1, at=1.0, name="n", job=1, text="t", data={"a": [1]})]),
     ]
     return [plain(ReplyEnvelope(v=1, id="1", body=body)) for body in bodies]
+
+
+_TAG: Final = FleetTag(job=7, fence=12, rank=1, size=2, env={"RANK": "1"}, on_host_lost=OnHostLost.KEEP)
+_SNAPSHOT: Final = HostSnapshot(
+    host="node-a",
+    generation=3,
+    holders=(
+        HeldBy(job="4", priority=100, gpus=3, cpus=CpuSet.parse("0-3"), work_since=5.0, budgets=("b",)),
+    ),
+    labels={"rack": "1"},
+)
+FROM_HOST: Final[tuple[AnyFromHost, ...]] = (
+    HostHello(
+        host="node-a", session="s", version="1", document={"gpus": [{"index": 0}]}, labels={"rack": "1"}
+    ),
+    HostReport(
+        session="s",
+        seq=2,
+        sent=12.5,
+        epoch=1,
+        snapshot=_SNAPSHOT,
+        jobs=[FleetJobReport(job=7, fence=12, local=4, state="running", gpus=(0, 1), started_at=1.0)],
+        troubles=["store: full"],
+    ),
+    HostReport(session="s", seq=3, sent=13.5, since=2),
+    HostAnswer(id="1", reply=rp.Done(text="x")),
+)
+TO_HOST: Final[tuple[AnyToHost, ...]] = (
+    Who(),
+    Orders(
+        session="s",
+        epoch=1,
+        seq=4,
+        echo=12.5,
+        lease_seconds=30.0,
+        seen=2,
+        assign=[
+            Assign(tag=_TAG, spec=JobSpec(name="t", command=("x",)), place=Place(gpus=(0, 1), victims=("3",)))
+        ],
+        revoke=[Revoke(job=8, fence=3, requeue=True, reason="lost")],
+        settled=[Settled(job=6, fence=2)],
+        priorities={7: 500},
+    ),
+    HostAsk(id="1", user="alice", request=rq.GetJob(job=1)),
+    TurnedAway(reason="too old"),
+)
+
+
+def link() -> list[Any]:
+    """Return what hosts and coordinators say, as plain trees."""
+    return [json.loads(encode(message)) for message in (*FROM_HOST, *TO_HOST)]

@@ -32,6 +32,7 @@ from topod.protocol.codec import (
     request_head,
 )
 from topod.protocol.jobfile import Origin, build_spec, read_job_file
+from topod.protocol.link_codec import comes_from_host, decode_from_host, decode_to_host
 from topod.protocol.requests import Submit
 
 
@@ -140,6 +141,17 @@ def _message(data: bytes) -> None:
             encode(value)
 
 
+def _link(data: bytes) -> None:
+    comes_from_host(data)
+    for decode in (decode_from_host, decode_to_host):
+        try:
+            value: object = decode(data)
+        except TopodError as error:
+            refused(error, (76,))
+        else:
+            encode(value)
+
+
 def _batch(data: bytes) -> None:
     batch = Batch(samples.ROOT / "fixtures" / "hosts")
     for line in data.splitlines():
@@ -238,6 +250,7 @@ TARGETS: Final = (
     ),
     Target(name="message", inputs=json_documents(samples.requests()), check=_message, weight=4),
     Target(name="reply", inputs=json_documents(samples.replies()), check=_message, weight=2),
+    Target(name="link", inputs=json_documents(samples.link()), check=_link, weight=4),
     Target(name="matrix", inputs=texts(samples.MATRICES), check=_matrix, weight=3),
     Target(name="host", inputs=json_documents([*samples.HOSTS, samples.HELD_HOST]), check=_host, weight=2),
     Target(name="config", inputs=texts([samples.CONFIG]), check=_config, weight=3),

@@ -1,4 +1,4 @@
-"""Who is at the other end of a Unix socket, by the kernel, and what this host knows of that user."""
+"""Who is at the other end: of a Unix socket by the kernel, of a coordinator's port by the key."""
 
 import grp
 import os
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import zmq
 
 from topod.errors import TopodError
+from topod.model.roles import Role
+from topod.protocol.curve import Kind
 
 _ADDRESS = re.compile(r"[^:]*:(\d+):(\d+):(\d+)")
 CHECK_MS = 2000
@@ -29,6 +31,23 @@ class Peer:
     uid: int
     gid: int
     pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemotePeer:
+    """A host or a user at a coordinator's port, as the file of authorised keys names the key."""
+
+    kind: Kind
+    name: str
+    roles: frozenset[Role] = frozenset()
+    """Of a user."""
+    max_priority: int | None = None
+    """The most that a user may ask for; None: the file does not say."""
+    address: str = ""
+
+    def __str__(self) -> str:
+        """Return `user:alice`."""
+        return f"{self.kind}:{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

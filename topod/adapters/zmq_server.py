@@ -156,20 +156,24 @@ class Server:
         *address, data = (frame.bytes for frame in frames)
         if not address or len(address) > 2 or any(address[1:]):
             return
-        await self._router.send_multipart([*address, await self._reply(data, peer_of(frames[-1]))])
+        peer = peer_of(frames[-1])
+        wire = await replied(data, lambda request: self._answer(request, peer))
+        await self._router.send_multipart([*address, wire])
 
-    async def _reply(self, data: bytes, peer: Peer | None) -> bytes:
-        # Bytes without an envelope are answered too: whoever sent them may be waiting.
-        _, ident = request_head(data)
-        try:
-            reply = await self._answer(decode_request(data).body, peer)
-        except TopodError as refused:
-            reply = failure(refused)
-        wire = encode(ReplyEnvelope(v=PROTOCOL_VERSION, id=ident, body=reply))
-        if len(wire) > MAX_REPLY_BYTES:
-            error = ProtocolError(f"the answer has {len(wire)} bytes; the limit is {MAX_REPLY_BYTES}")
-            wire = encode(ReplyEnvelope(v=PROTOCOL_VERSION, id=ident, body=failure(error)))
-        return wire
+
+async def replied(data: bytes, answer: Callable[[AnyRequest], Awaitable[AnyReply]]) -> bytes:
+    """Return the reply to the bytes of a request, damaged or not; a `TopodError` becomes a `Failure`."""
+    # Bytes without an envelope are answered too: whoever sent them may be waiting.
+    _, ident = request_head(data)
+    try:
+        reply = await answer(decode_request(data).body)
+    except TopodError as refused:
+        reply = failure(refused)
+    wire = encode(ReplyEnvelope(v=PROTOCOL_VERSION, id=ident, body=reply))
+    if len(wire) > MAX_REPLY_BYTES:
+        error = ProtocolError(f"the answer has {len(wire)} bytes; the limit is {MAX_REPLY_BYTES}")
+        wire = encode(ReplyEnvelope(v=PROTOCOL_VERSION, id=ident, body=failure(error)))
+    return wire
 
 
 async def _admit(zap: zmq.asyncio.Socket, may_watch: Callable[[Peer | None], Awaitable[bool]]) -> None:

@@ -95,20 +95,21 @@ def decode_request(data: bytes) -> RequestEnvelope:
     version, _ = request_head(data)
     if version not in (0, PROTOCOL_VERSION):
         raise IncompatibleVersionError(f"this topod speaks protocol {PROTOCOL_VERSION}, not {version}")
-    return _decode(_requests, data)
+    return decode_as(_requests, data)
 
 
 def decode_reply(data: bytes) -> ReplyEnvelope:
     """Read a reply. Raises `ProtocolError` on anything else."""
-    return _decode(_replies, data, MAX_REPLY_BYTES)
+    return decode_as(_replies, data, MAX_REPLY_BYTES)
 
 
 def decode_event(data: bytes) -> EventView:
     """Read one event of the stream. Raises `ProtocolError` on anything else."""
-    return _decode(_events, data)
+    return decode_as(_events, data)
 
 
-def _decode(decoder: msgspec.json.Decoder[T], data: bytes, limit: int = MAX_MESSAGE_BYTES) -> T:
+def decode_as(decoder: msgspec.json.Decoder[T], data: bytes, limit: int = MAX_MESSAGE_BYTES) -> T:
+    """Read what a decoder reads. Raises `ProtocolError` on anything else, and beyond `limit` bytes."""
     if len(data) > limit:
         raise ProtocolError(f"message of {len(data)} bytes; the limit is {limit}")
     try:

@@ -1,0 +1,168 @@
+"""The connections of a coordinator's port: who is connected, how many, and how one is cut.
+
+libzmq tells of its connections through a monitor, which names them by file descriptor, and with each message,
+which names it too. This table brings both together. A descriptor is used again after its connection, so the
+table may for a moment take one connection for another: it then cuts the wrong one, which connects again. It
+never takes one *peer* for another: who that is comes with each message, from the handshake.
+"""
+
+import contextlib
+import os
+import socket
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import zmq
+
+from topod.adapters.peers import RemotePeer
+
+FAILED: Final = {
+    zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH: "no_curve",
+    zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC: "wrong_server_key",
+}
+"""Why a handshake failed, as counted; any other breach of the protocol is `malformed`."""
+EVENTS: Final = (
+    zmq.EVENT_ACCEPTED
+    | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_CLOSED
+    | zmq.EVENT_ACCEPT_FAILED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Connection:
+    """One peer's connection. Its name comes from the key that it proved to have, never from what it says."""
+
+    who: RemotePeer
+    key: str
+    """Public, 40 characters of Z85."""
+    routing: bytes
+    """How the socket names the connection."""
+    fd: int
+    in_flight: int = 0
+    """Requests that are being answered."""
+    unsent: list[tuple[zmq.MessageTracker, int]] = field(default_factory=list)
+    """Long messages that libzmq still holds, with their sizes in bytes."""
+
+    @property
+    def name(self) -> str:
+        """Return the name of the host or user."""
+        return self.who.name
+
+    def unsent_bytes(self) -> int:
+        """Return how much of what was sent is still in memory."""
+        self.unsent = [(tracker, size) for tracker, size in self.unsent if not tracker.done]
+        return sum(size for _, size in self.unsent)
+
+
+class Connections:
+    """All connections of one port. Used from the event loop only."""
+
+    def __init__(self, counts: Counter[str], port: int, *, max_waiting: int, waiting_seconds: float) -> None:
+        """`max_waiting`: how many may be connected without having said anything; the oldest goes first."""
+        self._counts = counts
+        self._port = port
+        self._max_waiting = max_waiting
+        self._waiting_seconds = waiting_seconds
+        self._waiting: dict[int, float] = {}
+        """Accepted and silent so far: descriptor to the moment of the accept, oldest first."""
+        self._by_fd: dict[int, Connection] = {}
+        self._by_routing: dict[bytes, Connection] = {}
+        self._of_key: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._by_fd)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self._by_fd.values()))
+
+    @property
+    def waiting(self) -> int:
+        """How many are connected and have not said anything yet."""
+        return len(self._waiting)
+
+    def of_key(self, key: str) -> int:
+        """Return how many connections a key has."""
+        return self._of_key[key]
+
+    def get(self, routing: bytes) -> Connection | None:
+        """Return the connection that the socket names so."""
+        return self._by_routing.get(routing)
+
+    def is_waiting(self, fd: int) -> bool:
+        """Whether a descriptor is that of a connection from which nothing came so far."""
+        return fd in self._waiting
+
+    def add(self, connection: Connection) -> None:
+        """Take in a connection at its first message."""
+        self._waiting.pop(connection.fd, None)
+        self._by_fd[connection.fd] = connection
+        self._by_routing[connection.routing] = connection
+        self._of_key[connection.key] += 1
+
+    def remove(self, connection: Connection) -> bool:
+        """Forget a connection; False: it was gone already."""
+        if self._by_routing.get(connection.routing) is not connection:
+            return False
+        del self._by_routing[connection.routing]
+        if self._by_fd.get(connection.fd) is connection:
+            del self._by_fd[connection.fd]
+        self._of_key[connection.key] -= 1
+        if not self._of_key[connection.key]:
+            del self._of_key[connection.key]
+        return True
+
+    def happened(self, frames: list[bytes], now: float) -> Connection | None:
+        """Take in one event of the monitor; return the connection that it ended, if one."""
+        event, value = struct.unpack("=hi", frames[0]) if len(frames[0]) == 6 else (0, 0)
+        match event:
+            case zmq.EVENT_ACCEPTED:
+                self._counts["accepted"] += 1
+                stale = self._by_fd.get(value)
+                self._waiting[value] = now
+                if len(self._waiting) > self._max_waiting:
+                    self.cut_waiting(next(iter(self._waiting)), "pushed_out")
+                return stale
+            case zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED:
+                self._waiting.pop(value, None)
+                return self._by_fd.get(value)
+            case zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._counts["admitted"] += 1
+            case zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+                self._counts[FAILED.get(value, "malformed")] += 1
+            case zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+                self._counts["unfinished"] += 1
+            case zmq.EVENT_ACCEPT_FAILED:
+                self._counts["accept_failed"] += 1
+            case _:
+                pass
+        return None
+
+    def cut_silent(self, now: float) -> None:
+        """Cut who has been connected for long without having said anything."""
+        for fd, since in list(self._waiting.items()):
+            if now - since < self._waiting_seconds:
+                return
+            self.cut_waiting(fd, "silent")
+
+    def cut_waiting(self, fd: int, reason: str) -> None:
+        """Cut a connection that has not said anything yet."""
+        self._waiting.pop(fd, None)
+        self._counts[reason] += 1
+        self.cut(fd)
+
+    def cut(self, fd: int) -> None:
+        """Close a connection from this side; libzmq then notices that it ended.
+
+        The descriptor is libzmq's. A copy of it is looked at before anything is done: by now it may be
+        another connection of this port, which will come back, but never anything else of this process.
+        """
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as copy:
+            if copy.family in (socket.AF_INET, socket.AF_INET6) and copy.getsockname()[1] == self._port:
+                copy.shutdown(socket.SHUT_RDWR)
