@@ -20,10 +20,7 @@ def effective_priority(job: Job, rules: Rules) -> int:
     It never lets the job stop others that its own priority does not: so two jobs cannot stop each other in
     turn without end.
     """
-    beyond = job.preemptions - rules.preemption_cap
-    if beyond <= 0:
-        return job.priority
-    return max(job.priority, min(rules.preemption_ceiling, job.priority + rules.preemption_boost * beyond))
+    return rules.effective(job.priority, job.preemptions)
 
 
 def guarded_until(job: Job, rules: Rules) -> float | None:

@@ -40,6 +40,9 @@ class FleetTag:
     on_host_lost: OnHostLost = OnHostLost.REQUEUE
     preemptions: int = 0
     """In earlier assignments; the cap on preemptions counts them too."""
+    guard_priority: int | None = None
+    """It had waited for long: for `guard_seconds` after its start it is protected as if of this priority."""
+    guard_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

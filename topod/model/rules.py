@@ -56,5 +56,12 @@ class Rules:
     hold_below: int = 1000
     """Jobs of this priority or more may take held GPUs all the same."""
 
+    def effective(self, priority: int, preemptions: int) -> int:
+        """Return what a priority counts for, in the queue and as protection, after so many preemptions."""
+        beyond = preemptions - self.preemption_cap
+        if beyond <= 0:
+            return priority
+        return max(priority, min(self.preemption_ceiling, priority + self.preemption_boost * beyond))
+
 
 NO_RULES = Rules()

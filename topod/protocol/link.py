@@ -88,7 +88,10 @@ class Orders(ToHost, frozen=True, kw_only=True, tag="orders"):
     lease_seconds: float = 0.0
     """For so long after it sent that report the host may run what must not run elsewhere."""
     seen: int = 0
-    """The last report with contents that was taken in: a later one is repeated until it is named here."""
+    """The last report with contents that was taken in: a later one is repeated until it is named here.
+
+    Lower than before: this coordinator was started since, and has not taken in what another one had.
+    """
     assign: list[Assign] = []
     revoke: list[Revoke] = []
     settled: list[Settled] = []

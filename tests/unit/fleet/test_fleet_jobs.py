@@ -1,0 +1,227 @@
+"""A job of the fleet from submit to its end, with hosts that keep the contract."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.fakes.fleet_world import TERMS, FleetWorld, job_spec
+from topod.fleet import events as ev
+from topod.fleet.asking import why_not
+from topod.fleet.orders import NO_ORDERS, orders_for
+from topod.fleet.states import FleetJobState, FleetRequest
+from topod.fleet.view import FleetView
+from topod.model.assignment import OnHostLost
+from topod.model.job import Dependency, JobId
+from topod.model.rules import Rules
+
+
+def ready(*kinds: str, rules: Rules | None = None) -> FleetWorld:
+    world = FleetWorld(list(kinds) or ["a100-pcie-x4", "a100-pcie-x4"], rules=rules or Rules())
+    world.advance(5)
+    return world
+
+
+def test_a_job_runs_on_a_host_and_its_end_is_told_and_settled() -> None:
+    world = ready()
+    job = world.submit(job_spec(gpus=2, seconds=10))
+    assert world.job(job).state is FleetJobState.ASSIGNED
+    world.advance(5)
+    assert world.job(job).state is FleetJobState.RUNNING
+    world.advance(15)
+    assert world.job(job).state is FleetJobState.SUCCEEDED
+    assert world.job(job).exit_code == 0
+    assert not world.on(job)
+    assert not world.leader.state.jobs
+
+
+def test_two_decisions_in_a_row_never_give_the_same_gpus() -> None:
+    world = ready("a100-pcie-x4")
+    first, second = world.submit(job_spec(gpus=2)), world.submit(job_spec(gpus=2))
+    places = [set(world.job(job).members[0].place.gpus) for job in (first, second)]
+    assert not places[0] & places[1]
+    third = world.submit(job_spec(gpus=1))
+    assert world.job(third).state is FleetJobState.PENDING
+
+
+def test_a_victim_is_stopped_on_the_best_host_and_comes_back_with_its_submit_time() -> None:
+    world = ready()
+    low = [world.submit(job_spec(gpus=4, priority=priority, seconds=60)) for priority in (100, 200)]
+    world.advance(5)
+    submitted = world.job(low[0]).submitted_at
+    high = world.submit(job_spec(gpus=4, priority=1000, seconds=30))
+    assert world.job(high).members[0].place.victims
+    assert world.where(high) == world.where(low[0])
+    world.advance(50)
+    assert world.job(low[0]).preemptions == 1
+    assert world.job(low[0]).submitted_at == submitted
+    world.advance(100)
+    assert {world.job(job).state for job in (*low, high)} == {FleetJobState.SUCCEEDED}
+
+
+def test_of_a_burst_the_more_urgent_job_is_decided_first() -> None:
+    world = ready("a100-pcie-x4")
+    requests = [FleetRequest(spec=job_spec(gpus=4, priority=priority)) for priority in (100, 1000)]
+    world.apply(*(ev.Submitted(request=request) for request in requests))
+    states = [world.leader.state.jobs[ident].state for ident in sorted(world.leader.state.jobs)]
+    assert states == [FleetJobState.PENDING, FleetJobState.ASSIGNED]
+
+
+def test_a_refused_job_is_planned_anew_at_once_and_after_the_second_time_elsewhere() -> None:
+    world = ready()
+    world.hosts["h0"].moody = 1.0
+    job = world.submit(job_spec(gpus=1, seconds=10))
+    assert world.where(job) == ["h0"]
+    world.advance(8)
+    assert (world.where(job), world.job(job).fence) == (["h1"], 3)
+    world.advance(20)
+    assert world.job(job).state is FleetJobState.SUCCEEDED
+
+
+def test_a_job_goes_only_where_labels_and_model_are_as_asked() -> None:
+    world = FleetWorld(["a100-pcie-x4", "rtx4090x8", "a100-pcie-x4"])
+    world.hosts["h2"].labels = {"rack": "7"}
+    world.advance(5)
+    by_label = world.submit(select=("rack=7",))
+    by_model = world.submit(gpu_model="*4090*")
+    nowhere = world.submit(select=("rack=8",))
+    assert world.where(by_label) == ["h2"]
+    assert world.where(by_model) == ["h1"]
+    assert world.job(nowhere).state is FleetJobState.PENDING
+    world.apply(ev.HostLabelled(host="h0", labels={"rack": "8"}))
+    assert world.where(nowhere) == ["h0"]
+
+
+def test_a_selector_that_is_no_label_is_refused() -> None:
+    with pytest.raises(ValueError, match="key=value"):
+        FleetRequest(spec=job_spec(), select=("rack",))
+
+
+def test_a_cancelled_job_is_stopped_where_it_runs_and_only_then_has_ended() -> None:
+    world = ready()
+    job = world.submit(job_spec(seconds=1000))
+    world.advance(5)
+    world.apply(ev.CancelRequested(job=job, by="alice"))
+    assert world.job(job).state is FleetJobState.STOPPING
+    world.advance(60)
+    assert (world.job(job).state, world.job(job).reason) == (FleetJobState.CANCELLED, "cancelled by alice")
+    assert not world.on(job)
+
+
+def test_a_job_cancelled_before_its_host_heard_of_it_never_runs() -> None:
+    world = ready()
+    world.cut = {"h0": world.now + 5, "h1": world.now + 5}
+    job = world.submit(job_spec(seconds=10))
+    world.apply(ev.CancelRequested(job=job))
+    world.advance(20)
+    assert world.job(job).state is FleetJobState.CANCELLED
+    assert world.job(job).starts == 0
+
+
+def test_a_changed_priority_reaches_the_host() -> None:
+    world = ready("a100-pcie-x4")
+    job = world.submit(job_spec(gpus=4, priority=500, seconds=100))
+    world.advance(5)
+    world.apply(ev.PriorityChanged(job=job, priority=50))
+    other = world.submit(job_spec(gpus=4, priority=100, seconds=10))
+    world.advance(60)
+    assert world.job(other).starts == 1
+    assert world.job(job).preemptions == 1
+
+
+def test_a_host_cut_off_for_longer_than_its_lease_loses_its_job_to_another_but_not_earlier() -> None:
+    world = ready()
+    job = world.submit(job_spec(seconds=1000))
+    world.advance(5)
+    (there,) = world.where(job)
+    world.cut[there] = world.now + 1000
+    spec = world.job(job).spec
+    world.advance(int(TERMS.certainly_stopped(0, spec)) - 3)
+    assert world.where(job) == [there]
+    world.advance(10)
+    assert world.where(job) not in ([], [there])
+    assert world.job(job).state is FleetJobState.RUNNING
+
+
+def test_a_job_that_is_to_be_kept_waits_for_its_host_until_that_is_declared_dead() -> None:
+    world = ready()
+    job = world.submit(job_spec(seconds=1000), on_host_lost=OnHostLost.KEEP)
+    world.advance(5)
+    (there,) = world.where(job)
+    world.hosts[there].power_off()
+    world.advance(500)
+    assert world.where(job) == [there]
+    world.apply(ev.HostRemoved(host=there, dead=True, by="root"))
+    world.advance(5)
+    assert world.where(job) not in ([], [there])
+    assert there not in world.leader.state.hosts
+
+
+def test_a_coordinator_that_crashes_after_it_decided_goes_on_with_what_is_durable() -> None:
+    world = ready()
+    job = world.submit(job_spec(seconds=20))
+    world.wire.clear()  # what was to be sent never was
+    world.lead()
+    world.advance(5)
+    assert (world.job(job).state, world.job(job).fence) == (FleetJobState.RUNNING, 1)
+    world.fail_over()
+    world.advance(30)
+    assert (world.job(job).state, world.job(job).starts) == (FleetJobState.SUCCEEDED, 1)
+
+
+def test_nothing_is_ordered_of_a_host_before_its_first_report_tells_what_it_has() -> None:
+    world = ready()
+    world.submit(job_spec(seconds=100))
+    world.advance(5)
+    assert orders_for(world.leader.state, FleetView(), "h0") == NO_ORDERS
+
+
+def test_a_host_that_lost_its_memory_is_told_to_stop_what_it_had_and_the_job_runs_anew() -> None:
+    world = ready()
+    job = world.submit(job_spec(seconds=30))
+    world.advance(5)
+    (there,) = world.where(job)
+    world.hosts[there].wipe()
+    world.back[there] = (world.now + 10, False)
+    world.advance(60)
+    assert world.job(job).fence == 2
+    world.advance(30)
+    assert world.job(job).state is FleetJobState.SUCCEEDED
+
+
+def test_a_job_of_another_fleet_is_left_alone() -> None:
+    world = ready()
+    job = world.submit(job_spec(seconds=100))
+    world.advance(5)
+    (there,) = world.where(job)
+    forgotten = replace(world.leader.state, jobs={}, next_job=job)
+    assert orders_for(forgotten, world.leader.view, there) == NO_ORDERS
+    ended = replace(forgotten, next_job=world.leader.state.next_job)
+    assert [revoke.job for revoke in orders_for(ended, world.leader.view, there).revoke] == [job]
+
+
+def test_a_twin_takes_neither_name_nor_jobs_from_a_host_that_is_there() -> None:
+    world = ready()
+    tables = world.hosts["h0"].tables
+    world.apply(ev.HostSeen(host="h0", session="twin", tables=tables))
+    assert world.leader.view.knows("h0", "h0-1")
+    assert world.leader.view.turned_away("h0", "twin") is not None
+
+
+def test_who_waits_for_others_is_refused_in_words() -> None:
+    world = ready()
+    request = FleetRequest(spec=job_spec(after=(Dependency(job=JobId(1)),)))
+    event = ev.Submitted(request=request)
+    words = why_not(world.leader.state, world.leader.view, event)
+    assert words is not None
+    outcome = world.apply(event)
+    assert [(job.state, job.reason) for job in outcome.changed] == [(FleetJobState.CANCELLED, words)]
+
+
+def test_a_pending_job_says_why() -> None:
+    world = FleetWorld([])
+    job = world.submit()
+    assert world.job(job).reason == "no host has joined the fleet"
+    world = ready("a100-pcie-x4")
+    world.cut["h0"] = world.now + 100
+    world.advance(10)
+    assert world.job(world.submit()).reason == "no host can be reached now"

@@ -1,0 +1,115 @@
+"""The jobs of a fleet, with what each step asks of thousands of them: who waits, and who is where.
+
+Kept up to date at every change, so that an event that touches one job does not look at all the others.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from topod.fleet.states import FleetJob, FleetJobId, FleetJobState
+from topod.model.rules import Rules
+
+
+class Turn(NamedTuple):
+    """The place of a pending job in the queue; the lowest goes first."""
+
+    urgency: int
+    """The negative effective priority."""
+    submitted_at: float
+    job: FleetJobId
+
+
+def effective_priority(job: FleetJob, rules: Rules) -> int:
+    """Return the priority by which a job is queued and protected: it rises beyond the cap on preemptions."""
+    return rules.effective(job.priority, job.preemptions)
+
+
+def turn(job: FleetJob, rules: Rules) -> Turn:
+    """Return the job's place: effective priority, submit time, id."""
+    return Turn(-effective_priority(job, rules), job.submitted_at, job.id)
+
+
+class FleetJobs(dict[FleetJobId, FleetJob]):
+    """Jobs by id. Changed by `table[id] = job`, `del table[id]` and `retell` only."""
+
+    def __init__(self, jobs: Mapping[FleetJobId, FleetJob], rules: Rules) -> None:
+        """Copy `jobs`; quickly, where they are a table made under the same rules."""
+        super().__init__(jobs)
+        self._rules: Final = rules
+        self._queue: list[Turn]
+        self._waiting: list[tuple[float, FleetJobId]]
+        self._on: dict[str, frozenset[FleetJobId]]
+        if isinstance(jobs, FleetJobs) and jobs._rules == rules:
+            self._queue, self._waiting = jobs._queue.copy(), jobs._waiting.copy()
+            self._on = jobs._on.copy()
+            return
+        self._queue = sorted(turn(job, rules) for job in self.values() if job.state is FleetJobState.PENDING)
+        self._waiting = sorted(since for job in self.values() if (since := _waits_since(job)))
+        self._on = {}
+        for job in self.values():
+            self._enter(job)
+
+    def __setitem__(self, ident: FleetJobId, job: FleetJob) -> None:
+        old = self.get(ident)
+        if old is not None:
+            self._forget(old)
+        super().__setitem__(ident, job)
+        if job.state is FleetJobState.PENDING:
+            insort(self._queue, turn(job, self._rules))
+        if since := _waits_since(job):
+            insort(self._waiting, since)
+        self._enter(job)
+
+    def __delitem__(self, ident: FleetJobId) -> None:
+        self._forget(self[ident])
+        super().__delitem__(ident)
+
+    def retell(self, job: FleetJob) -> None:
+        """Replace a job by one that differs in its reason only."""
+        super().__setitem__(job.id, job)
+
+    def queue(self) -> list[FleetJob]:
+        """Return the pending jobs in their order."""
+        return [self[place.job] for place in self._queue]
+
+    def waits_longest(self) -> list[FleetJob]:
+        """Return the jobs that wait for room and for nothing else, who has waited longest first."""
+        return [self[ident] for _, ident in self._waiting]
+
+    def on(self, host: str) -> list[FleetJob]:
+        """Return the jobs with a member on a host, lowest id first."""
+        return [self[ident] for ident in sorted(self._on.get(host, ()))]
+
+    def hosts(self) -> list[str]:
+        """Return the hosts that jobs are on, by name."""
+        return sorted(self._on)
+
+    def _enter(self, job: FleetJob) -> None:
+        for member in job.members:
+            self._on[member.host] = self._on.get(member.host, frozenset()) | {job.id}
+
+    def _forget(self, old: FleetJob) -> None:
+        for member in old.members:
+            left = self._on[member.host] - {old.id}
+            if left:
+                self._on[member.host] = left
+            else:
+                del self._on[member.host]
+        if old.state is FleetJobState.PENDING:
+            del self._queue[bisect_left(self._queue, turn(old, self._rules))]
+        if since := _waits_since(old):
+            del self._waiting[bisect_left(self._waiting, since)]
+
+
+def jobs_on(jobs: Mapping[FleetJobId, FleetJob], host: str) -> list[FleetJob]:
+    """Return what `FleetJobs.on` does, of any mapping."""
+    if isinstance(jobs, FleetJobs):
+        return jobs.on(host)
+    return [job for _, job in sorted(jobs.items()) if job.on(host) is not None]
+
+
+def _waits_since(job: FleetJob) -> tuple[float, FleetJobId] | None:
+    if job.state is not FleetJobState.PENDING or job.ready_at is None or not job.spec.request.gpus:
+        return None
+    return (job.ready_at, job.id)

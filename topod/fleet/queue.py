@@ -1,0 +1,209 @@
+"""Who is placed next, and on which host: the order of the queue over the whole fleet.
+
+The same order as on a host: effective priority, submit time, id. What a decision gives away is held on its
+host at once (`promised`), so the next one never gives it away again.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from math import ceil
+
+from topod.fleet.board import Kept, ask
+from topod.fleet.draft import Draft
+from topod.fleet.jobtable import effective_priority, turn
+from topod.fleet.picking import Choice
+from topod.fleet.states import FleetJob, FleetJobState, Guard, Member
+from topod.fleet.targets import Keeping, keeping, longest, may_evict_at
+from topod.model.assignment import Place
+from topod.model.plan import Refusal
+from topod.model.request import ResourceRequest
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """All that a pass over the queue looks at in a job: those of one kind are answered alike."""
+
+    request: ResourceRequest
+    select: tuple[str, ...]
+    gpu_model: str
+    hosts: int
+    may_evict: bool
+    kept: frozenset[Kept]
+    without: frozenset[str]
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What one pass over the queue remembers."""
+
+    longest: Keeping | None = None
+    first: Keeping | None = None
+    blocked: bool = False
+    """Whether a job that must wait for room was met."""
+    refused: dict[_Kind, str] = field(default_factory=dict)
+    """Answers so far. What is placed takes room and makes none, so they hold to the end of the pass."""
+
+
+def run_queue(draft: Draft) -> None:
+    """Place every pending job that can be placed now, and give every other one its reason.
+
+    The whole queue is gone through only when room may have come free; else only the jobs that are new in it.
+    """
+    if draft.behind:
+        waiting: Iterable[FleetJob] = draft.jobs.queue()
+        now = _Pass(longest=longest(draft))
+        draft.first = None
+    else:
+        fresh = (job for ident in draft.fresh if (job := draft.get(ident)) is not None)
+        pending = [job for job in fresh if job.state is FleetJobState.PENDING]
+        waiting = sorted(pending, key=lambda job: turn(job, draft.rules))
+        now = _Pass(longest=longest(draft) if pending else None)
+    # Who is placed or blocked is no longer new; a job that is put anew below is only told something.
+    draft.behind = False
+    for waits in waiting:
+        job = draft.jobs[waits.id]  # a target may have been chosen for it meanwhile
+        _meet_first(draft, job, now)
+        wait = _try(draft, job, now)
+        if wait is not None and (left := draft.get(job.id)) is not None:
+            draft.retell(left, wait)
+    draft.show().keep(frozenset(), draft.view())
+
+
+def _meet_first(draft: Draft, job: FleetJob, now: _Pass) -> None:
+    """Keep the target of the first job that waits, which an earlier pass found, from those behind it."""
+    first = None if draft.first is None or now.blocked else draft.get(draft.first)
+    if first is None or first.state is not FleetJobState.PENDING or first.id == job.id:
+        return
+    if turn(first, draft.rules) < turn(job, draft.rules):
+        now.blocked = True
+        now.first = keeping(draft, first, other=now.longest)
+
+
+def _try(draft: Draft, job: FleetJob, now: _Pass) -> str | None:
+    """Place a job, or say what it waits for; None: it was placed."""
+    if job.not_before > draft.now:
+        return job.reason
+    if job.ready_at is None:
+        job = draft.put(replace(job, ready_at=draft.now, not_before=0.0))
+    left = may_evict_at(job) - draft.now
+    kind = _Kind(
+        request=job.spec.request,
+        select=job.request.select,
+        gpu_model=job.request.gpu_model,
+        hosts=job.request.hosts,
+        may_evict=left <= 0,
+        kept=_kept_from(draft, job, now),
+        without=_refused_by(draft, job),
+    )
+    reason = now.refused.get(kind)
+    if reason is None:
+        answer = _decide(draft, job, kind)
+        if not isinstance(answer, str):
+            served = now.longest is not None and now.longest.job.id == job.id
+            _place(draft, job, answer, _guard(draft, job) if served else None)
+            return None
+        reason = now.refused[kind] = answer
+    if not now.blocked:
+        now.blocked = True
+        now.first = keeping(draft, job, other=now.longest)
+        draft.first = job.id
+    return reason if left <= 0 else f"{reason} (for {ceil(left)} s more only free GPUs will do)"
+
+
+def _refused_by(draft: Draft, job: FleetJob) -> frozenset[str]:
+    """Return the hosts that are not asked for this job just now."""
+    return frozenset(
+        host
+        for (ident, host), refused in draft.refused.items()
+        if ident == job.id and refused.until > draft.now
+    )
+
+
+def _kept_from(draft: Draft, job: FleetJob, now: _Pass) -> frozenset[Kept]:
+    """Return what a job must leave alone."""
+    return frozenset(
+        kept
+        for keeping in (now.longest, now.first)
+        if keeping is not None and keeping.binds(job, draft.now, draft.rules)
+        for kept in keeping.kept
+    )
+
+
+def _decide(draft: Draft, job: FleetJob, kind: _Kind) -> list[Choice] | str:
+    """Return the hosts of least cost for all members of a job, or why there are not enough.
+
+    Costs add up, and are compared from the left: so the best hosts one by one are the best together, as far
+    as a job over several hosts that is a victim on two of them may be counted twice.
+    """
+    board = draft.show()
+    board.keep(kind.kept, draft.view())
+    chosen: list[Choice] = []
+    while len(chosen) < kind.hosts:
+        taken = kind.without | {choice.host for choice in chosen}
+        answer = ask(board, job, draft.now, may_evict=kind.may_evict, exclude=taken)
+        if isinstance(answer, Refusal):
+            if kind.hosts == 1:
+                return _explained(draft, kind, answer.reason)
+            found = f"{len(chosen)} of {kind.hosts} hosts could take it now"
+            return _explained(draft, kind, f"{found}; the next: {answer.reason}")
+        chosen.append(answer)
+    return chosen
+
+
+def _explained(draft: Draft, kind: _Kind, reason: str) -> str:
+    if not draft.records:
+        return "no host has joined the fleet"
+    if not draft.board.known():
+        return "no host can be reached now"
+    if kind.without:
+        return f"{reason} ({', '.join(sorted(kind.without))} gave it back and will be asked again)"
+    return reason
+
+
+def _guard(draft: Draft, job: FleetJob) -> Guard:
+    """Return what protects a job from those who were kept waiting for it: it may run as long as it waited."""
+    priority = max(effective_priority(job, draft.rules), draft.rules.hold_below - 1)
+    return Guard(priority=priority, seconds=draft.rules.hold_after_seconds)
+
+
+def _place(draft: Draft, job: FleetJob, choices: list[Choice], guard: Guard | None) -> None:
+    """Give a job to its hosts; they learn it from `orders_for` once this is durable."""
+    members = tuple(
+        Member(
+            host=choice.host,
+            rank=rank,
+            place=Place(gpus=choice.plan.gpus, victims=choice.plan.victims),
+            cpus=choice.plan.cpus,
+            since=draft.now,
+        )
+        for rank, choice in enumerate(choices)
+    )
+    names = ", ".join(member.host for member in members)
+    draft.put(
+        replace(
+            job,
+            state=FleetJobState.ASSIGNED,
+            reason=f"assigned to {names}",
+            fence=draft.next_fence,
+            members=members,
+            go=False,
+            reprioritised=False,
+            target=(),
+            guard=guard,
+            ready_at=None,
+            not_before=0.0,
+            placed_at=draft.now,
+            exit_code=None,
+        )
+    )
+    draft.next_fence += 1
+    draft.note("job.assigned", f"{job.label}: {_story(members)}", job=job, fence=draft.next_fence - 1)
+
+
+def _story(members: tuple[Member, ...]) -> str:
+    parts = []
+    for member in members:
+        gpus = ",".join(map(str, member.place.gpus))
+        stops = f", stops {', '.join(member.place.victims)} there" if member.place.victims else ""
+        parts.append(f"GPUs {gpus} of {member.host}{stops}" if gpus else f"{member.host}{stops}")
+    return "; ".join(parts)
