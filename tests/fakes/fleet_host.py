@@ -12,9 +12,9 @@ from topod.fleet.orders import HostOrders
 from topod.fleet.promised import gpu_mask
 from topod.fleet.states import OVER
 from topod.flextopo.tables import TopologyTables
-from topod.model.assignment import Assign, FleetJobReport, FleetTag, OnHostLost, Place, Revoke, Settled
+from topod.model.assignment import Assign, FleetJobReport, FleetTag, Place, Revoke, Settled
 from topod.model.cpuset import NO_CPUS, CpuSet
-from topod.model.job import JobSpec
+from topod.model.job import JobSpec, OnHostLost
 from topod.model.plan import Plan
 from topod.preemption.search import plan
 
@@ -195,6 +195,7 @@ class PretendHost:
                     evictable_from=None if protection else 0.0,
                     protection=protection,
                     work_since=job.started_at if job.state == "running" else None,
+                    work_gpus=len(job.gpus),
                 )
             )
         return HostSnapshot(host=self.name, generation=0, holders=tuple(holders))

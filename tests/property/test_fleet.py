@@ -7,8 +7,7 @@ import pytest
 from tests.fakes.fleet_world import FleetWorld, job_spec
 from topod.fleet import events as ev
 from topod.fleet.states import ENDED, FleetJobState, FleetRequest
-from topod.model.assignment import OnHostLost
-from topod.model.job import JobSpec, RestartPolicy
+from topod.model.job import JobSpec, OnHostLost, RestartPolicy
 from topod.model.request import Affinity, Policy, ResourceRequest
 from topod.model.rules import NO_RULES, Rules
 
@@ -23,6 +22,7 @@ def any_spec(world: FleetWorld) -> JobSpec:
         seconds=choose([5, 20, 60]),
         code=choose([0, 0, 0, 1]),
         preemptible=world.random.random() < 0.9,
+        on_host_lost=choose([OnHostLost.REQUEUE, OnHostLost.REQUEUE, OnHostLost.KEEP]),
         restart=choose(list(RestartPolicy)),
         wait_before_preempt_seconds=choose([0.0, 0.0, 0.0, 15.0]),
     )
@@ -41,7 +41,6 @@ def any_request(world: FleetWorld, gangs: bool) -> FleetRequest:
     return FleetRequest(
         spec=any_spec(world),
         hosts=choose([1, 1, 2, 3]) if gangs else 1,
-        on_host_lost=choose([OnHostLost.REQUEUE, OnHostLost.REQUEUE, OnHostLost.KEEP]),
     )
 
 

@@ -7,7 +7,7 @@ from topod.fleet.draft import Draft
 from topod.fleet.members import lose, told
 from topod.fleet.states import ENDED, HostRecord
 from topod.fleet.view import HostView
-from topod.model.assignment import OnHostLost
+from topod.model.job import OnHostLost
 
 
 def leading(draft: Draft, event: ev.Leading) -> None:
@@ -86,7 +86,7 @@ def tick(draft: Draft) -> None:
             member = job.on(host)
             if member is None or member.over or job.state in ENDED:
                 continue
-            if job.request.on_host_lost is OnHostLost.KEEP:
+            if job.spec.on_host_lost is OnHostLost.KEEP:
                 continue
             if draft.terms.certainly_stopped(heard, job.spec) <= draft.now:
                 lose(draft, job, host, f"{host} was not heard of for {draft.now - heard:.0f} s")

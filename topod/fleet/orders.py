@@ -87,7 +87,7 @@ def _assign(job: FleetJob, member: Member) -> Assign:
         size=len(job.members),
         go=job.go,
         env=environment(job, member.rank),
-        on_host_lost=job.request.on_host_lost,
+        on_host_lost=job.spec.on_host_lost,
         preemptions=job.preemptions,
         guard_priority=None if job.guard is None else job.guard.priority,
         guard_seconds=0.0 if job.guard is None else job.guard.seconds,

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Final, NewType
 
 from topod.fleet.select import Selector
-from topod.model.assignment import REFUSED, RETURNED, FleetJobReport, OnHostLost, Place
+from topod.model.assignment import REFUSED, RETURNED, FleetJobReport, Place
 from topod.model.cpuset import NO_CPUS, CpuSet
 from topod.model.job import JobSpec
 
@@ -55,7 +55,6 @@ class FleetRequest:
     """Labels that a host must have, as `key=value`."""
     gpu_model: str = ""
     """A pattern that the model of all its GPUs must match, in any case: `*h100*`."""
-    on_host_lost: OnHostLost = OnHostLost.REQUEUE
 
     def __post_init__(self) -> None:
         if self.hosts < 1:

@@ -10,8 +10,7 @@ from topod.fleet.asking import why_not
 from topod.fleet.orders import NO_ORDERS, orders_for
 from topod.fleet.states import FleetJobState, FleetRequest
 from topod.fleet.view import FleetView
-from topod.model.assignment import OnHostLost
-from topod.model.job import Dependency, JobId
+from topod.model.job import Dependency, JobId, OnHostLost
 from topod.model.rules import Rules
 
 
@@ -144,7 +143,7 @@ def test_a_host_cut_off_for_longer_than_its_lease_loses_its_job_to_another_but_n
 
 def test_a_job_that_is_to_be_kept_waits_for_its_host_until_that_is_declared_dead() -> None:
     world = ready()
-    job = world.submit(job_spec(seconds=1000), on_host_lost=OnHostLost.KEEP)
+    job = world.submit(job_spec(seconds=1000, on_host_lost=OnHostLost.KEEP))
     world.advance(5)
     (there,) = world.where(job)
     world.hosts[there].power_off()
