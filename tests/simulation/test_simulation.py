@@ -13,6 +13,8 @@ from tests.simulation.day import Day
 SEEDS = 300
 CHUNKS = 10
 FIRST = 0
+OFTEN = 3
+"""How often each kind of fault strikes in all days together, at least."""
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
@@ -28,9 +30,9 @@ def test_every_kind_of_fault_really_strikes() -> None:
         day = Day(seed)
         day.run()
         happened += day.chance.happened
-        if all(happened[fault] for fault in ALL_FAULTS):
+        if all(happened[fault] >= OFTEN for fault in ALL_FAULTS):
             return
-    assert not [fault for fault in ALL_FAULTS if not happened[fault]]
+    assert not [fault for fault in ALL_FAULTS if happened[fault] < OFTEN]
 
 
 @pytest.mark.parametrize("seed", [1, 7, 43])

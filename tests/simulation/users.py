@@ -30,12 +30,14 @@ from topod.model.job import (
     RestartPolicy,
 )
 from topod.model.moves import Goal
-from topod.model.request import Affinity, CpuAffinity, Policy
+from topod.model.request import Affinity, CpuAffinity, Policy, ResourceRequest
 from topod.model.rules import NO_RULES
 from topod.protocol import replies as rp
 from topod.protocol import requests as rq
 
 TRIES: Final = 6
+URGENT: Final = 0.15
+"""How many jobs take the whole host from all others: what happens to victims only is rare without them."""
 HOOKS: Final = (
     CheckpointHook(command=("save",), timeout_seconds=5.0),
     CheckpointHook(signal=Signal.USR1, timeout_seconds=5.0),
@@ -75,10 +77,12 @@ def _any_job(rng: random.Random, gpus: int, *, deaf: bool, late: bool) -> JobSpe
         grace_seconds=rng.choice((0.0, 2.0, 10.0, 30.0)),
         min_runtime_seconds=rng.choice((0.0,) * 5 + (40.0,)),
         max_runtime_seconds=rng.choice((None,) * 6 + (40.0,)),
-        on_preempt=rng.choice((OnPreempt.REQUEUE, OnPreempt.CHECKPOINT, OnPreempt.CANCEL)),
+        on_preempt=rng.choice(
+            (OnPreempt.REQUEUE, OnPreempt.CHECKPOINT, OnPreempt.CHECKPOINT, OnPreempt.CANCEL)
+        ),
         restart=rng.choice(list(RestartPolicy)),
         max_restarts=2,
-        checkpoint=rng.choice((None, None, *HOOKS)),
+        checkpoint=rng.choice((None, *HOOKS, HOOKS[0])),
     )
 
 
@@ -101,6 +105,9 @@ class Users:
     def submit(self) -> None:
         on = self._world.chance.on
         job = random_job(self._rng, self._tables, deaf=on["box.deaf"], late=on["box.exits_late"])
+        if self._rng.random() < URGENT:
+            whole = ResourceRequest(gpus=self._tables.count, priority=2000)
+            job = replace(job, request=whole, wait_before_preempt_seconds=0.0)
         if job.command[3] == "deaf":
             self._world.chance.happened["box.deaf"] += 1
         elif job.command[3] == "late":
