@@ -19,15 +19,16 @@ RATES: Final[dict[str, float]] = {
     "engine.defect": 0.004,
     "create.rejected": 0.02,
     "start.rejected": 0.02,
+    "start.slow": 0.25,
     "remove.rejected": 0.03,
     "image.away": 0.3,
     "image.unknown": 0.04,
     "hook.fails": 0.35,
     "hook.times_out": 0.35,
-    "freeze.fails": 0.3,
-    "freeze.times_out": 0.3,
-    "restore.rejected": 0.5,
-    "checkpoint.gone": 0.5,
+    "freeze.fails": 0.15,
+    "freeze.times_out": 0.15,
+    "restore.rejected": 0.4,
+    "checkpoint.gone": 0.7,
     # Containers.
     "box.deaf": 0.2,
     "box.exits_late": 0.2,
@@ -39,8 +40,21 @@ RATES: Final[dict[str, float]] = {
     "nvml.slow": 0.05,
     # The disk.
     "disk.unsure": 0.01,
+    # topod, where a job is told to stop whose start is on its way.
+    "daemon.killed_in_doubt": 0.5,
 }
 """How likely a fault strikes where it can; a day has about half of them."""
+
+RARE: Final = (
+    "hook.fails",
+    "hook.times_out",
+    "freeze.fails",
+    "freeze.times_out",
+    "restore.rejected",
+    "checkpoint.gone",
+    "box.stuck",
+)
+"""Few days come to a place where one of these can strike: nearly all days have them."""
 
 TIMED: Final[dict[str, float]] = {
     "engine.frozen": 1.0,
@@ -74,7 +88,7 @@ class Chance:
 
     def __init__(self, seed: int, *, keep_trace: bool = False) -> None:
         self.rng = random.Random(seed)
-        self.on = {name: self.rng.random() < 0.5 for name in ALL_FAULTS}
+        self.on = {name: self.rng.random() < (0.9 if name in RARE else 0.5) for name in ALL_FAULTS}
         self.storm = True
         """Faults strike only while it lasts."""
         self.happened: Counter[str] = Counter()

@@ -33,7 +33,7 @@ from topod.health.rules import HealthRules
 from topod.lifecycle import events as ev
 from topod.lifecycle.machine import step_all
 from topod.lifecycle.outcome import Outcome
-from topod.lifecycle.states import HostState
+from topod.lifecycle.states import HostState, JobState, Stage
 from topod.model.container import ContainerStatus
 from topod.model.cpuset import CpuSet
 from topod.model.job import JobId
@@ -129,6 +129,10 @@ class Day:
             self.world.say(f"events {', '.join(type(event).__name__ for event in events)}")
         if queue:
             self.referee.stepped(outcome, now)
+        for job in outcome.changed:
+            doubt = job.state is JobState.STOPPING and job.stage is Stage.LAUNCHING
+            if doubt and self.chance.strikes("daemon.killed_in_doubt"):
+                self._daemon_killed()
         self.world.now += self.rng.choice(STEP_SECONDS)
         return outcome, made
 

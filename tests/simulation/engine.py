@@ -49,6 +49,8 @@ class Box:
     """What its program still has to run, when the present life began."""
     began: float = 0.0
     told: list[tuple[Signal, float]] = field(default_factory=list)
+    starting_until: float = 0.0
+    """Until then the engine is busy with its start, and whoever wants to remove it waits."""
     stuck: bool = False
     meddled: bool = False
     """Somebody else than topod, or its own program, ended it."""
@@ -254,7 +256,14 @@ class SimRuntime:
             assert box.started_at is not None
             return box.started_at
 
-        return self._engine.call(f"start {handle}", SLOW_SECONDS, act)
+        def slowly() -> float:
+            seconds = self._chance.rng.uniform(1.0, 100.0)
+            if (box := self._engine.boxes.get(handle)) is not None:
+                box.starting_until = self._world.now + seconds
+            raise LaterError(seconds, act)
+
+        slow = self._chance.strikes("start.slow")
+        return self._engine.call(f"start {handle}", SLOW_SECONDS, slowly if slow else act)
 
     def _begin(self, box: Box) -> None:
         box.status, box.started_at, box.began = ContainerStatus.RUNNING, self._world.wall, self._world.now
@@ -376,6 +385,8 @@ class SimRuntime:
             box = self._engine.boxes.get(handle)
             if box is None:
                 return
+            if self._world.now < box.starting_until:
+                raise LaterError(box.starting_until - self._world.now + 0.01, act)
             if box.lives:
                 self._killed(box)
                 if box.stuck:

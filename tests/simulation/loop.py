@@ -9,6 +9,7 @@ import heapq
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from tests.simulation.chance import World
@@ -70,10 +71,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
             try:
                 result, error = work(), None
             except LaterError as later:
-                self.call_later(later.seconds, carry_out, later.act)
+                # What the world was asked to do it does, whether or not topod lives to hear of it.
+                self._world.after(later.seconds, partial(carry_out, later.act))
                 return
             except Exception as problem:  # noqa: BLE001 - it is the caller's, as with a real thread
                 result, error = None, problem
+            if not self._alive:
+                return
             self.call_later(self._world.takes + rng.choice((0.0, 0.001, 0.02)), deliver, result, error)
 
         def deliver(result: Any, error: Exception | None) -> None:

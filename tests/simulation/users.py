@@ -17,7 +17,7 @@ from topod.lifecycle import events as ev
 from topod.lifecycle.admission import admit
 from topod.lifecycle.events import ArrayPlan
 from topod.lifecycle.moving import find_moves, new_place
-from topod.lifecycle.states import Job
+from topod.lifecycle.states import Job, Stage
 from topod.model.container import Signal
 from topod.model.job import (
     AfterCondition,
@@ -77,9 +77,7 @@ def _any_job(rng: random.Random, gpus: int, *, deaf: bool, late: bool) -> JobSpe
         grace_seconds=rng.choice((0.0, 2.0, 10.0, 30.0)),
         min_runtime_seconds=rng.choice((0.0,) * 5 + (40.0,)),
         max_runtime_seconds=rng.choice((None,) * 6 + (40.0,)),
-        on_preempt=rng.choice(
-            (OnPreempt.REQUEUE, OnPreempt.CHECKPOINT, OnPreempt.CHECKPOINT, OnPreempt.CANCEL)
-        ),
+        on_preempt=rng.choice((OnPreempt.REQUEUE, *[OnPreempt.CHECKPOINT] * 3, OnPreempt.CANCEL)),
         restart=rng.choice(list(RestartPolicy)),
         max_restarts=2,
         checkpoint=rng.choice((None, *HOOKS, HOOKS[0])),
@@ -163,7 +161,9 @@ class Users:
         return self._rng.choice(jobs[-6:]) if jobs else None
 
     def cancel(self) -> None:
-        if (job := self._some_job()) is not None:
+        launching = [job.id for job in self._disk.content.state.jobs.values() if job.stage is Stage.LAUNCHING]
+        job = self._rng.choice(launching) if launching else self._some_job()
+        if job is not None:
             self._referee.cancelled.add(JobId(job))
             self._request(rq.Cancel(jobs=[job], by="alice"))
 
