@@ -22,9 +22,21 @@ Data goes to stdout, prose and errors to stderr. An error is one line, `error: .
 an empty line. Exit statuses are listed in [exit-codes.md](exit-codes.md), `-o json` in
 [json-output.md](json-output.md), the file of `submit -f` in [job-file.md](job-file.md).
 
+What of a fleet need not be said each time stands in `~/.config/topod/client.toml`, or for all users in
+`/etc/topod/client.toml`:
+
+```toml
+coordinator = ["tcp://head-1:7461", "tcp://head-2:7461"]
+coordinator-key = "/etc/topod/coordinator.pub" # or the key itself, or a list: one for each
+key = "~/.config/topod/user.key"               # this is the default
+```
+
 | variable | meaning |
 | --- | --- |
 | `TOPOD_SOCKET` | where topod listens, unless `--socket` says so |
+| `TOPOD_COORDINATOR` | where a fleet's coordinators listen, with commas, unless `--coordinator` says so |
+| `TOPOD_KEY` | the file of your key for it |
+| `TOPOD_COORDINATOR_KEY` | its public key, or the file of it |
 | `NO_COLOR` | plain text |
 | `COLUMNS` | width of tables; else that of the terminal, 80 without one |
 | `TOPOCTL_DEBUG` | `1` shows the traceback of an internal error |

@@ -74,6 +74,13 @@ class DaemonUnavailableError(TopodError):
     exit_status = 69
 
 
+class NotLeaderError(TopodError):
+    """The coordinator does not lead the fleet just now; another one may, and can be asked."""
+
+    code = "not-leader"
+    exit_status = 69
+
+
 class RuntimeUnavailableError(TopodError):
     """The container engine did not answer, or not in time."""
 

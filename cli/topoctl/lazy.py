@@ -168,6 +168,29 @@ def _global_options() -> list[TyperOption]:
             callback=_remember("socket"),
         ),
         TyperOption(
+            param_decls=["--coordinator"],
+            help="Where a fleet's coordinator listens.",
+            metavar="TCP",
+            expose_value=False,
+            callback=_remember("coordinator"),
+        ),
+        TyperOption(
+            param_decls=["--key"],
+            help="Your key for it.",
+            metavar="FILE",
+            hidden=True,  # `topoctl --help` has it
+            expose_value=False,
+            callback=_remember("key"),
+        ),
+        TyperOption(
+            param_decls=["--coordinator-key"],
+            help="Its public key.",
+            metavar="KEY|FILE",
+            hidden=True,
+            expose_value=False,
+            callback=_remember("coordinator_key"),
+        ),
+        TyperOption(
             param_decls=["--no-color"],
             is_flag=True,
             default=False,

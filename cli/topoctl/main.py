@@ -40,9 +40,30 @@ def _print_version(value: bool) -> None:
 @app.callback()
 def topoctl(
     ctx: typer.Context,
+    *,
     socket: Annotated[
         str | None,
         typer.Option(metavar="PATH", help="Where topod listens (also: TOPOD_SOCKET).", show_default=False),
+    ] = None,
+    coordinator: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TCP",
+            help="Where a fleet's coordinator listens, as tcp://HOST:PORT (also: TOPOD_COORDINATOR).",
+            show_default=False,
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Your key for it (also: TOPOD_KEY).", show_default=False),
+    ] = None,
+    coordinator_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY|FILE",
+            help="Its public key (also: TOPOD_COORDINATOR_KEY).",
+            show_default=False,
+        ),
     ] = None,
     no_color: Annotated[bool, typer.Option("--no-color", help="Plain text (also: NO_COLOR=1).")] = False,
     version: Annotated[
@@ -52,7 +73,8 @@ def topoctl(
 ) -> None:
     """Run GPU jobs on this host: placed by its topology, stopping as few others as possible."""
     del version
-    ctx.ensure_object(dict).update({"socket": socket, "no_color": no_color})
+    places = {"socket": socket, "coordinator": coordinator, "key": key, "coordinator_key": coordinator_key}
+    ctx.ensure_object(dict).update({**places, "no_color": no_color})
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

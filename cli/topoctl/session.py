@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
 import typer
 
+from topoctl.place import place
 from topoctl.render.jobs import ENDED
 from topoctl.render.style import Style
 from topod.errors import DaemonUnavailableError, NotFoundError, UsageError
@@ -65,9 +65,8 @@ JobsArgument = Annotated[
 
 @contextmanager
 def connect(ctx: typer.Context) -> Iterator[Client]:
-    """Yield a client of the topod that the options or the environment name."""
-    socket = (ctx.obj or {}).get("socket")
-    with Client(Path(socket) if socket else None) as client:
+    """Yield a client of the topod, or of the coordinator, that the options or the environment name."""
+    with Client(place(ctx)) as client:
         yield client
 
 

@@ -1,4 +1,4 @@
-"""Who may do what: from the process at the other end of the socket to a caller with roles."""
+"""Who may do what: from the process, or the key, at the other end to a caller with roles."""
 
 import asyncio
 import os
@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from topod.adapters.peers import Peer, UnixUser, unix_user
+from topod.adapters.peers import Peer, RemotePeer, UnixUser, unix_user
 from topod.daemon.config_file import SecuritySection
 from topod.errors import NotAllowedError
 from topod.model.roles import Role
+from topod.protocol.curve import Kind
 
 ANYBODY: Final = "*"
 """Instead of a group: whoever can open the socket."""
@@ -25,11 +26,13 @@ class Caller:
     """A user who asks topod for something."""
 
     user: str
-    uid: int
-    pid: int
+    source: str
+    """Where the request comes from, for the log: `pid 4711`, `10.0.0.7`."""
     roles: frozenset[Role]
     max_priority: int | None = None
     """None: any."""
+    by_key: bool = False
+    """Known by a key of the file of authorised keys, whose roles then hold, and not by the kernel."""
     is_host: bool = False
     """root, or the user that topod runs as: may speak for others."""
 
@@ -83,8 +86,10 @@ class Access:
         """Return the groups whose members have a role."""
         return self._groups[role]
 
-    async def caller(self, peer: Peer | None) -> Caller:
+    async def caller(self, peer: Peer | RemotePeer | None) -> Caller:
         """Return who a peer is. Raises `NotAllowedError` when that cannot be found out."""
+        if isinstance(peer, RemotePeer):
+            return self._by_key(peer)
         if peer is None:
             raise NotAllowedError("the kernel does not say who asks")
         user = await self._user(peer)
@@ -92,11 +97,22 @@ class Access:
         roles = frozenset(Role) if is_host else self._roles(user)
         return Caller(
             user=user.name,
-            uid=peer.uid,
-            pid=peer.pid,
+            source=f"pid {peer.pid}",
             roles=roles,
             max_priority=None if Role.ADMINISTER in roles else self._limit(user),
             is_host=is_host,
+        )
+
+    def _by_key(self, peer: RemotePeer) -> Caller:
+        if peer.kind is not Kind.USER:
+            raise NotAllowedError(f"{peer} is no user", hint="topoctl --key FILE, with the key of a user")
+        most = self._max_priority.get(ANYBODY) if peer.max_priority is None else peer.max_priority
+        return Caller(
+            user=peer.name,
+            source=peer.address,
+            roles=peer.roles,
+            max_priority=None if Role.ADMINISTER in peer.roles else most,
+            by_key=True,
         )
 
     async def may_view(self, peer: Peer | None) -> bool:

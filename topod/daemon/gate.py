@@ -1,7 +1,7 @@
 """Stands before the service: who asks, whether they may, in whose name, and what they are told.
 
-Rule: the name of a user comes from the kernel, never from the message; what is not listed needs an
-administrator.
+Rule: the name of a user comes from the kernel or from the key, never from the message; what is not listed
+needs an administrator.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from topod.adapters.peers import Peer
+from topod.adapters.peers import Peer, RemotePeer
 from topod.daemon.access import ANYBODY, Access, Caller
 from topod.daemon.checks import asks_for_room
 from topod.daemon.logs import Key
@@ -89,14 +89,14 @@ class Gate:
         self._answer = answer
         self._owner = owner
 
-    async def answer(self, request: rq.AnyRequest, peer: Peer | None) -> rp.AnyReply:
+    async def answer(self, request: rq.AnyRequest, peer: Peer | RemotePeer | None) -> rp.AnyReply:
         """Return the reply to a request of a peer. Raises `TopodError` and nothing else."""
         try:
             caller = await self._access.caller(peer)
             await self._check(request, caller)
             named = await self._vetted(_in_the_name_of(request, caller))
             if NEEDS.get(type(request), Need.ADMINISTER) is Need.ADMINISTER:
-                extra = {Key.EVENT: type(request).__name__, Key.PEER: f"{caller.user} pid {caller.pid}"}
+                extra = {Key.EVENT: type(request).__name__, Key.PEER: f"{caller.user} {caller.source}"}
                 log.info("request.administered", extra=extra)
         except TopodError as refused:
             if isinstance(refused, PolicyError) and isinstance(request, rq.DryRun):
@@ -133,6 +133,10 @@ class Gate:
                 return request
 
     def _lacks(self, caller: Caller, role: Role, what: str) -> NotAllowedError:
+        if caller.by_key:
+            has = ", ".join(one.value for one in Role if one in caller.roles)
+            text = f"user {caller.user} may not {what}: that needs role {role}, and the key has {has}"
+            return NotAllowedError(text, hint="an administrator gives roles in the file of authorised keys")
         groups = [group for group in self._access.groups_of(role) if group != ANYBODY]
         who = f"members of group {' or '.join(groups)}" if groups else "nobody but root"
         return NotAllowedError(f"user {caller.user} may not {what}: {who} may ({role} role)")
@@ -231,7 +235,13 @@ def _without_secrets(job: JobView, caller: Caller) -> JobView:
     return msgspec.structs.replace(job, spec=replace(job.spec, env=hidden))
 
 
-def _note(request: rq.AnyRequest, peer: Peer | None, refused: TopodError) -> None:
-    who = "nobody known" if peer is None else f"uid {peer.uid} gid {peer.gid} pid {peer.pid}"
+def _note(request: rq.AnyRequest, peer: Peer | RemotePeer | None, refused: TopodError) -> None:
+    match peer:
+        case None:
+            who = "nobody known"
+        case RemotePeer():
+            who = f"{peer} {peer.address}"
+        case _:
+            who = f"uid {peer.uid} gid {peer.gid} pid {peer.pid}"
     extra = {Key.EVENT: type(request).__name__, Key.PEER: who, Key.ERROR: refused.message}
     log.warning("request.refused", extra=extra)

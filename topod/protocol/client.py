@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,13 @@ from typing import Self
 
 import zmq
 
-from topod.errors import DaemonUnavailableError, NotAllowedError, TopodError, UsageError
+from topod.errors import (
+    DaemonUnavailableError,
+    NotAllowedError,
+    NotLeaderError,
+    TopodError,
+    UsageError,
+)
 from topod.protocol.codec import (
     MAX_MESSAGE_BYTES,
     PROTOCOL_VERSION,
@@ -19,10 +26,13 @@ from topod.protocol.codec import (
     decode_reply,
     encode,
 )
-from topod.protocol.replies import AnyReply, Failure
-from topod.protocol.requests import AnyRequest
+from topod.protocol.remote import Remote
+from topod.protocol.remote_client import RemoteLine
+from topod.protocol.replies import AnyReply, Events, Failure
+from topod.protocol.requests import AnyRequest, ReadEvents
 from topod.protocol.views import EventView
 
+EVENTS_SECONDS = 1.0
 SYSTEM_SOCKET = Path("/run/topod/topod.sock")
 """Where a topod of root listens."""
 
@@ -63,12 +73,29 @@ class RemoteError(TopodError):
 
 
 class Client:
-    """A connection to one topod. Not thread-safe."""
+    """A connection to one topod by its socket, or to a fleet's coordinators. Not thread-safe."""
 
-    def __init__(self, socket: Path | None = None) -> None:
-        self.path = socket or find_socket()
+    def __init__(self, where: Path | Remote | None = None) -> None:
+        """`where`: None takes the socket that `find_socket` finds."""
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] | None = None
+        self._remote = where if isinstance(where, Remote) else None
+        self._line = RemoteLine(self._context, where) if isinstance(where, Remote) else None
+        self._path = where if isinstance(where, Path) else None
+        if where is None:
+            self._path = find_socket()
+
+    @property
+    def path(self) -> Path:
+        """Return the socket. Raises `UsageError` for a coordinator, which has none here."""
+        if self._path is None:
+            raise UsageError("a coordinator is asked, not a topod on this machine")
+        return self._path
+
+    @property
+    def where(self) -> str:
+        """Return who is asked, in words."""
+        return self._line.coordinator.endpoint if self._line else str(self._path)
 
     def __enter__(self) -> Self:
         return self
@@ -84,13 +111,33 @@ class Client:
         """Send one request and return its reply within `timeout` seconds.
 
         Raises `DaemonUnavailableError` when nobody answers, `NotAllowedError` where the socket may not be
-        opened, `RemoteError` when topod refuses, `UsageError` for text that no message can hold.
+        opened or the key is not known, `RemoteError` when topod refuses, `UsageError` for text that no
+        message can hold.
         """
+        others = len(self._remote.coordinators) - 1 if self._remote else 0
+        while True:
+            reply = self._ask(request, timeout)
+            if not isinstance(reply, Failure):
+                return reply
+            if reply.code != NotLeaderError.code or self._line is None or others <= 0:
+                raise RemoteError(reply)
+            # It did nothing, so another one may be asked for the same.
+            others -= 1
+            self._line.move_on()
+
+    def _ask(self, request: AnyRequest, timeout: float) -> AnyReply:
         ident = uuid.uuid4().hex
         try:
             data = encode(RequestEnvelope(v=PROTOCOL_VERSION, id=ident, body=request))
         except UnicodeEncodeError as error:
             raise UsageError(f"topod reads UTF-8 text only: {error.object!r}") from None
+        reply = self._line.exchange(data, timeout) if self._line else self._exchange(data, timeout)
+        envelope = decode_reply(reply)
+        if envelope.id != ident:
+            raise ProtocolError(f"a reply to another request came on {self.where}")
+        return envelope.body
+
+    def _exchange(self, data: bytes, timeout: float) -> bytes:
         wire = self._connect()
         try:
             wire.send(data)
@@ -104,18 +151,17 @@ class Client:
             raise DaemonUnavailableError(
                 f"topod did not answer within {timeout:g} s on {self.path}", hint=_HINT
             )
-        envelope = decode_reply(reply)
-        if envelope.id != ident:
-            raise ProtocolError(f"a reply to another request came on {self.path}")
-        if isinstance(envelope.body, Failure):
-            raise RemoteError(envelope.body)
-        return envelope.body
+        return reply
 
     def events(self) -> Iterator[EventView | None]:
         """Yield events as they happen, for ever; None about every second without one.
 
-        The subscription is in force when the first value is yielded.
+        The subscription is in force when the first value is yielded. A coordinator has no stream: it is
+        asked about every second.
         """
+        if self._line is not None:
+            yield from self._events_asked_for()
+            return
         self._check()
         wire = self._context.socket(zmq.SUB)
         wire.set(zmq.LINGER, 0)
@@ -127,6 +173,18 @@ class Client:
                 yield decode_event(data)
             else:
                 yield None
+
+    def _events_asked_for(self) -> Iterator[EventView | None]:
+        newest = self.ask(ReadEvents(since=-1, limit=1))
+        last = max((event.seq for event in newest.events), default=0) if isinstance(newest, Events) else 0
+        yield None
+        while True:
+            found = self.ask(ReadEvents(since=last))
+            for event in found.events if isinstance(found, Events) else []:
+                last = event.seq
+                yield event
+            yield None
+            time.sleep(EVENTS_SECONDS)
 
     def _drop(self, wire: "zmq.Socket[bytes]") -> None:
         wire.close(linger=0)

@@ -1,14 +1,18 @@
 """`topoctl doctor`: what a real start of topod would use here, and what is wrong."""
 
 import os
+from itertools import chain
 from pathlib import Path
 
 import typer
 
 from topoctl import exit_codes
 from topoctl.doctor_checks import checks
+from topoctl.doctor_fleet import check_coordinator
+from topoctl.place import place
 from topoctl.render.doctor import check_text, summary
 from topoctl.session import TextOrJson, TextOrJsonOption, show, show_json, style
+from topod.protocol.remote import Remote
 
 EXAMPLES = """
 topoctl doctor
@@ -21,9 +25,11 @@ def doctor(ctx: typer.Context, *, output: TextOrJsonOption = TextOrJson.TABLE) -
 
     Exit status 1 when something is bad: a real start would fail.
     """
-    socket = (ctx.obj or {}).get("socket")
+    where = place(ctx)
     look, found = style(ctx), []
-    for check in checks(Path(socket) if socket else None, os.environ):
+    fleet = [check_coordinator(where)] if isinstance(where, Remote) else []
+    here = checks(where if isinstance(where, Path) else None, os.environ)
+    for check in chain(here, fleet):
         found.append(check)
         if output is TextOrJson.TABLE:
             show(check_text(check, look))
