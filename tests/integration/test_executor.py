@@ -155,6 +155,23 @@ def test_a_create_is_tried_until_the_engine_answers() -> None:
     assert around.health.notes == []
 
 
+def test_what_is_decided_while_topod_stops_is_left_to_the_next_start(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world, around = Scripted(), Around(a_job())
+
+    async def play() -> None:
+        surroundings = Surroundings(post=around.post, state=lambda: around.state, health=around.health)
+        executor = Executor(world, world, surroundings)
+        await executor.stop()
+        executor.carry_out((CREATE, COLLECT))
+        await asyncio.gather(*executor._tasks)
+
+    asyncio.run(play())
+    # A failure that is told would count against the job.
+    assert (world.calls, around.events, caplog.records) == ([], [], [])
+
+
 @pytest.mark.parametrize(
     ("error", "final", "missing"),
     [

@@ -207,6 +207,17 @@ def test_every_watcher_gets_every_event(path: Path) -> None:
     asyncio.run(scene())
 
 
+def test_what_is_published_while_the_daemon_stops_reaches_nobody_and_disturbs_nobody(path: Path) -> None:
+    async def scene() -> None:
+        async with serving(path) as server:
+            event = EventView(seq=1, at=1.0, name="job.started", job=3, text="t", data={})
+            server.publish(event)
+        # The parts that decide stop after the sockets: what they were about to tell has been decided.
+        server.publish(event)
+
+    asyncio.run(scene())
+
+
 def test_the_socket_of_a_dead_daemon_is_replaced_and_that_of_a_living_one_is_not(path: Path) -> None:
     path.parent.mkdir()
     dead = socket.socket(socket.AF_UNIX)

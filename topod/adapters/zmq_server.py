@@ -115,7 +115,12 @@ class Server:
             self._serving.append(asyncio.create_task(_admit(self._zap, self._may_watch), name="watchers"))
 
     def publish(self, event: EventView) -> None:
-        """Tell every watcher; one that is too slow misses events and can ask for them by number."""
+        """Tell every watcher; one that is too slow misses events and can ask for them by number.
+
+        So can all of them for what happens after `stop`: what is being decided is brought to its end.
+        """
+        if self._publisher.closed:
+            return
         with contextlib.suppress(zmq.Again):
             self._publisher.send_multipart([event.name.encode(), encode(event)], zmq.NOBLOCK)
 

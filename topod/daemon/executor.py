@@ -79,9 +79,12 @@ class Executor:
         self._light_creates = asyncio.Semaphore(LIGHT_AT_ONCE)
         self._light_starts = asyncio.Semaphore(LIGHT_AT_ONCE)
         self._threads = ThreadPoolExecutor(THREADS, "effect")
+        self._stopped = False
 
     def carry_out(self, effects: tuple[fx.Effect, ...]) -> None:
-        """Queue effects, each in its lane, and return at once."""
+        """Queue effects, each in its lane, and return at once; after `stop` the next start gives them."""
+        if self._stopped:
+            return
         for effect in effects:
             key = effect.handle if isinstance(effect, fx.RemoveStray) else f"job {effect.job}"
             if key in self._lanes:
@@ -96,6 +99,7 @@ class Executor:
 
     async def stop(self) -> None:
         """Begin nothing more; calls in progress end by themselves, their answers are not heard."""
+        self._stopped = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
