@@ -19,6 +19,7 @@ from tests.simulation.disk import Disk
 from tests.simulation.engine import Engine, SimRuntime
 from tests.simulation.fair import random_rules
 from tests.simulation.loop import VirtualLoop
+from tests.simulation.minimal import too_many
 from tests.simulation.referee import Referee
 from tests.simulation.users import Users
 from topod.daemon import mailbox
@@ -127,6 +128,8 @@ class Day:
         outcome, made = step_all(tables, state, events, now, rules, queue=queue)
         if not all(isinstance(event, ev.Tick) for event in events):
             self.world.say(f"events {', '.join(type(event).__name__ for event in events)}")
+        if wrong := too_many(tables, rules, state, events, after=outcome.state, now=now):
+            self.world.violated(wrong)
         if queue:
             self.referee.stepped(outcome, now)
         for job in outcome.changed:
