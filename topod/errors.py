@@ -107,3 +107,9 @@ class JobRejectedError(TopodError):
 
     code = "job-rejected"
     exit_status = 1
+
+
+class InternalError(TopodError):
+    """The daemon has a defect; its log has the details under the number given."""
+
+    code = "internal"

@@ -12,10 +12,10 @@ import zmq
 from tests.fuzz import samples
 from tests.fuzz.mutations import JUNK, TOKENS, places
 from tests.integration.daemon_process import Topod
-from topod.daemon.gate import NEEDS, Need
 from topod.protocol.codec import MAX_MESSAGE_BYTES, ProtocolError, decode_reply, decode_request
 from topod.protocol.replies import Host, Welcome
 from topod.protocol.requests import GetHost, Hello, ListJobs, WaitJob
+from topod.shell.gate import NEEDS, Need
 
 ROUND = 250
 REPLY_MS = 60_000

@@ -17,7 +17,6 @@ from tests.fuzz import samples
 from tests.fuzz.mutations import json_documents, texts
 from topoctl.batch import Batch
 from topod.adapters.authorized import format_entry, parse_authorized
-from topod.daemon.config_file import health_rules_of, parse_config, rules_of
 from topod.discovery.document import dump_host, load_host
 from topod.discovery.load import load_host_bytes
 from topod.errors import TopodError
@@ -34,6 +33,7 @@ from topod.protocol.codec import (
 from topod.protocol.jobfile import Origin, build_spec, read_job_file
 from topod.protocol.link_codec import comes_from_host, decode_from_host, decode_to_host
 from topod.protocol.requests import Submit
+from topod.shell.config_file import health_rules_of, parse_config, rules_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

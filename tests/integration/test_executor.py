@@ -12,8 +12,6 @@ import pytest
 
 from topod.daemon import executor as subject
 from topod.daemon.executor import Executor, Surroundings
-from topod.daemon.health import Health
-from topod.daemon.vetting import PolicyError, UnknownUserError, Vet, allow
 from topod.errors import JobRejectedError, ProbeError, RuntimeUnavailableError
 from topod.lifecycle import effects as fx
 from topod.lifecycle import events as ev
@@ -22,6 +20,8 @@ from topod.model.container import ContainerStatus, Exit, Observed, Signal
 from topod.model.job import Allocation, JobId, JobSpec
 from topod.model.request import ResourceRequest
 from topod.ports import Execution, ImageMissingError
+from topod.shell.health import Health
+from topod.shell.vetting import PolicyError, UnknownUserError, Vet, allow
 
 ONE = JobId(1)
 SPEC = JobSpec(name="t", command=("true",), image="img")

@@ -10,7 +10,6 @@ import pytest
 
 from topod.adapters.sqlite_store import SqliteStore
 from topod.daemon import joblog, service
-from topod.daemon.health import Health
 from topod.daemon.mailbox import Mailbox
 from topod.daemon.service import Identity, Service
 from topod.daemon.wiring import SystemClock
@@ -22,6 +21,7 @@ from topod.model.job import JobId, JobSpec
 from topod.model.request import ResourceRequest
 from topod.ports import ContainerRuntime
 from topod.protocol import requests as rq
+from topod.shell.health import Health
 
 SECONDS = 20.0
 

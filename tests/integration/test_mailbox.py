@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from topod.adapters.sqlite_store import SqliteStore
-from topod.daemon.health import Health
-from topod.daemon.mailbox import Decided, InternalError, Mailbox
+from topod.daemon.mailbox import Decided, Mailbox
 from topod.discovery.library import load_library_host
-from topod.errors import StoreError
+from topod.errors import InternalError, StoreError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
 from topod.lifecycle.asking import submitted
@@ -26,6 +25,7 @@ from topod.model.job import JobId, JobSpec
 from topod.model.request import ResourceRequest
 from topod.ports import Clock
 from topod.protocol.views import EventView
+from topod.shell.health import Health
 
 TABLES = TopologyTables(load_library_host("one-gpu").topology)
 JOB = JobSpec(name="t", command=("true",), request=ResourceRequest(gpus=1))

@@ -4,10 +4,10 @@ import asyncio
 from typing import Any
 
 from tests.integration.test_executor import Scripted
-from topod.daemon.health import Health
 from topod.daemon.patrol import Patrol
 from topod.errors import RuntimeUnavailableError
 from topod.lifecycle import events as ev
+from topod.shell.health import Health
 
 
 class Heard:

@@ -16,9 +16,6 @@ from tests.fleet_port import COORDINATOR, HOST, SECONDS, STRANGER, USER, Answer,
 from topoctl.main import run
 from topod.adapters.authorized import revoke
 from topod.adapters.peers import RemotePeer
-from topod.daemon.access import Access
-from topod.daemon.config_file import SecuritySection
-from topod.daemon.gate import Gate
 from topod.errors import DaemonUnavailableError, NotAllowedError, NotLeaderError
 from topod.protocol.client import Client, RemoteError
 from topod.protocol.curve import PRIVATE, PUBLIC, KeyPair
@@ -26,6 +23,9 @@ from topod.protocol.remote import Coordinator, Remote
 from topod.protocol.replies import AnyReply, Done, Events, Welcome
 from topod.protocol.requests import AnyRequest, Drain, GetJob, Hello, ListJobs, ReadEvents
 from topod.protocol.views import EventView
+from topod.shell.access import Access
+from topod.shell.config_file import SecuritySection
+from topod.shell.gate import Gate
 
 WELCOME = Welcome(
     version="1",

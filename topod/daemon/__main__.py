@@ -6,11 +6,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from topod.daemon import faults
 from topod.daemon.config import read_settings
-from topod.daemon.logs import set_up
 from topod.daemon.wiring import run
 from topod.errors import TopodError
+from topod.shell import faults
+from topod.shell.logs import set_up
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

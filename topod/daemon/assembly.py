@@ -8,17 +8,17 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from topod.daemon.executor import Executor, Surroundings
-from topod.daemon.health import Health
 from topod.daemon.mailbox import Mailbox
 from topod.daemon.patrol import Patrol
 from topod.daemon.service import Identity, Service
 from topod.daemon.storage import Store
-from topod.daemon.vetting import Vet, allow
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.states import HostState
 from topod.model.rules import NO_RULES, Rules
 from topod.ports import Clock, ContainerRuntime, GpuProbe
 from topod.protocol.views import EventView
+from topod.shell.health import Health
+from topod.shell.vetting import Vet, allow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from topod import __version__
-from topod.daemon.config_file import ConfigFile, read_config
 from topod.errors import UsageError
 from topod.protocol.client import default_socket
+from topod.shell.config_file import ConfigFile, read_config
 
 RUNTIMES = ("auto", "docker", "process")
 LEVELS = ("debug", "info", "warning", "error")
@@ -37,7 +37,7 @@ class Settings:
     file: ConfigFile = field(default_factory=ConfigFile)
     """The configuration file."""
     crash_at: int | None = None
-    """See `topod.daemon.faults`."""
+    """See `topod.shell.faults`."""
 
 
 def default_state_dir(environ: Mapping[str, str]) -> Path:

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from topod.adapters.cpu_look import CpuLook
-from topod.daemon.logs import Key
 from topod.daemon.mailbox import Mailbox
 from topod.daemon.owners import Owners
 from topod.errors import TopodError
@@ -17,6 +16,7 @@ from topod.health.cpu_use import CpuWatch
 from topod.health.rules import HealthRules
 from topod.lifecycle import events as ev
 from topod.model.cpuset import CpuSet
+from topod.shell.logs import Key
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -13,10 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar, assert_never
 
-from topod.daemon.faults import checkpoint
-from topod.daemon.health import Health
-from topod.daemon.logs import Key
-from topod.daemon.vetting import UnknownUserError, Vet, allow, at_create
 from topod.errors import JobRejectedError, ProbeError, RuntimeUnavailableError, TopodError
 from topod.lifecycle import effects as fx
 from topod.lifecycle import events as ev
@@ -24,6 +20,10 @@ from topod.lifecycle.states import HostState, Job, JobState, Stage
 from topod.model.container import ContainerStatus
 from topod.model.job import JobId
 from topod.ports import ContainerRuntime, GpuProbe, ImageMissingError
+from topod.shell.faults import checkpoint
+from topod.shell.health import Health
+from topod.shell.logs import Key
+from topod.shell.vetting import UnknownUserError, Vet, allow, at_create
 
 THREADS: Final = 48
 PULLS_AT_ONCE: Final = 2

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from topod.daemon.health import Health
-from topod.daemon.logs import Key
 from topod.daemon.mailbox import Mailbox
 from topod.daemon.owners import Owners
 from topod.discovery.gpufacts import LiveFacts, XidEvent
@@ -23,6 +21,8 @@ from topod.health.probe import HealthProbe
 from topod.health.use import Who
 from topod.lifecycle import events as ev
 from topod.ports import Clock
+from topod.shell.health import Health
+from topod.shell.logs import Key
 
 AGAIN_SECONDS: Final = 1.0
 """How soon a suspicion, or a failed look, is looked into once more."""

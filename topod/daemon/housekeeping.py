@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final
 
 from topod.adapters.sqlite_store import SqliteStore
-from topod.daemon.config_file import ConfigFile, LogsSection
-from topod.daemon.logs import Key
 from topod.errors import StoreError
 from topod.lifecycle.states import HOLDING, HostState
 from topod.ports import Clock
+from topod.shell.config_file import ConfigFile, LogsSection
+from topod.shell.logs import Key
 
 EVERY_SECONDS: Final = 600.0
 PAUSE_SECONDS: Final = 1.0

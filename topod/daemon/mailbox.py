@@ -18,12 +18,9 @@ from functools import partial
 from typing import Final, TypeVar
 
 from topod.daemon.dependencies import with_settled
-from topod.daemon.faults import checkpoint
-from topod.daemon.health import Health
-from topod.daemon.logs import Key
 from topod.daemon.pacing import Pacer
 from topod.daemon.storage import Store
-from topod.errors import StoreError, TopodError
+from topod.errors import InternalError, StoreError, TopodError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.deadlines import next_deadline
 from topod.lifecycle.effects import Effect
@@ -35,6 +32,9 @@ from topod.model.job import JobId
 from topod.model.rules import NO_RULES, Rules
 from topod.ports import Clock
 from topod.protocol.views import EventView
+from topod.shell.faults import checkpoint
+from topod.shell.health import Health
+from topod.shell.logs import Key
 
 MAX_QUEUED: Final = 4096
 MAX_TOGETHER: Final = 256
@@ -51,12 +51,6 @@ LOOK_SECONDS: Final = 10.0
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-class InternalError(TopodError):
-    """The daemon has a defect; its log has the details under the number given."""
-
-    code = "internal"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

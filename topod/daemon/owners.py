@@ -4,12 +4,12 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
-from topod.daemon.logs import Key
 from topod.errors import TopodError
 from topod.health.use import Who
 from topod.lifecycle.states import HOLDING, HostState
 from topod.model.job import JobId
 from topod.ports import ContainerRuntime
+from topod.shell.logs import Key
 
 log = logging.getLogger(__name__)
 

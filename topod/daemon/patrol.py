@@ -7,12 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar
 
-from topod.daemon.health import Health
-from topod.daemon.logs import Key
 from topod.daemon.mailbox import Mailbox
 from topod.errors import TopodError
 from topod.lifecycle import events as ev
 from topod.ports import Clock, ContainerRuntime, Exit
+from topod.shell.health import Health
+from topod.shell.logs import Key
 
 EVERY_SECONDS: Final = 15.0
 RETRY_SECONDS: Final = (0.2, 5.0)

@@ -15,23 +15,13 @@ import msgspec
 from topod import __version__
 from topod.adapters.secret_files import checked_secrets
 from topod.daemon import joblog
-from topod.daemon.checks import (
-    CannotRunError,
-    asks_for_room,
-    check_priority,
-    check_runs,
-    check_spec,
-    refuse_ended,
-)
 from topod.daemon.dependencies import array_ids, check_array, never_met, refuse_unmet, resolved
-from topod.daemon.health import Health
-from topod.daemon.logs import Key
-from topod.daemon.mailbox import InternalError, Mailbox
+from topod.daemon.mailbox import Mailbox
 from topod.daemon.planning import Planning
 from topod.daemon.sessions import Sessions
 from topod.daemon.storage import Store
 from topod.daemon.views import fairness_view, host_view, job_line, job_view, resumed_text
-from topod.errors import JobRejectedError, NotFoundError, TopodError, UsageError
+from topod.errors import InternalError, JobRejectedError, NotFoundError, TopodError, UsageError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
 from topod.lifecycle.states import ENDED, HostState, Job, JobState, Mark, MarkKind
@@ -42,6 +32,16 @@ from topod.ports import Clock, ContainerRuntime
 from topod.protocol import replies as rp
 from topod.protocol import requests as rq
 from topod.protocol.codec import PROTOCOL_VERSION
+from topod.shell.checks import (
+    CannotRunError,
+    asks_for_room,
+    check_priority,
+    check_runs,
+    check_spec,
+    refuse_ended,
+)
+from topod.shell.health import Health
+from topod.shell.logs import Key
 
 WAITERS_MAX: Final = 512
 """Requests that may wait at the same time; one more is answered at once."""

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
 
-from topod.daemon.logs import Key
 from topod.errors import ConflictError, NotFoundError, UsageError
 from topod.lifecycle.states import Job, JobState
 from topod.ports import ContainerRuntime, Execution
 from topod.protocol import replies as rp
 from topod.protocol import requests as rq
+from topod.shell.logs import Key
 
 SESSIONS_MAX: Final = 32
 WAIT_SECONDS_MAX: Final = 10.0

@@ -14,7 +14,6 @@ from topod.adapters.gpu_check import EmulatedProbe, NvmlGpuProbe
 from topod.adapters.host_discovery import discover_host
 from topod.adapters.nvml_probe import NvmlProbe
 from topod.daemon.config import Settings
-from topod.daemon.logs import Key
 from topod.daemon.machine import online_cpus
 from topod.discovery.discover import Discovery
 from topod.discovery.document import dump_host, load_host
@@ -23,6 +22,7 @@ from topod.errors import DataError, ProbeError, UsageError
 from topod.health.probe import HealthProbe
 from topod.model.topology import Topology
 from topod.ports import GpuProbe
+from topod.shell.logs import Key
 
 FACT: Final = "topology"
 """Under what name the store remembers the host document of this machine."""

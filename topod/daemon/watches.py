@@ -9,7 +9,6 @@ from topod.adapters.process_shim import boot_id
 from topod.adapters.sqlite_store import SqliteStore
 from topod.daemon.assembly import Daemon
 from topod.daemon.config import Settings
-from topod.daemon.config_file import health_rules_of
 from topod.daemon.cpu_watch import ForeignCpuWatch
 from topod.daemon.gpu_watch import GpuWatch
 from topod.daemon.machine import online_cpus
@@ -17,6 +16,7 @@ from topod.daemon.owners import Owners
 from topod.daemon.site import Site
 from topod.health.assessor import Assessor
 from topod.ports import Clock, ContainerRuntime
+from topod.shell.config_file import health_rules_of
 
 BOOT: Final = "boot"
 """Under what name the store remembers the boot of the machine in which the GPUs were last looked at."""

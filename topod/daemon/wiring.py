@@ -14,18 +14,12 @@ from topod.adapters.peers import unknown_groups
 from topod.adapters.process_runtime import ProcessRuntime
 from topod.adapters.sqlite_store import SqliteStore
 from topod.adapters.zmq_server import Server, check_path
-from topod.daemon.access import Access, groups_named
 from topod.daemon.assembly import Daemon, Ports
 from topod.daemon.config import Settings
-from topod.daemon.config_file import rules_of
-from topod.daemon.gate import Gate
 from topod.daemon.housekeeping import Housekeeper
-from topod.daemon.lock import StateLock
-from topod.daemon.logs import Key
 from topod.daemon.machine import memory_nodes, online_cpus, usable_cpus
 from topod.daemon.service import Identity
 from topod.daemon.site import Site, find_site, to_remember
-from topod.daemon.vetting import Vet, vetter
 from topod.daemon.watches import Watches
 from topod.errors import ConflictError
 from topod.flextopo.tables import TopologyTables
@@ -33,6 +27,12 @@ from topod.lifecycle.refit import refit
 from topod.lifecycle.states import HOLDING, HostState
 from topod.ports import ContainerRuntime
 from topod.protocol.client import events_socket
+from topod.shell.access import Access, groups_named
+from topod.shell.config_file import rules_of
+from topod.shell.gate import Gate
+from topod.shell.lock import StateLock
+from topod.shell.logs import Key
+from topod.shell.vetting import Vet, vetter
 
 LOGS: Final = "logs"
 """Folder of the jobs' output in the state folder."""

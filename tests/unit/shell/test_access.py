@@ -6,12 +6,12 @@ from typing import get_args
 import pytest
 
 from topod.adapters.peers import Peer, UnixUser, parse_peer, unix_user, unknown_groups
-from topod.daemon.access import Access, Caller, groups_named
-from topod.daemon.config_file import Level, SecuritySection, parse_config
-from topod.daemon.gate import NEEDS, Need
 from topod.errors import DataError, NotAllowedError
 from topod.model.roles import Role
 from topod.protocol.requests import AnyRequest
+from topod.shell.access import Access, Caller, groups_named
+from topod.shell.config_file import Level, SecuritySection, parse_config
+from topod.shell.gate import NEEDS, Need
 
 
 def caller(*groups: str, rules: SecuritySection | None = None, uid: int = 4242) -> Caller:
@@ -25,7 +25,7 @@ def caller(*groups: str, rules: SecuritySection | None = None, uid: int = 4242) 
 
 
 def test_every_request_says_what_it_needs() -> None:
-    # A new request is an administrator's until it is listed in `topod.daemon.gate.NEEDS`.
+    # A new request is an administrator's until it is listed in `topod.shell.gate.NEEDS`.
     assert set(get_args(AnyRequest)) == set(NEEDS)
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from topod.adapters.docker_spec import checked_image
-from topod.daemon.checks import check_image
 from topod.errors import JobRejectedError, UsageError
 from topod.model.job import JobSpec
+from topod.shell.checks import check_image
 
 
 def test_an_image_whose_name_is_a_way_through_the_engines_url_gets_no_further() -> None:

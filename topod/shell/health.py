@@ -2,7 +2,7 @@
 
 import logging
 
-from topod.daemon.logs import Key
+from topod.shell.logs import Key
 
 log = logging.getLogger(__name__)
 

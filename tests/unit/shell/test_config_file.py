@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from topod.daemon.config_file import ConfigFile, parse_config, read_config, rules_of
 from topod.errors import DataError, NotFoundError
 from topod.model.rules import NO_RULES, DisruptionBudget, Quota, Scope
+from topod.shell.config_file import ConfigFile, parse_config, read_config, rules_of
 
 
 def test_an_empty_file_says_what_no_file_says() -> None:

@@ -14,16 +14,16 @@ from typing import Final
 import msgspec
 
 from topod.adapters.peers import Peer, RemotePeer
-from topod.daemon.access import ANYBODY, Access, Caller
-from topod.daemon.checks import asks_for_room
-from topod.daemon.logs import Key
-from topod.daemon.vetting import PolicyError, Vet, allow
 from topod.errors import NotAllowedError, TopodError
 from topod.model.job import JobSpec
 from topod.model.roles import Role
 from topod.protocol import replies as rp
 from topod.protocol import requests as rq
 from topod.protocol.views import JobView
+from topod.shell.access import ANYBODY, Access, Caller
+from topod.shell.checks import asks_for_room
+from topod.shell.logs import Key
+from topod.shell.vetting import PolicyError, Vet, allow
 
 log = logging.getLogger(__name__)
 

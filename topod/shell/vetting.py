@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from topod.daemon.config_file import JobPolicySection
 from topod.errors import JobRejectedError, TopodError
 from topod.model.job import JobSpec
 from topod.model.policy import ANY, CALLER, HostPaths, JobPolicy, Submitter, judge, takes_gpus
+from topod.shell.config_file import JobPolicySection
 
 ENGINE_PATHS: Final = (
     "/run/docker.sock",

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from topod.adapters.peers import Peer, RemotePeer, UnixUser, unix_user
-from topod.daemon.config_file import SecuritySection
 from topod.errors import NotAllowedError
 from topod.model.roles import Role
 from topod.protocol.curve import Kind
+from topod.shell.config_file import SecuritySection
 
 ANYBODY: Final = "*"
 """Instead of a group: whoever can open the socket."""
