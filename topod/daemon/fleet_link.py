@@ -19,9 +19,7 @@ from topod import __version__
 from topod.adapters.zmq_server import failure
 from topod.daemon.fleet_orders import Judge, the_rest, to_judge
 from topod.daemon.fleet_report import fleet_jobs, host_snapshot
-from topod.daemon.health import Health
 from topod.daemon.lease import Lease, steady
-from topod.daemon.logs import Key
 from topod.daemon.mailbox import Mailbox
 from topod.discovery.document import dump_host
 from topod.errors import StoreError, TopodError, UsageError
@@ -35,6 +33,8 @@ from topod.protocol.codec import ProtocolError
 from topod.protocol.link_codec import decode_to_host, encode_from_host
 from topod.protocol.replies import AnyReply
 from topod.protocol.requests import AnyRequest, DryRun, Submit
+from topod.shell.health import Health
+from topod.shell.logs import Key
 
 HEARTBEAT_SECONDS: Final = 2.0
 SHORTEST_SECONDS: Final = 0.2

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from topod.adapters.secret_files import checked_secrets
-from topod.daemon.checks import check_spec
-from topod.daemon.vetting import Vet, allow
 from topod.errors import TopodError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
@@ -13,6 +11,8 @@ from topod.lifecycle.states import ENDED, HostState, Job
 from topod.model.assignment import Assign, FleetTag, Revoke
 from topod.model.rules import NO_RULES, Rules
 from topod.protocol.link import Orders
+from topod.shell.checks import check_spec
+from topod.shell.vetting import Vet, allow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,10 +15,8 @@ from tests.simulation.link import SimWire
 from tests.simulation.loop import VirtualLoop
 from topod.daemon.fleet_link import EPOCH, FleetLink, HostSide
 from topod.daemon.fleet_orders import Judge
-from topod.daemon.health import Health
 from topod.daemon.lease import Lease, LeaseWatch
 from topod.daemon.mailbox import Mailbox
-from topod.daemon.vetting import PolicyError
 from topod.discovery.library import load_library_host
 from topod.errors import NotFoundError, StoreError
 from topod.flextopo.tables import TopologyTables
@@ -30,6 +28,8 @@ from topod.ports import Wire
 from topod.protocol import link
 from topod.protocol import replies as rp
 from topod.protocol import requests as rq
+from topod.shell.health import Health
+from topod.shell.vetting import PolicyError
 
 TABLES = TopologyTables(load_library_host("one-gpu").topology)
 LEASE = 30.0
