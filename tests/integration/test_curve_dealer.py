@@ -165,7 +165,7 @@ def test_who_listens_there_and_speaks_no_curve_is_told(tmp_path: Path) -> None:
             number = other.bind_to_random_port("tcp://127.0.0.1")
             place = Coordinator(endpoint=f"tcp://127.0.0.1:{number}", key=COORDINATOR.public)
             async with line(place) as dealer, listening(dealer):
-                await until(lambda: "is no coordinator" in dealer.trouble)
+                await until(lambda: "CURVE" in dealer.trouble)
 
     asyncio.run(scene())
 

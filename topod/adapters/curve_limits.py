@@ -27,8 +27,8 @@ class Limits:
     """From the connection to the end of its handshake; needs three ways to the peer and back."""
     silent_seconds: float = 15.0
     """From the connection to its first message."""
-    half_open: int = 512
-    """Connections from which nothing came yet; of more, the oldest goes."""
+    half_open: int = 256
+    """Connections that were not let in yet; of more, one goes. Each can bind `message_bytes`."""
     connections: int = 4096
     connections_of_key: int = 64
     requests_of_connection: int = 16

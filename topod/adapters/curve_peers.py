@@ -17,6 +17,7 @@ from typing import Final
 
 import zmq
 
+from topod.adapters.curve_waiting import Waiting
 from topod.adapters.peers import RemotePeer
 
 FAILED: Final = {
@@ -65,13 +66,11 @@ class Connections:
     """All connections of one port. Used from the event loop only."""
 
     def __init__(self, counts: Counter[str], port: int, *, max_waiting: int, waiting_seconds: float) -> None:
-        """`max_waiting`: how many may be connected without having said anything; the oldest goes first."""
+        """`max_waiting`: how many may be half-open; `waiting_seconds`: how long one may say nothing."""
         self._counts = counts
         self._port = port
-        self._max_waiting = max_waiting
         self._waiting_seconds = waiting_seconds
-        self._waiting: dict[int, float] = {}
-        """Accepted and silent so far: descriptor to the moment of the accept, oldest first."""
+        self._waiting = Waiting(max_waiting)
         self._by_fd: dict[int, Connection] = {}
         self._by_routing: dict[bytes, Connection] = {}
         self._of_key: Counter[str] = Counter()
@@ -83,9 +82,13 @@ class Connections:
         return iter(list(self._by_fd.values()))
 
     @property
-    def waiting(self) -> int:
-        """How many are connected and have not said anything yet."""
-        return len(self._waiting)
+    def half_open(self) -> int:
+        """How many are connected and were not let in yet."""
+        return self._waiting.half_open
+
+    def let_in(self, address: str) -> None:
+        """Note that somebody at an address proved to have a key that is listed."""
+        self._waiting.let_in(address)
 
     def of_key(self, key: str) -> int:
         """Return how many connections a key has."""
@@ -101,7 +104,7 @@ class Connections:
 
     def add(self, connection: Connection) -> None:
         """Take in a connection at its first message."""
-        self._waiting.pop(connection.fd, None)
+        self._waiting.spoke(connection.fd)
         self._by_fd[connection.fd] = connection
         self._by_routing[connection.routing] = connection
         self._of_key[connection.key] += 1
@@ -125,12 +128,13 @@ class Connections:
             case zmq.EVENT_ACCEPTED:
                 self._counts["accepted"] += 1
                 stale = self._by_fd.get(value)
-                self._waiting[value] = now
-                if len(self._waiting) > self._max_waiting:
-                    self.cut_waiting(next(iter(self._waiting)), "pushed_out")
+                self._waiting.add(value, self._address(value), now)
+                surplus = self._waiting.too_many()
+                if surplus is not None:
+                    self.cut_waiting(surplus, "pushed_out")
                 return stale
             case zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED:
-                self._waiting.pop(value, None)
+                self._waiting.remove(value)
                 return self._by_fd.get(value)
             case zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._counts["admitted"] += 1
@@ -146,14 +150,12 @@ class Connections:
 
     def cut_silent(self, now: float) -> None:
         """Cut who has been connected for long without having said anything."""
-        for fd, since in list(self._waiting.items()):
-            if now - since < self._waiting_seconds:
-                return
+        for fd in self._waiting.accepted_before(now - self._waiting_seconds):
             self.cut_waiting(fd, "silent")
 
     def cut_waiting(self, fd: int, reason: str) -> None:
         """Cut a connection that has not said anything yet."""
-        self._waiting.pop(fd, None)
+        self._waiting.remove(fd)
         self._counts[reason] += 1
         self.cut(fd)
 
@@ -164,5 +166,15 @@ class Connections:
         another connection of this port, which will come back, but never anything else of this process.
         """
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as copy:
-            if copy.family in (socket.AF_INET, socket.AF_INET6) and copy.getsockname()[1] == self._port:
+            if self._is_ours(copy):
                 copy.shutdown(socket.SHUT_RDWR)
+
+    def _address(self, fd: int) -> str:
+        """Return where a connection comes from; empty: it is gone already."""
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as copy:
+            if self._is_ours(copy):
+                return str(copy.getpeername()[0])
+        return ""
+
+    def _is_ours(self, copy: socket.socket) -> bool:
+        return copy.family in (socket.AF_INET, socket.AF_INET6) and copy.getsockname()[1] == self._port

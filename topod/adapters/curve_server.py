@@ -89,7 +89,7 @@ class CurveServer:
     @property
     def counts(self) -> Mapping[str, int]:
         """How often what happened since the start, and `connections` and `half_open` as they are now."""
-        now = {"connections": len(self._connections), "half_open": self._connections.waiting}
+        now = {"connections": len(self._connections), "half_open": self._connections.half_open}
         return {**self._counts, **now}
 
     @property
@@ -187,6 +187,9 @@ class CurveServer:
         if len(self._connections) > self._limits.connections:
             self._notes.refused("full", f"{entry.who} from {address}")
             raise DaemonUnavailableError("no room for more connections")
+        # What was accepted is known by then, since it asks.
+        self._happened()
+        self._connections.let_in(address)
         return entry
 
     def _cut_revoked(self) -> None:

@@ -93,7 +93,7 @@ def refusal(event: int, coordinator: Coordinator, keys: KeyPair) -> str | None:
         case zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
             return (
                 f"the coordinator at {coordinator.endpoint} hung up in the handshake:"
-                f" its key is not {PUBLIC}{coordinator.key}, or it has no room"
+                f" its key is not {PUBLIC}{coordinator.key}, or it speaks no CURVE, or has no room"
             )
         case zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
             return f"who listens at {coordinator.endpoint} is no coordinator: it does not speak CURVE"
