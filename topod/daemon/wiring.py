@@ -16,6 +16,7 @@ from topod.adapters.sqlite_store import SqliteStore
 from topod.adapters.zmq_server import Server, check_path
 from topod.daemon.assembly import Daemon, Ports
 from topod.daemon.config import Settings
+from topod.daemon.fleet_part import FleetPart
 from topod.daemon.housekeeping import Housekeeper
 from topod.daemon.machine import memory_nodes, online_cpus, usable_cpus
 from topod.daemon.service import Identity
@@ -27,8 +28,10 @@ from topod.lifecycle.refit import refit
 from topod.lifecycle.states import HOLDING, HostState
 from topod.ports import ContainerRuntime
 from topod.protocol.client import events_socket
+from topod.protocol.remote import Remote
 from topod.shell.access import Access, groups_named
 from topod.shell.config_file import rules_of
+from topod.shell.fleet_config import remote_of
 from topod.shell.gate import Gate
 from topod.shell.lock import StateLock
 from topod.shell.logs import Key
@@ -135,11 +138,12 @@ async def run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     with StateLock(settings.state_dir), closing(SqliteStore(settings.state_dir / "state.db")) as store:
         state = store.load()
+        remote = remote_of(settings.file.fleet)
         site = await asyncio.to_thread(find_site, settings, store.facts())
         state = refit(state, site.topology)
         runtime = await asyncio.to_thread(choose_runtime, settings, store, state, site)
         store.note_facts(to_remember(site))
-        await _serve(settings, site, store, state, runtime=runtime, stopped=stopped)
+        await _serve(settings, site, store, state, runtime=runtime, remote=remote, stopped=stopped)
     log.info("daemon.stopped")
 
 
@@ -150,6 +154,7 @@ async def _serve(
     state: HostState,
     *,
     runtime: ContainerRuntime,
+    remote: Remote | None,
     stopped: asyncio.Event,
 ) -> None:
     """Start every part, wait for `stopped`, and stop the parts, those that bring work first."""
@@ -163,8 +168,9 @@ async def _serve(
         groups=groups_named(settings.file.security),
     )
     vet = vetter(settings.file.security.jobs, (settings.state_dir, settings.socket.parent))
+    ports = Ports(tables=tables, runtime=runtime, probe=site.probe, store=store, clock=clock)
     daemon = Daemon(
-        Ports(tables=tables, runtime=runtime, probe=site.probe, store=store, clock=clock),
+        ports,
         state,
         identity,
         rules=rules_of(settings.file),
@@ -176,19 +182,23 @@ async def _serve(
     server = _server(settings, access, daemon, vet)
     folder = settings.state_dir / LOGS
     housekeeper = Housekeeper(store, folder, settings.file, state=lambda: daemon.mailbox.state, clock=clock)
+    fleet = FleetPart(settings, remote, daemon, ports, memory=store, vet=vet)
     watches = Watches(site, daemon, settings, runtime=runtime, store=store, clock=clock)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(_in_time, asyncio.to_thread(runtime.close))
         stack.push_async_callback(daemon.stop)
         stack.push_async_callback(watches.stop)
+        stack.push_async_callback(fleet.stop)
         stack.push_async_callback(housekeeper.stop)
         stack.callback(access.close)
         stack.callback(asyncio.create_task(_doubt_groups(identity.groups), name="groups").cancel)
         stack.push_async_callback(server.stop)
         server.bind()
+        await fleet.begin()
         daemon.start(publish=server.publish)
         server.start()
         watches.start()
+        fleet.start()
         housekeeper.start()
         extra = {
             Key.VERSION: __version__,

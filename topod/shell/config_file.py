@@ -20,6 +20,7 @@ from topod.model.job import Network
 from topod.model.rules import EACH, DisruptionBudget, Quota, Rules, Scope
 from topod.ports import LOG_BYTES
 from topod.protocol import jobfields
+from topod.shell.fleet_config import FleetSection, check_fleet
 
 SHORTEST_INTERVAL: Final = 0.1
 DEFAULT_PATH: Final = Path("/etc/topod/topod.toml")
@@ -154,6 +155,7 @@ class ConfigFile(Section, frozen=True, kw_only=True):
     logs: LogsSection = LogsSection()
     history: HistorySection = HistorySection()
     security: SecuritySection = SecuritySection()
+    fleet: FleetSection = FleetSection()
 
 
 def read_config(path: Path | None) -> ConfigFile:
@@ -188,6 +190,7 @@ def parse_config(text: str, source: str) -> ConfigFile:
         health_rules_of(config)
         _check_kept(config)
         _check_security(config.security)
+        check_fleet(config.fleet)
     except msgspec.ValidationError as error:
         raise DataError(_in_words(str(error)), source=source) from None
     except ValueError as error:
@@ -372,6 +375,7 @@ def _keys(place: str) -> list[str]:
         "history": HistorySection,
         "security": SecuritySection,
         "security.jobs": JobPolicySection,
+        "fleet": FleetSection,
     }
     kind = sections.get(place)
     return [] if kind is None else [field.encode_name for field in msgspec.structs.fields(kind)]

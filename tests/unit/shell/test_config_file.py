@@ -6,7 +6,11 @@ import pytest
 
 from topod.errors import DataError, NotFoundError
 from topod.model.rules import NO_RULES, DisruptionBudget, Quota, Scope
+from topod.protocol.curve import PUBLIC
 from topod.shell.config_file import ConfigFile, parse_config, read_config, rules_of
+from topod.shell.fleet_config import remote_of
+
+KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
 
 
 def test_an_empty_file_says_what_no_file_says() -> None:
@@ -145,3 +149,39 @@ def test_sizes_of_kept_output_are_read_as_people_write_them() -> None:
 def test_what_cannot_be_kept_is_refused(text: str, said: str) -> None:
     with pytest.raises(DataError, match=said):
         parse_config(text, "topod.toml")
+
+
+FLEET = f'[fleet]\ncoordinator = "tcp://c:5700"\ncoordinator_key = "{PUBLIC}{KEY}"\n'
+
+
+def test_a_host_belongs_to_a_fleet_by_the_place_and_the_key_of_its_coordinator() -> None:
+    assert parse_config(FLEET, "topod.toml").fleet.coordinator == "tcp://c:5700"
+    two = f'[fleet]\ncoordinator = ["tcp://c:5700", "tcp://d:5700"]\ncoordinator_key = ["{PUBLIC}{KEY}"]\n'
+    assert parse_config(two, "topod.toml").fleet.coordinator == ("tcp://c:5700", "tcp://d:5700")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('[fleet]\nkey_file = "/k"\n', 'fleet.coordinator: is missing: "tcp://HOST:PORT"'),
+        ('[fleet]\ncoordinator = "tcp://c:5700"\n', "fleet.coordinator_key: is missing"),
+        (
+            FLEET.replace("tcp://c:5700", "c"),
+            "fleet.coordinator: a coordinator is at tcp://HOST:PORT, not 'c'",
+        ),
+        (FLEET + 'name = "a b"\n', "fleet.name: not a name: 'a b'"),
+        (FLEET + 'key_file = "host.key"\n', "fleet.key_file: must start with /: 'host.key'"),
+        (FLEET + 'label = "x"\n', "unknown key 'label' in [fleet]; did you mean 'labels'?"),
+    ],
+)
+def test_a_fleet_that_cannot_be_meant_is_refused(text: str, why: str) -> None:
+    with pytest.raises(DataError) as refused:
+        parse_config(text, "topod.toml")
+    assert why in str(refused.value)
+
+
+def test_a_host_of_a_fleet_does_not_start_without_its_key(tmp_path: Path) -> None:
+    config = parse_config(f'{FLEET}key_file = "{tmp_path}/host.key"\n', "topod.toml")
+    with pytest.raises(NotFoundError):
+        remote_of(config.fleet)
+    assert remote_of(ConfigFile().fleet) is None

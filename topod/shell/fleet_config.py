@@ -1,0 +1,66 @@
+"""`[fleet]` of the configuration: which coordinator a host belongs to, and the keys that prove both."""
+
+from pathlib import Path
+
+import msgspec
+
+from topod.adapters.curve_keys import read_private
+from topod.protocol.curve import check_name
+from topod.protocol.remote import Remote, coordinators
+
+Texts = str | tuple[str, ...]
+
+
+class FleetSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[fleet]`. Without `coordinator` the host is alone."""
+
+    coordinator: Texts = ()
+    """`tcp://HOST:PORT`; several are tried in turn."""
+    coordinator_key: Texts = ()
+    """The public line of its key, one for all or one for each."""
+    key_file: str = "/etc/topod/host.key"
+    """The host's own private key."""
+    name: str = ""
+    """Of the host in the fleet; empty: what the machine is called."""
+    labels: dict[str, str] = {}
+    """What jobs may ask for, such as `zone = "a"`."""
+
+
+def check_fleet(section: FleetSection) -> None:
+    """Raise `ValueError` for a section that cannot be meant. The key is read when topod starts."""
+    places, keys = _joined(section.coordinator), _joined(section.coordinator_key)
+    if not places:
+        if section != FleetSection(labels=section.labels, name=section.name):
+            raise ValueError('fleet.coordinator: is missing: "tcp://HOST:PORT"')
+        return
+    if not keys:
+        raise ValueError("fleet.coordinator_key: is missing: the public line of the coordinator's key")
+    try:
+        coordinators(places, keys)
+    except ValueError as error:
+        raise ValueError(f"fleet.coordinator: {error}") from None
+    if section.name:
+        try:
+            check_name(section.name)
+        except ValueError as error:
+            raise ValueError(f"fleet.name: {error}") from None
+    if not section.key_file.startswith("/"):
+        raise ValueError(f"fleet.key_file: must start with /: {section.key_file!r}")
+
+
+def remote_of(section: FleetSection) -> Remote | None:
+    """Return the coordinators and the host's own key; None for a host alone.
+
+    Raises what `read_private` raises: `NotFoundError`, `NotAllowedError`, `DataError`.
+    """
+    places = _joined(section.coordinator)
+    if not places:
+        return None
+    return Remote(
+        coordinators=coordinators(places, _joined(section.coordinator_key)),
+        keys=read_private(Path(section.key_file)),
+    )
+
+
+def _joined(texts: Texts) -> str:
+    return texts if isinstance(texts, str) else ",".join(texts)
