@@ -200,17 +200,21 @@ async def _serve(
         watches.start()
         fleet.start()
         housekeeper.start()
-        extra = {
-            Key.VERSION: __version__,
-            Key.HOST: site.topology.name,
-            Key.RUNTIME: daemon.health.runtime_text,
-            Key.SOCKET: str(settings.socket),
-            Key.STATE_DIR: str(settings.state_dir),
-            Key.JOBS: len(state.jobs),
-        }
-        log.info("daemon.started", extra=extra)
+        _say_started(settings, site, daemon)
         await stopped.wait()
         log.info("daemon.stopping")
+
+
+def _say_started(settings: Settings, site: Site, daemon: Daemon) -> None:
+    extra = {
+        Key.VERSION: __version__,
+        Key.HOST: site.topology.name,
+        Key.RUNTIME: daemon.health.runtime_text,
+        Key.SOCKET: str(settings.socket),
+        Key.STATE_DIR: str(settings.state_dir),
+        Key.JOBS: len(daemon.mailbox.state.jobs),
+    }
+    log.info("daemon.started", extra=extra)
 
 
 def _server(settings: Settings, access: Access, daemon: Daemon, vet: Vet) -> Server:
