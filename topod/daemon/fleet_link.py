@@ -117,7 +117,6 @@ class FleetLink:
         self._patience = SILENCE_SECONDS[0]
         self._tasks: list[asyncio.Task[None]] = []
         self._answers: set[asyncio.Task[None]] = set()
-        self._hello_due = asyncio.Event()
 
     def start(self) -> None:
         """Begin to talk."""
@@ -135,28 +134,12 @@ class FleetLink:
     # --- what is said ---------------------------------------------------------------------------------------
 
     async def _talk(self) -> None:
-        self._hello_due.set()
+        await self._say(self._hello())
         while True:
-            if self._hello_due.is_set():
-                self._hello_due.clear()
-                await self._say(self._hello())
             await self._say(self._report())
             self._look_for_silence()
             await asyncio.sleep(min(SHORTEST_SECONDS, self._heartbeat))
-            await self._news(self._heartbeat)
-
-    async def _news(self, seconds: float) -> None:
-        """Return when there is something to tell, or after so many seconds."""
-        changed = asyncio.create_task(
-            self._host.mailbox.until(lambda state: state is not self._told.state, seconds)
-        )
-        asked = asyncio.create_task(self._hello_due.wait())
-        try:
-            await asyncio.wait((changed, asked), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (changed, asked):
-                task.cancel()
-            await asyncio.gather(changed, asked, return_exceptions=True)
+            await self._host.mailbox.until(lambda state: state is not self._told.state, self._heartbeat)
 
     async def _say(self, message: link.AnyFromHost) -> None:
         try:
@@ -232,7 +215,8 @@ class FleetLink:
         match message:
             case link.Who():
                 self._seen = 0
-                self._hello_due.set()
+                await self._say(self._hello())
+                await self._say(self._report())
             case link.Orders():
                 await self._obey(message)
             case link.HostAsk():
