@@ -4,6 +4,7 @@ Its `disk` survives topod, its containers too; a power cut ends the containers.
 """
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -88,6 +89,10 @@ class PretendHost:
         """How often it refuses for no good reason."""
         self.generation = 0
         self.sessions = 0
+        self.taken: Counter[tuple[int, int]] = Counter()
+        """The referee's memory of what it began on, which nothing wipes."""
+        self.made: set[tuple[int, int, int]] = set()
+        """Members that were ready to go: job, fence, rank."""
         self.begin(keep_lease=False)
 
     # --- topod starts and ends ---
@@ -258,6 +263,7 @@ class PretendHost:
             and self.rng.random() >= self.moody
         )
         if good and isinstance(answer, Plan):
+            self.taken[tag.job, tag.fence] += 1
             self.add(tag, assign.spec, answer)
         else:
             self.add(tag, assign.spec, None, state="refused", reason="its GPUs are not to be had as planned")
@@ -342,7 +348,9 @@ class PretendHost:
 
     def _go_on(self, job: Local, now: float) -> None:
         if job.tag is not None and job.tag.size > 1 and not job.tag.go:
-            job.ready = True
+            if self.rng.random() < 0.3:  # its image is being pulled, its container made
+                job.ready = True
+                self.made.add((job.tag.job, job.tag.fence, job.tag.rank))
             return
         for victim in job.victims:
             other = self.disk.get(int(victim))

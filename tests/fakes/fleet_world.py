@@ -5,6 +5,7 @@ After every second the rules are checked.
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -123,6 +124,8 @@ class FleetWorld:
         self.zombies: list[tuple[float, Leader]] = []
         self.orders_seq = 0
         self.notices: list[str] = []
+        self.confirmed: set[tuple[str, int, int]] = set()
+        """Assignments that a host told of: host, job, fence."""
         self.lead()
 
     # --- the coordinator ---
@@ -148,6 +151,12 @@ class FleetWorld:
         self.notices += [notice.text for notice in outcome.notices]
         self.leader = Leader(outcome.state, outcome.view, before.sent)
         self.check_durable()
+        self.confirmed |= {
+            (member.host, job.id, job.fence)
+            for job in outcome.changed
+            for member in job.members
+            if member.report is not None
+        }
         for host in outcome.orders:
             self.order(host)
         return outcome
@@ -188,9 +197,9 @@ class FleetWorld:
         if not view.knows(report.host, report.session):
             self.send(Orders(host=report.host, session=report.session, who=True))
             return
-        if report.seq <= view.hosts[report.host].seq:
-            return
-        self.leader.sent[report.host] = (report.session, report.sent)
+        session, sent = self.leader.sent.get(report.host, ("", 0.0))
+        newest = report.sent if session != report.session else max(sent, report.sent)
+        self.leader.sent[report.host] = (report.session, newest)
         self.apply(
             ev.HostReported(
                 host=report.host,
@@ -255,6 +264,12 @@ class FleetWorld:
         for _ in range(seconds):
             self.second()
 
+    def wipe(self, name: str) -> None:
+        """A host loses its database: what the coordinator knows that it took is not begun on again."""
+        host = self.hosts[name]
+        host.wipe()
+        host.taken = Counter({pair: 1 for pair in host.taken if (name, *pair) in self.confirmed})
+
     # --- shorthands ---
 
     def submit(self, spec: JobSpec | None = None, **more: Any) -> FleetJobId:
@@ -301,6 +316,14 @@ class FleetWorld:
                 if local.tag is not None:
                     runs.setdefault(local.tag.job, set()).add((local.tag.fence, local.tag.size))
                     places.setdefault((local.tag.job, local.tag.rank), set()).add(name)
+            for pair, times in host.taken.items():
+                assert times == 1, f"{name} began {times} times on {pair}"
+        made = {member for host in self.hosts.values() for member in host.made}
+        for host in self.hosts.values():
+            for tag in (local.tag for local in host.disk.values() if local.tag is not None and local.tag.go):
+                assert all((tag.job, tag.fence, rank) in made for rank in range(tag.size)), (
+                    "not all were ready"
+                )
         for job, fences in runs.items():
             assert len(fences) == 1, (
                 f"t={self.now}: job {job} runs in assignments {fences}: {self.on(FleetJobId(job))}"

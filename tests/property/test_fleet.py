@@ -67,7 +67,7 @@ def something_happens(world: FleetWorld, gangs: bool) -> None:  # noqa: C901, PL
             # Its unit restarts it soon: see docs/limits.md for what happens when it does not.
             world.back[name] = (world.now + rng.choice([1.0, 5.0, 10.0]), rng.random() < 0.5)
         case 10 if host.up and rng.random() < 0.5:
-            host.wipe() if rng.random() < 0.3 else host.power_off()
+            world.wipe(name) if rng.random() < 0.3 else host.power_off()
             world.back[name] = (world.now + rng.choice([5.0, 60.0]), False)
         case 11:
             host.local_user(job_spec(gpus=rng.choice([1, 2]), priority=rng.choice([100, 2000])), world.now)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
 
+from topod.errors import DataError
 from topod.fleet.hosts import HostSnapshot
 from topod.fleet.jobtable import effective_priority, jobs_on
 from topod.fleet.picking import Choice, Picker
@@ -32,6 +33,8 @@ class Board:
     def __init__(self, picker: Picker) -> None:
         self._picker: Final = picker
         self._put: dict[str, HostSnapshot] = {}
+        self.unfit: dict[str, str] = {}
+        """Hosts whose reports contradict themselves, with what is wrong; they get no work."""
         self._kept: frozenset[Kept] = frozenset()
         self._stamp: tuple[FleetState, FleetView] | None = None
 
@@ -98,9 +101,17 @@ class Board:
             if closed is None
             else f"{'drained' if closed.drained else 'cordoned'}: {closed.reason}",
         )
-        if self._put.get(host) != promised:
-            self._put[host] = promised
+        if self._put.get(host) == promised:
+            return
+        self.unfit.pop(host, None)
+        try:
             self._hand_in(promised, seen, self._kept)
+        except DataError as error:  # a host that contradicts itself must not keep the others from their work
+            self.unfit[host] = str(error)
+            self._put.pop(host, None)
+            self._picker.remove(host)
+        else:
+            self._put[host] = promised
 
     def _hand_in(self, shown: HostSnapshot, seen: HostView, kept: frozenset[Kept]) -> None:
         mine = sorted((k for k in kept if k.target.host == shown.host), key=lambda k: k.reason)

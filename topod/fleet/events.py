@@ -47,6 +47,7 @@ class HostSeen:
     host: str
     session: str
     tables: TopologyTables
+    """Those of its kind: hosts of the same hardware share them."""
     hardware: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     version: str = ""

@@ -154,7 +154,8 @@ def _explained(draft: Draft, kind: _Kind, reason: str) -> str:
     if not draft.records:
         return "no host has joined the fleet"
     if not draft.board.known():
-        return "no host can be reached now"
+        unfit = next(iter(sorted(draft.board.unfit.items())), None)
+        return "no host can be reached now" if unfit is None else f"{unfit[0]}: {unfit[1]}"
     if kind.without:
         return f"{reason} ({', '.join(sorted(kind.without))} gave it back and will be asked again)"
     return reason

@@ -5,13 +5,26 @@ from dataclasses import replace
 import pytest
 
 from tests.fakes.fleet_world import TERMS, FleetWorld, job_spec
+from tests.oracles.plain_picker import PlainPicker
 from topod.fleet import events as ev
 from topod.fleet.asking import why_not
+from topod.fleet.hosts import HeldBy, HostSnapshot, occupancy_at
 from topod.fleet.orders import NO_ORDERS, orders_for
 from topod.fleet.states import FleetJobState, FleetRequest
 from topod.fleet.view import FleetView
+from topod.flextopo.tables import TopologyTables
+from topod.model.assignment import FleetJobReport
 from topod.model.job import Dependency, JobId, OnHostLost
 from topod.model.rules import Rules
+from topod.preemption.victims import read_state
+
+
+class StrictPicker(PlainPicker):
+    """Takes in no host on which two hold one GPU."""
+
+    def put(self, snapshot: HostSnapshot, tables: TopologyTables) -> None:
+        read_state(tables, occupancy_at(snapshot, 0.0), 0)
+        super().put(snapshot, tables)
 
 
 def ready(*kinds: str, rules: Rules | None = None) -> FleetWorld:
@@ -179,7 +192,7 @@ def test_a_host_that_lost_its_memory_is_told_to_stop_what_it_had_and_the_job_run
     job = world.submit(job_spec(seconds=30))
     world.advance(5)
     (there,) = world.where(job)
-    world.hosts[there].wipe()
+    world.wipe(there)
     world.back[there] = (world.now + 10, False)
     world.advance(60)
     assert world.job(job).fence == 2
@@ -196,6 +209,53 @@ def test_a_job_of_another_fleet_is_left_alone() -> None:
     assert orders_for(forgotten, world.leader.view, there) == NO_ORDERS
     ended = replace(forgotten, next_job=world.leader.state.next_job)
     assert [revoke.job for revoke in orders_for(ended, world.leader.view, there).revoke] == [job]
+
+
+def test_what_an_earlier_assignment_came_to_says_nothing_of_the_present_one() -> None:
+    world = ready("a100-pcie-x4")
+    job = world.submit(job_spec(seconds=100))
+    world.advance(3)
+    world.apply(ev.HostCordoned(host="h0", reason="fan", requeue=True))
+    world.advance(60)
+    world.apply(ev.HostResumed(host="h0"))
+    seen = world.leader.view.hosts["h0"]
+    assert (world.job(job).fence, world.job(job).state) == (2, FleetJobState.ASSIGNED)
+    old = FleetJobReport(job=job, fence=1, state="returned", reason="still told")
+    world.apply(
+        ev.HostReported(
+            host="h0", session=seen.session, seq=seen.seq + 1, snapshot=seen.snapshot, jobs=(old,)
+        )
+    )
+    assert (world.job(job).fence, world.job(job).state) == (2, FleetJobState.ASSIGNED)
+    orders = orders_for(world.leader.state, world.leader.view, "h0")
+    assert [entry.tag.fence for entry in orders.assign] == [2]
+    assert [entry.fence for entry in orders.settled] == [1]
+
+
+def test_an_older_report_that_comes_late_is_ignored() -> None:
+    world = ready("a100-pcie-x4")
+    job = world.submit(job_spec(seconds=100))
+    seen = world.leader.view.hosts["h0"]
+    world.advance(5)
+    now = world.leader.view.hosts["h0"]
+    world.apply(
+        ev.HostReported(host="h0", session=seen.session, seq=seen.seq, snapshot=seen.snapshot, jobs=())
+    )
+    assert world.leader.view.hosts["h0"] == now
+    assert world.job(job).state is FleetJobState.RUNNING
+
+
+def test_a_host_that_contradicts_itself_keeps_nobody_else_from_work() -> None:
+    world = FleetWorld(["a100-pcie-x4", "a100-pcie-x4"], picker=StrictPicker)
+    world.advance(5)
+    seen = world.leader.view.hosts["h0"]
+    assert seen.snapshot is not None
+    both = tuple(HeldBy(job=name, priority=1, gpus=1) for name in ("1", "2"))
+    broken = replace(seen.snapshot, holders=both)
+    event = ev.HostReported(host="h0", session=seen.session, seq=seen.seq + 1, snapshot=broken, jobs=())
+    world.apply(event)
+    assert world.where(world.submit(job_spec(gpus=1))) == ["h1"]
+    assert list(world.board.unfit) == ["h0"]
 
 
 def test_a_twin_takes_neither_name_nor_jobs_from_a_host_that_is_there() -> None:
