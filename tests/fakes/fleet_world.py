@@ -298,6 +298,7 @@ class FleetWorld:
     def check(self) -> None:
         self.check_running()
         self.check_promises()
+        self.check_quotas()
         for job in self.leader.state.jobs.values():
             if job.state is FleetJobState.PENDING:
                 assert job.reason, f"{job.label} waits and does not say why"
@@ -342,6 +343,13 @@ class FleetWorld:
                 mask = gpu_mask(member.place.gpus)
                 assert not taken & mask, f"{name}: GPUs promised twice"
                 taken |= mask
+
+    def check_quotas(self) -> None:
+        used: Counter[str] = Counter()
+        for job in self.leader.state.jobs.values():
+            used[job.spec.user] += job.spec.request.gpus * sum(not member.over for member in job.members)
+        for quota in self.rules.quotas:
+            assert used[quota.value] <= quota.gpus, f"{quota.value} holds {used[quota.value]} GPUs"
 
     def check_durable(self) -> None:
         """What a restart would find is what is known, but for what pending jobs wait for."""

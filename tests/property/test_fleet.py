@@ -9,10 +9,12 @@ from topod.fleet import events as ev
 from topod.fleet.states import ENDED, FleetJobState, FleetRequest
 from topod.model.job import JobSpec, OnHostLost, RestartPolicy
 from topod.model.request import Affinity, Policy, ResourceRequest
-from topod.model.rules import NO_RULES, Rules
+from topod.model.rules import NO_RULES, Quota, Rules, Scope
 
 SEEDS = 60
-FAIR = Rules(preemption_cap=1, hold_after_seconds=40.0)
+FAIR = Rules(
+    quotas=(Quota(scope=Scope.USER, value="alice", gpus=12),), preemption_cap=1, hold_after_seconds=40.0
+)
 
 
 def any_spec(world: FleetWorld) -> JobSpec:
@@ -20,6 +22,7 @@ def any_spec(world: FleetWorld) -> JobSpec:
     spec = job_spec(
         priority=choose([100, 500, 500, 1000]),
         seconds=choose([5, 20, 60]),
+        user=choose(["alice", "bob"]),
         code=choose([0, 0, 0, 1]),
         preemptible=world.random.random() < 0.9,
         on_host_lost=choose([OnHostLost.REQUEUE, OnHostLost.REQUEUE, OnHostLost.KEEP]),

@@ -21,20 +21,22 @@ from topod.fleet.states import (
     HostRecord,
 )
 from topod.fleet.view import FleetView
+from topod.model.quotas import over_quota
+from topod.model.rules import NO_RULES, Rules
 
 
-def refusal_of(request: FleetRequest) -> str | None:
-    """Return why a fleet cannot do what is asked, in words, or None."""
+def refusal_of(request: FleetRequest, rules: Rules = NO_RULES) -> str | None:
+    """Return why a fleet can never do what is asked, in words, or None."""
     if request.spec.after:
         return "a job of a fleet cannot wait for others yet (`after`)"
-    return None
+    return over_quota(request.spec, rules, request.hosts)
 
 
-def why_not(state: FleetState, view: FleetView, event: ev.Event) -> str | None:
+def why_not(state: FleetState, view: FleetView, event: ev.Event, rules: Rules = NO_RULES) -> str | None:
     """Return why a request cannot be fulfilled, in words; None if it can."""
     match event:
         case ev.Submitted():
-            return refusal_of(event.request)
+            return refusal_of(event.request, rules)
         case ev.CancelRequested() | ev.PriorityChanged():
             return None if event.job in state.jobs else f"no job {event.job} that has not ended"
         case ev.HostLabelled() | ev.HostCordoned() | ev.HostResumed():
@@ -65,7 +67,7 @@ def submitted(draft: Draft, event: ev.Submitted) -> None:
     draft.next_job = FleetJobId(draft.next_job + 1)
     draft.put(job)
     draft.note("job.submitted", f"{job.label} submitted", job=job, user=job.spec.user, priority=job.priority)
-    if (reason := refusal_of(request)) is not None:
+    if (reason := refusal_of(request, draft.rules)) is not None:
         finish(draft, job, Ending(state=FleetJobState.CANCELLED, reason=reason))
 
 

@@ -13,10 +13,12 @@ from topod.fleet.draft import Draft
 from topod.fleet.jobtable import effective_priority, turn
 from topod.fleet.picking import Choice
 from topod.fleet.states import FleetJob, FleetJobState, Guard, Member
-from topod.fleet.targets import Keeping, keeping, longest, may_evict_at
+from topod.fleet.targets import Keeping, gpus_asked, keeping, longest, may_evict_at
 from topod.model.assignment import Place
 from topod.model.plan import Refusal
+from topod.model.quotas import Ledger
 from topod.model.request import ResourceRequest
+from topod.preemption.refusal import refuse_by_quota
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class _Kind:
 class _Pass:
     """What one pass over the queue remembers."""
 
+    usage: Ledger
     longest: Keeping | None = None
     first: Keeping | None = None
     blocked: bool = False
@@ -51,13 +54,15 @@ def run_queue(draft: Draft) -> None:
     """
     if draft.behind:
         waiting: Iterable[FleetJob] = draft.jobs.queue()
-        now = _Pass(longest=longest(draft))
+        now = _begin(draft)
         draft.first = None
     else:
         fresh = (job for ident in draft.fresh if (job := draft.get(ident)) is not None)
         pending = [job for job in fresh if job.state is FleetJobState.PENDING]
         waiting = sorted(pending, key=lambda job: turn(job, draft.rules))
-        now = _Pass(longest=longest(draft) if pending else None)
+        if not pending:
+            return
+        now = _begin(draft)
     # Who is placed or blocked is no longer new; a job that is put anew below is only told something.
     draft.behind = False
     for waits in waiting:
@@ -67,6 +72,21 @@ def run_queue(draft: Draft) -> None:
         if wait is not None and (left := draft.get(job.id)) is not None:
             draft.retell(left, wait)
     draft.show().keep(frozenset(), draft.view())
+
+
+def _begin(draft: Draft) -> _Pass:
+    usage = _usage(draft)
+    return _Pass(usage=usage, longest=longest(draft, usage))
+
+
+def _usage(draft: Draft) -> Ledger:
+    """Return what is held against quotas: by all that was given to hosts and is not over there."""
+    usage = Ledger(draft.rules)
+    for job in draft.jobs.values() if draft.rules.quotas else ():
+        held = sum(not member.over for member in job.members)
+        if held:
+            usage.add(job.spec, held * job.spec.request.gpus)
+    return usage
 
 
 def _meet_first(draft: Draft, job: FleetJob, now: _Pass) -> None:
@@ -83,6 +103,10 @@ def _try(draft: Draft, job: FleetJob, now: _Pass) -> str | None:
     """Place a job, or say what it waits for; None: it was placed."""
     if job.not_before > draft.now:
         return job.reason
+    asked = gpus_asked(job)
+    room = now.usage.room(job.spec)
+    if room is not None and asked > room.gpus:
+        return refuse_by_quota(room, replace(job.spec.request, gpus=asked)).reason
     if job.ready_at is None:
         job = draft.put(replace(job, ready_at=draft.now, not_before=0.0))
     left = may_evict_at(job) - draft.now
@@ -101,6 +125,7 @@ def _try(draft: Draft, job: FleetJob, now: _Pass) -> str | None:
         if not isinstance(answer, str):
             served = now.longest is not None and now.longest.job.id == job.id
             _place(draft, job, answer, _guard(draft, job) if served else None)
+            now.usage.add(job.spec, asked)
             return None
         reason = now.refused[kind] = answer
     if not now.blocked:

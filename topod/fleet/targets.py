@@ -20,6 +20,7 @@ from topod.fleet.promised import free_of, gpu_mask
 from topod.fleet.states import FleetJob, Target
 from topod.flextopo.tables import TopologyTables
 from topod.model.plan import Plan
+from topod.model.quotas import Ledger
 from topod.model.rules import Rules
 from topod.preemption.costs import cost_key
 from topod.preemption.search import plan
@@ -61,8 +62,11 @@ def may_evict_at(job: FleetJob) -> float:
     return (job.ready_at or 0.0) + wait if wait > 0 else 0.0
 
 
-def longest(draft: Draft) -> Keeping | None:
-    """Return what is kept from all for the job that has waited longest, if that is long enough."""
+def longest(draft: Draft, usage: Ledger) -> Keeping | None:
+    """Return what is kept from all for the job that has waited longest, if that is long enough.
+
+    Whom a quota leaves no room waits for that.
+    """
     after = draft.rules.hold_after_seconds
     if after <= 0:
         return None
@@ -71,12 +75,18 @@ def longest(draft: Draft) -> Keeping | None:
         if job.ready_at is None or job.ready_at + after > draft.now:
             return None  # the others wait for less long
         alike = _alike(job)
-        if alike in hopeless:
+        room = usage.room(job.spec)
+        if alike in hopeless or (room is not None and room.gpus < gpus_asked(job)):
             continue
         if (found := keeping(draft, job, from_all=True)) is not None:
             return found
         hopeless.add(alike)
     return None
+
+
+def gpus_asked(job: FleetJob) -> int:
+    """Return how many GPUs a job asks for, on all its hosts together."""
+    return job.spec.request.gpus * job.request.hosts
 
 
 def _alike(job: FleetJob) -> Hashable:

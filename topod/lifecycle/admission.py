@@ -5,7 +5,7 @@ from typing import Any
 
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.explaining import plan_data
-from topod.lifecycle.fairness import Usage, over_quota
+from topod.lifecycle.fairness import Usage
 from topod.lifecycle.holdings import occupancy, unknown_health
 from topod.lifecycle.holds import current_hold, duration_words
 from topod.lifecycle.moves_text import moves_advice, moves_instead
@@ -14,6 +14,7 @@ from topod.lifecycle.states import HostState, Job
 from topod.model.job import JobSpec
 from topod.model.occupancy import Occupancy
 from topod.model.plan import Plan
+from topod.model.quotas import over_quota
 from topod.model.rules import NO_RULES, Rules
 from topod.preemption.search import plan
 

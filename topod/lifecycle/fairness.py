@@ -4,14 +4,15 @@ Of several rules for one user or one value of a label, those that name it win ov
 equals the strictest counts.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 
 from topod.lifecycle.states import HOLDING, Job, JobState
 from topod.model.job import JobId, JobSpec
-from topod.model.occupancy import Budget, Room
-from topod.model.rules import EACH, DisruptionBudget, Quota, Rules, Scope
+from topod.model.occupancy import Budget
+from topod.model.quotas import Ledger, QuotaUse
+from topod.model.rules import EACH, DisruptionBudget, Rules
 
 
 def effective_priority(job: Job, rules: Rules) -> int:
@@ -114,110 +115,22 @@ def _min_running(label: str, value: str, rules: Rules) -> int | None:
 # --- quotas -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QuotaUse:
-    """What one user, or the jobs with one value of a label, hold of their quota."""
+class Usage(Ledger):
+    """The GPUs of one host held against quotas, kept up to date while jobs are placed.
 
-    scope: Scope
-    key: str
-    """The label; empty for users."""
-    value: str
-    gpus: int
-    """GPUs held, or being reserved."""
-    limit: int
-
-    @property
-    def who(self) -> str:
-        """For sentences: `user alice`, `label team=vision`."""
-        return f"user {self.value}" if self.scope is Scope.USER else f"label {self.key}={self.value}"
-
-
-Account = tuple[Scope, str, str]
-
-
-class Usage:
-    """The GPUs held against quotas, kept up to date while jobs are placed.
-
-    All jobs that hold an allocation count, those being stopped too: nobody's own job is stopped to get under
-    a quota, and a GPU counts until it is really given back.
+    All jobs that hold an allocation count, those being stopped too.
     """
 
-    __slots__ = ("_held", "_keys", "_limits", "_rules")
+    __slots__ = ()
 
     def __init__(self, jobs: Mapping[JobId, Job], rules: Rules) -> None:
-        self._rules = rules
-        self._keys = sorted({quota.key for quota in rules.quotas if quota.scope is Scope.LABEL})
-        self._held: dict[Account, int] = {}
-        self._limits: dict[Account, int | None] = {}
+        super().__init__(rules)
         if rules.quotas:
             for job in jobs.values():
                 held = job.allocation if job.state in HOLDING else job.pinned if job.pinned_reserved else None
                 if held is not None:
                     self.add(job.spec, len(held.gpus))
 
-    def add(self, spec: JobSpec, gpus: int) -> None:
-        """Count GPUs that a job was given."""
-        for account in self._accounts(spec):
-            self._held[account] = self._held.get(account, 0) + gpus
-
-    def of(self, spec: JobSpec) -> Iterator[QuotaUse]:
-        """Yield the quotas that bind a job."""
-        for account in self._accounts(spec):
-            if account not in self._limits:
-                self._limits[account] = _limit(account, self._rules.quotas)
-            limit = self._limits[account]
-            if limit is not None:
-                scope, key, value = account
-                yield QuotaUse(
-                    scope=scope, key=key, value=value, gpus=self._held.get(account, 0), limit=limit
-                )
-
     def every(self, jobs: Iterable[Job], user: str = "") -> tuple[QuotaUse, ...]:
         """Return the quotas that bind any of `jobs` or `user`, and those that a rule names, users first."""
-        found = {use for job in jobs for use in self.of(job.spec)}
-        found |= set(self.of(JobSpec(name="", command=(), user=user))) if user else set()
-        for quota in self._rules.quotas:
-            if quota.value != EACH:
-                labels = {quota.key: quota.value} if quota.scope is Scope.LABEL else {}
-                user = quota.value if quota.scope is Scope.USER else ""
-                named = JobSpec(name="", command=(), user=user, labels=labels)
-                found |= {use for use in self.of(named) if use.value == quota.value}
-        return tuple(sorted(found, key=lambda use: (use.scope is Scope.LABEL, use.key, use.value)))
-
-    def room(self, spec: JobSpec) -> Room | None:
-        """Return what the quotas leave to a job; None where none binds it."""
-        if not self._rules.quotas:
-            return None
-        least = min(self.of(spec), key=lambda use: use.limit - use.gpus, default=None)
-        if least is None:
-            return None
-        return Room(
-            gpus=max(0, least.limit - least.gpus),
-            reason=f"{_quota_of(least)}, {least.gpus} held",
-        )
-
-    def _accounts(self, spec: JobSpec) -> Iterator[Account]:
-        yield (Scope.USER, "", spec.user)
-        for key in self._keys:
-            if key in spec.labels:
-                yield (Scope.LABEL, key, spec.labels[key])
-
-
-def _limit(account: Account, quotas: tuple[Quota, ...]) -> int | None:
-    scope, key, value = account
-    mine = [quota for quota in quotas if quota.scope is scope and quota.key == key]
-    chosen = [quota for quota in mine if quota.value == value]
-    chosen = chosen or [quota for quota in mine if quota.value == EACH]
-    return min((quota.gpus for quota in chosen), default=None)
-
-
-def over_quota(spec: JobSpec, rules: Rules) -> str | None:
-    """Return why the quotas can never be kept by a job, however little else is held; None if they can."""
-    for use in Usage({}, rules).of(spec):
-        if spec.request.gpus > use.limit:
-            return f"{_quota_of(use)}, {spec.request.gpus} asked"
-    return None
-
-
-def _quota_of(use: QuotaUse) -> str:
-    return f"the quota of {use.who} is {'1 GPU' if use.limit == 1 else f'{use.limit} GPUs'}"
+        return self.binding((job.spec for job in jobs), user)

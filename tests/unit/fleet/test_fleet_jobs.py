@@ -15,7 +15,7 @@ from topod.fleet.view import FleetView
 from topod.flextopo.tables import TopologyTables
 from topod.model.assignment import FleetJobReport
 from topod.model.job import Dependency, JobId, OnHostLost
-from topod.model.rules import Rules
+from topod.model.rules import Quota, Rules, Scope
 from topod.preemption.victims import read_state
 
 
@@ -274,6 +274,28 @@ def test_who_waits_for_others_is_refused_in_words() -> None:
     assert words is not None
     outcome = world.apply(event)
     assert [(job.state, job.reason) for job in outcome.changed] == [(FleetJobState.CANCELLED, words)]
+
+
+def test_quotas_count_over_the_fleet_and_keep_nobody_else_waiting() -> None:
+    rules = Rules(quotas=(Quota(scope=Scope.USER, value="alice", gpus=4),))
+    world = ready(rules=rules)
+    jobs = [world.submit(job_spec(gpus=2, user="alice", seconds=20)) for _ in range(3)]
+    other = world.submit(job_spec(gpus=1, user="bob"))
+    assert [world.job(job).state for job in (*jobs, other)] == [
+        FleetJobState.ASSIGNED,
+        FleetJobState.ASSIGNED,
+        FleetJobState.PENDING,
+        FleetJobState.ASSIGNED,
+    ]
+    assert "quota of user alice" in world.job(jobs[2]).reason
+    world.advance(60)
+    assert world.job(jobs[2]).state is FleetJobState.SUCCEEDED
+    for request in (
+        FleetRequest(spec=job_spec(gpus=5, user="alice")),
+        FleetRequest(spec=job_spec(gpus=3, user="alice"), hosts=2),
+    ):
+        event = ev.Submitted(request=request)
+        assert why_not(world.leader.state, world.leader.view, event, rules) is not None
 
 
 def test_a_pending_job_says_why() -> None:
