@@ -53,10 +53,9 @@ def reported(draft: Draft, event: ev.HostReported) -> None:
         return
     view = replace(old, seq=event.seq, heard_at=draft.now, silent=False)
     if event.snapshot is not None and event.jobs is not None:
+        snapshot = replace(event.snapshot, host=event.host)
         jobs = {(report.job, report.fence): report for report in event.jobs}
-        view = replace(
-            view, seen=event.seq, snapshot=event.snapshot, jobs=jobs, troubles=tuple(event.troubles)
-        )
+        view = replace(view, seen=event.seq, snapshot=snapshot, jobs=jobs, troubles=tuple(event.troubles))
     if (old.snapshot, old.silent) != (view.snapshot, view.silent):
         draft.behind = True
     draft.see(event.host, view)

@@ -217,9 +217,8 @@ def _back_off(failures: int) -> float:
 def _told_late(draft: Draft, job: FleetJob, report: FleetJobReport) -> None:
     """Believe a host that was given up and did the job all the same, while nobody else has begun it."""
     if job.state is FleetJobState.PENDING and job.request.hosts == 1 and report.state == "succeeded":
-        job = replace(
-            job, starts=job.starts + report.starts, gpu_seconds=job.gpu_seconds + report.gpu_seconds
-        )
+        starts = max(job.starts, report.starts)  # its start was counted when it was given up
+        job = replace(job, starts=starts, gpu_seconds=job.gpu_seconds + report.gpu_seconds)
         finish(
             draft,
             job,

@@ -4,7 +4,7 @@ The same order as on a host: effective priority, submit time, id. What a decisio
 host at once (`promised`), so the next one never gives it away again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
 
@@ -12,7 +12,7 @@ from topod.fleet.board import Kept, ask
 from topod.fleet.draft import Draft
 from topod.fleet.jobtable import effective_priority, turn
 from topod.fleet.picking import Choice
-from topod.fleet.states import FleetJob, FleetJobState, Guard, Member
+from topod.fleet.states import FleetJob, FleetJobId, FleetJobState, Guard, Member
 from topod.fleet.targets import Keeping, gpus_asked, keeping, longest, may_evict_at
 from topod.model.assignment import Place
 from topod.model.plan import Refusal
@@ -39,6 +39,8 @@ class _Pass:
     """What one pass over the queue remembers."""
 
     usage: Ledger
+    refused_by: Mapping[FleetJobId, frozenset[str]]
+    """The hosts that are not asked for a job just now."""
     longest: Keeping | None = None
     first: Keeping | None = None
     blocked: bool = False
@@ -76,7 +78,7 @@ def run_queue(draft: Draft) -> None:
 
 def _begin(draft: Draft) -> _Pass:
     usage = _usage(draft)
-    return _Pass(usage=usage, longest=longest(draft, usage))
+    return _Pass(usage=usage, refused_by=_refused_by(draft), longest=longest(draft, usage))
 
 
 def _usage(draft: Draft) -> Ledger:
@@ -117,7 +119,7 @@ def _try(draft: Draft, job: FleetJob, now: _Pass) -> str | None:
         hosts=job.request.hosts,
         may_evict=left <= 0,
         kept=_kept_from(draft, job, now),
-        without=_refused_by(draft, job),
+        without=now.refused_by.get(job.id, frozenset()),
     )
     reason = now.refused.get(kind)
     if reason is None:
@@ -135,13 +137,12 @@ def _try(draft: Draft, job: FleetJob, now: _Pass) -> str | None:
     return reason if left <= 0 else f"{reason} (for {ceil(left)} s more only free GPUs will do)"
 
 
-def _refused_by(draft: Draft, job: FleetJob) -> frozenset[str]:
-    """Return the hosts that are not asked for this job just now."""
-    return frozenset(
-        host
-        for (ident, host), refused in draft.refused.items()
-        if ident == job.id and refused.until > draft.now
-    )
+def _refused_by(draft: Draft) -> Mapping[FleetJobId, frozenset[str]]:
+    found: dict[FleetJobId, frozenset[str]] = {}
+    for (ident, host), refused in draft.refused.items():
+        if refused.until > draft.now:
+            found[ident] = found.get(ident, frozenset()) | {host}
+    return found
 
 
 def _kept_from(draft: Draft, job: FleetJob, now: _Pass) -> frozenset[Kept]:

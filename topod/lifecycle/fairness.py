@@ -28,19 +28,27 @@ def guarded_until(job: Job, rules: Rules) -> float | None:
     """Return until when a job that started from a hold is guarded; None where it did not.
 
     Those who were kept waiting for it would stop it the moment it starts: it may run for as long as it had to
-    be blocked.
+    be blocked. For a job of a fleet the coordinator says how that was.
     """
-    if job.hold is None or job.state not in HOLDING:
+    guard = _guard(job, rules)
+    if guard is None or job.state not in HOLDING:
         return None
     if job.state is JobState.STARTING or job.started_at is None:
         return inf
-    return job.started_at + rules.hold_after_seconds
+    return job.started_at + guard[1]
+
+
+def _guard(job: Job, rules: Rules) -> tuple[int, float] | None:
+    """Return the priority that guards a job, and for how long after its start; None: nothing does."""
+    if job.tag is not None and job.tag.guard_priority is not None:
+        return job.tag.guard_priority, job.tag.guard_seconds
+    return None if job.hold is None else (rules.hold_below - 1, rules.hold_after_seconds)
 
 
 def standing(job: Job, now: float, rules: Rules) -> int:
     """Return the priority that protects a job now: the effective one, or more while it is guarded."""
-    effective, until = effective_priority(job, rules), guarded_until(job, rules)
-    return effective if until is None or until <= now else max(effective, rules.hold_below - 1)
+    effective, until, guard = effective_priority(job, rules), guarded_until(job, rules), _guard(job, rules)
+    return effective if until is None or guard is None or until <= now else max(effective, guard[0])
 
 
 # --- disruption budgets -----------------------------------------------------------------------------------

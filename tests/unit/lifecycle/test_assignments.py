@@ -607,3 +607,15 @@ def test_only_a_job_that_runs_on_one_host_alone_may_be_moved_on_it(world: World,
     job = assign(world, size=size, go=True)
     world.run()
     assert (job in movable_jobs(world.state)) is (size == 1)
+
+
+def test_a_job_that_had_waited_for_long_is_guarded_as_the_coordinator_says(world: World) -> None:
+    job = assign(world, train(8, priority=100), guard_priority=900, guard_seconds=60.0)
+    world.run()
+    local = world.submit(spec("local", gpus=8, priority=800))
+    world.run()
+    assert world.job(job).state is JobState.RUNNING
+    world.advance(61.0)
+    world.run()
+    assert world.job(job).state is JobState.RETURNED
+    assert world.job(local).state is JobState.RUNNING
