@@ -8,7 +8,7 @@ import pytest
 from tests.fakes.world import World
 from tests.property.test_lifecycle import one_day
 from topod.lifecycle import events as ev
-from topod.lifecycle.jobtable import JobTable
+from topod.lifecycle.jobtable import JobTable, Role
 from topod.lifecycle.machine import step
 from topod.model.job import JobId, JobSpec
 
@@ -33,6 +33,10 @@ class Doubtful(World):
             alone = step(self.tables, self.state, event, self.now, self.rules)
         assert step(self.tables, self.state, event, self.now, self.rules) == alone
         super().apply(event)
+        kept = JobTable(self.state.jobs, self.rules)
+        fresh = JobTable(dict(self.state.jobs), self.rules)
+        for role in Role:
+            assert kept.having(role) == fresh.having(role)
         kinds = [JobTable(self.state.jobs, self.rules).kind(job) for job in self.state.jobs]
         known = [kind for kind in kinds if kind is not None]
         type(self).shared += len(known) - len(set(known))

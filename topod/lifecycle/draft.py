@@ -9,7 +9,7 @@ from typing import Final
 
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.effects import Effect, Notice
-from topod.lifecycle.jobtable import JobTable
+from topod.lifecycle.jobtable import JobTable, Role
 from topod.lifecycle.outcome import Outcome
 from topod.lifecycle.states import ENDED, HOLDING, HostState, Job, Mark, MarkKind, with_reason
 from topod.model.job import JobId
@@ -82,8 +82,8 @@ class Draft:
         yield from self.jobs.active()
 
     def holding(self) -> Iterator[Job]:
-        """Yield the jobs that hold an allocation."""
-        return (job for job in self.active() if job.state in HOLDING)
+        """Yield the jobs that hold GPUs or pinned CPUs."""
+        return (job for job in self.jobs.having(Role.ROOM) if job.state in HOLDING)
 
     def do(self, effect: Effect) -> None:
         """Add something that the daemon must do once this step is durable."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from topod.lifecycle.fairness import budget_names, budget_uses, planner_budgets, standing
-from topod.lifecycle.jobtable import active
+from topod.lifecycle.jobtable import Role, active, having
 from topod.lifecycle.states import HOLDING, Job, JobState, Mark, MarkKind, Stage, StopPhase
 from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId
@@ -62,7 +62,7 @@ def occupancy(
     A stopping job counts as gone: what is being released costs nothing. While a job's container is made,
     its victims still run; what it will take from them is already its own.
     """
-    jobs = active(host.jobs)
+    jobs = having(host.jobs, Role.ROOM)
     holders: list[Holder] = []
     blocks = list(_mark_blocks(topology, host.marks))
     blocks += [
@@ -92,7 +92,7 @@ def occupancy(
         if job.state is JobState.RUNNING and job.id not in doomed:
             holder = replace(holder, budgets=budget_names(job.spec, rules))
         holders.append(_without(holder, claims.get(job.id, ())))
-    budgets = planner_budgets(budget_uses(jobs, rules, doomed)) if rules.budgets else ()
+    budgets = planner_budgets(budget_uses(active(host.jobs), rules, doomed)) if rules.budgets else ()
     return Occupancy(holders=tuple(holders), blocks=tuple(blocks), budgets=budgets)
 
 

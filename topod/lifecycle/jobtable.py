@@ -5,12 +5,13 @@ Kept up to date at every change, so that an event that touches one job does not 
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
+from enum import Enum, auto
 from functools import lru_cache
 from itertools import count
 from typing import Final, NamedTuple
 
 from topod.lifecycle.fairness import effective_priority
-from topod.lifecycle.states import ENDED, Job, JobState
+from topod.lifecycle.states import ENDED, HOLDING, Job, JobState, Stage, StopPhase
 from topod.model.job import JobId
 from topod.model.request import ResourceRequest
 from topod.model.rules import Rules
@@ -32,6 +33,19 @@ def turn(job: Job, rules: Rules) -> Turn:
     return Turn(-effective_priority(job, rules), not job.restart_first, job.submitted_at, job.id)
 
 
+class Role(Enum):
+    """What a few jobs of thousands are in, and others ask for again and again."""
+
+    ROOM = auto()
+    """Holds GPUs or pinned CPUs, or has some reserved."""
+    VICTIM = auto()
+    """Stopped for another job: waits until that one runs, or gives up."""
+    PROMISED = auto()
+    """Starting: waits until its victims are gone, or looks whether its GPUs are free."""
+    STUCK = auto()
+    """Survives SIGKILL."""
+
+
 class JobTable(dict[JobId, Job]):
     """Jobs by id. Changed by `table[id] = job`, `del table[id]` and `retell` only."""
 
@@ -46,16 +60,21 @@ class JobTable(dict[JobId, Job]):
         self._after: set[JobId]
         self._blocked: list[tuple[float, JobId]]
         self._kinds: dict[JobId, int]
+        self._roles: dict[Role, set[JobId]]
         if isinstance(jobs, JobTable) and jobs._rules == rules:
             self._active, self._queue = jobs._active.copy(), jobs._queue.copy()
             self._after, self._blocked = jobs._after.copy(), jobs._blocked.copy()
             self._kinds = jobs._kinds.copy()
+            self._roles = {role: held.copy() for role, held in jobs._roles.items()}
         else:
             self._active = {job.id: job for job in self.values() if not _only_waits(job)}
             self._queue = sorted(turn(job, rules) for job in self.values() if job.state is JobState.PENDING)
             self._blocked = sorted(since for job in self.values() if (since := _blocked_since(job)))
             self._after = {job.id for job in self.values() if job.after and job.state not in ENDED}
             self._kinds = {job.id: kind for job in self.values() if (kind := _kind(job)) is not None}
+            self._roles = {role: set() for role in Role}
+            for job in self.values():
+                self._enlist(job)
 
     def __setitem__(self, ident: JobId, job: Job) -> None:
         old = self.get(ident)
@@ -72,6 +91,7 @@ class JobTable(dict[JobId, Job]):
             insort(self._blocked, since)
         if (kind := _kind(job)) is not None:
             self._kinds[ident] = kind
+        self._enlist(job)
 
     def __delitem__(self, ident: JobId) -> None:
         self._forget(self[ident])
@@ -89,6 +109,10 @@ class JobTable(dict[JobId, Job]):
         They hold, reserve or leave behind something, or wait for a moment to come.
         """
         return [self._active[ident] for ident in sorted(self._active)]
+
+    def having(self, role: Role) -> list[Job]:
+        """Return the jobs in a role, lowest id first."""
+        return [self[ident] for ident in sorted(self._roles[role])]
 
     def first(self) -> Job | None:
         """Return the pending job that goes first, or None."""
@@ -113,7 +137,13 @@ class JobTable(dict[JobId, Job]):
         """Yield the jobs that wait for GPUs and for nothing else, who waits longest first."""
         return (self[ident] for _, ident in self._blocked)
 
+    def _enlist(self, job: Job) -> None:
+        for role in _roles(job):
+            self._roles[role].add(job.id)
+
     def _forget(self, old: Job) -> None:
+        for role in _roles(old):
+            self._roles[role].discard(old.id)
         self._active.pop(old.id, None)
         self._after.discard(old.id)
         self._kinds.pop(old.id, None)
@@ -121,6 +151,18 @@ class JobTable(dict[JobId, Job]):
             del self._queue[bisect_left(self._queue, turn(old, self._rules))]
         if since := _blocked_since(old):
             del self._blocked[bisect_left(self._blocked, since)]
+
+
+def _roles(job: Job) -> Iterator[Role]:
+    held = job.allocation if job.state in HOLDING else None
+    if job.pinned_reserved or (held is not None and (held.gpus or held.cpus)):
+        yield Role.ROOM
+    if job.state is JobState.PREEMPTED:
+        yield Role.VICTIM
+    elif job.state is JobState.STARTING and job.stage in (Stage.CLEARING, Stage.CHECKING):
+        yield Role.PROMISED
+    if job.stop is not None and job.stop.phase is StopPhase.STUCK:
+        yield Role.STUCK
 
 
 def _only_waits(job: Job) -> bool:
@@ -187,6 +229,13 @@ def active(jobs: Mapping[JobId, Job]) -> list[Job]:
     if isinstance(jobs, JobTable):
         return jobs.active()
     return [job for _, job in sorted(jobs.items()) if not _only_waits(job)]
+
+
+def having(jobs: Mapping[JobId, Job], role: Role) -> list[Job]:
+    """Return what `JobTable.having` does, of any mapping."""
+    if isinstance(jobs, JobTable):
+        return jobs.having(role)
+    return [job for _, job in sorted(jobs.items()) if role in _roles(job)]
 
 
 def blocked(jobs: Mapping[JobId, Job]) -> Iterator[Job]:

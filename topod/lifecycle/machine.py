@@ -20,6 +20,7 @@ from topod.lifecycle.effects import PullImage
 from topod.lifecycle.ending import unplace
 from topod.lifecycle.freezing import frozen
 from topod.lifecycle.holdings import overlaps
+from topod.lifecycle.jobtable import Role
 from topod.lifecycle.moving import request_moves
 from topod.lifecycle.outcome import Outcome
 from topod.lifecycle.outranked import give_way
@@ -41,7 +42,7 @@ from topod.lifecycle.starting import (
     start_failed,
     started,
 )
-from topod.lifecycle.states import HostState, JobState, Stage, StopCause, StopPhase
+from topod.lifecycle.states import HostState, JobState, Stage, StopCause
 from topod.lifecycle.stopping import advance_stop, begin_stop, delivered, requeue
 from topod.model.job import JobId
 from topod.model.rules import NO_RULES, Rules
@@ -156,23 +157,23 @@ def _tick(draft: Draft) -> None:
 def _settle(draft: Draft) -> None:
     """Bring the jobs to rest that are not queued: every rule that can move one without a further event."""
     give_way(draft)
-    for job in draft.active():
-        if job.state is JobState.PREEMPTED and not is_victim(draft, job):
+    for job in draft.jobs.having(Role.VICTIM):
+        if not is_victim(draft, job):
             preemptor = draft.get(job.stop.by) if job.stop else None
             runs = preemptor is not None and preemptor.state is JobState.RUNNING
             requeue(draft, job, first=not runs)
     settle_dependencies(draft)
     _replan_stuck(draft)
-    for job in draft.active():
-        if job.state is JobState.STARTING and job.stage is Stage.CLEARING and is_clear(draft, job):
+    for job in draft.jobs.having(Role.PROMISED):
+        if job.stage is Stage.CLEARING and is_clear(draft, job):
             check_devices(draft, job)
 
 
 def _replan_stuck(draft: Draft) -> None:
     """Give up plans that wait for a job which does not die."""
-    stuck = [job for job in draft.holding() if job.stop is not None and job.stop.phase is StopPhase.STUCK]
-    for job in draft.active():
-        if job.state is not JobState.STARTING or job.stage is not Stage.CLEARING:
+    stuck = draft.jobs.having(Role.STUCK)
+    for job in draft.jobs.having(Role.PROMISED) if stuck else ():
+        if job.stage is not Stage.CLEARING:
             continue
         for other in stuck:
             if job.allocation and other.allocation and overlaps(job.allocation, other.allocation):

@@ -15,16 +15,15 @@ from dataclasses import replace
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.ending import unplace
 from topod.lifecycle.fairness import standing
+from topod.lifecycle.jobtable import Role
 from topod.lifecycle.starting import is_clear, is_promised
-from topod.lifecycle.states import Job, JobState, Stage, StopCause, StopPhase
+from topod.lifecycle.states import Job, JobState, StopCause, StopPhase
 from topod.model.job import OnPreempt
 
 
 def give_way(draft: Draft) -> None:
     """Place those anew who wait for victims that are no longer below them."""
-    for job in draft.active():
-        if job.state is not JobState.STARTING or job.stage not in (Stage.CLEARING, Stage.CHECKING):
-            continue
+    for job in draft.jobs.having(Role.PROMISED):
         victims = [found for ident in job.victims if (found := draft.get(ident)) is not None]
         above = [victim for victim in victims if _is_above(draft, victim, job) and _comes_back(victim)]
         if not above:

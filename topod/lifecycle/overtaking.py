@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.fairness import standing
-from topod.lifecycle.jobtable import active
+from topod.lifecycle.jobtable import Role, active
 from topod.lifecycle.states import Job, JobState, Mark, Stage
 from topod.model.job import JobId
 
@@ -30,7 +30,7 @@ def overtaken(draft: Draft, job: Job) -> Iterator[list[Job]]:
     """Yield more and more of the jobs `job` goes before that have stopped nobody yet, lowest first."""
     making = [
         other
-        for other in draft.active()
+        for other in draft.jobs.having(Role.ROOM)
         if other.state is JobState.STARTING
         and other.stage is Stage.CREATING
         and other.victims

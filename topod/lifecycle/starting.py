@@ -10,6 +10,7 @@ from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import CheckDevices, Collect, Launch, PullImage
 from topod.lifecycle.ending import fail, forsake_checkpoint, give_back, unpinned, unplace
 from topod.lifecycle.holdings import overlaps
+from topod.lifecycle.jobtable import Role
 from topod.lifecycle.queue import still_good
 from topod.lifecycle.states import Job, JobState, Mark, MarkKind, Stage, StopCause, StopPhase
 from topod.lifecycle.stopping import REPLAN_SECONDS, exited, stop_victims, terminate
@@ -263,6 +264,8 @@ def collected(draft: Draft, event: ev.Collected) -> None:
 def is_clear(draft: Draft, job: Job) -> bool:
     """Say whether nobody else holds what the job was promised."""
     assert job.allocation is not None
+    if not job.allocation.gpus and not job.allocation.cpus:
+        return True
     return not any(
         other.id != job.id and other.allocation is not None and overlaps(job.allocation, other.allocation)
         for other in draft.holding()
@@ -277,7 +280,7 @@ def is_promised(draft: Draft, job: Job) -> bool:
         and other.pinned is not None
         and other.pinned_reserved
         and overlaps(job.allocation, other.pinned)
-        for other in draft.all()
+        for other in draft.jobs.having(Role.ROOM)
     )
 
 
