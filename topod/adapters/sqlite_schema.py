@@ -37,9 +37,9 @@ def open_connection(path: Path, *, read_only: bool = False) -> sqlite3.Connectio
         return connection
 
 
-def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Apply the migrations that the database has not seen, each in a transaction of its own."""
-    scripts = _scripts()
+def migrate(connection: sqlite3.Connection, path: Path, schema: str) -> None:
+    """Apply the migrations of a folder that the database has not seen, each in a transaction of its own."""
+    scripts = _scripts(schema)
     newest = max(scripts)
     with plainly(path, "read"):
         version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -98,8 +98,8 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError(f"{path} is damaged: {verdict}".replace("\n", " "), hint=DAMAGED)
 
 
-def _scripts() -> dict[int, str]:
-    folder = resources.files("topod.adapters.sql") / "migrations"
+def _scripts(schema: str) -> dict[int, str]:
+    folder = resources.files("topod.adapters.sql") / schema
     found = {}
     for entry in folder.iterdir():
         if match := re.fullmatch(r"(\d{4})_\w+\.sql", entry.name):

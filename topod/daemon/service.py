@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, TypeVar, assert_never
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -40,6 +40,7 @@ from topod.shell.checks import (
     check_spec,
     refuse_ended,
 )
+from topod.shell.elsewhere import one_host_only, refuse_fleet_wishes
 from topod.shell.health import Health
 from topod.shell.logs import Key
 
@@ -112,6 +113,7 @@ class Service:
 
     async def _answer(self, request: rq.AnyRequest) -> rp.AnyReply:  # noqa: C901, PLR0912 - one case each
         reply: rp.AnyReply
+        refuse_fleet_wishes(request)
         match request:
             case rq.Hello():
                 reply = self.hello()
@@ -149,8 +151,8 @@ class Service:
                 reply = await self.sessions.answer(request, self._find)
             case rq.ReadEvents():
                 reply = await self.read_events(request)
-            case _:
-                assert_never(request)
+            case rq.GetHosts() | rq.DrainHost() | rq.ResumeHost() | rq.LabelHost() | rq.RemoveHost():
+                raise one_host_only()
         return reply
 
     def hello(self) -> rp.Welcome:

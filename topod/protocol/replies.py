@@ -4,7 +4,16 @@ from typing import Any
 
 import msgspec
 
-from topod.protocol.views import BudgetView, EventView, HoldView, HostView, JobLine, JobView, QuotaView
+from topod.protocol.views import (
+    BudgetView,
+    EventView,
+    FleetHostView,
+    HoldView,
+    HostView,
+    JobLine,
+    JobView,
+    QuotaView,
+)
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -35,6 +44,8 @@ class Welcome(Reply, frozen=True, kw_only=True, tag="welcome"):
     """Those of the notes that tell what does not work just now."""
     groups: dict[str, list[str]] = {}
     """The Unix groups that the configuration names, by key: `security.submit`."""
+    fleet: bool = False
+    """It is a fleet's coordinator that answers."""
 
 
 class Jobs(Reply, frozen=True, kw_only=True, tag="jobs"):
@@ -80,6 +91,12 @@ class Host(Reply, frozen=True, kw_only=True, tag="host"):
     """The host now."""
 
     host: HostView
+
+
+class Hosts(Reply, frozen=True, kw_only=True, tag="hosts"):
+    """The hosts of a fleet, by name."""
+
+    hosts: list[FleetHostView]
 
 
 class Fairness(Reply, frozen=True, kw_only=True, tag="fairness"):
@@ -150,6 +167,7 @@ AnyReply = (
     | JobLines
     | Planned
     | Host
+    | Hosts
     | Fairness
     | Moves
     | LogChunk

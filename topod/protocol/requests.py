@@ -27,12 +27,24 @@ class Submit(Request, frozen=True, kw_only=True, tag="submit"):
     array: ArrayPlan | None = None
     token: str = ""
     """Chosen by the client; a second submit with the same token answers with the first one's job."""
+    hosts: int = 1
+    """Of a fleet: on so many at a time; `spec` says what is wanted on each."""
+    select: list[str] = []
+    """Of a fleet: labels that each host must have, as `key=value`."""
+    gpu_model: str = ""
+    """Of a fleet: a pattern that the model of a host's GPUs must match, in any case: `*h100*`."""
 
 
 class DryRun(Request, frozen=True, kw_only=True, tag="dry-run"):
     """What would happen to this job now? Answer: `Planned`. Changes nothing."""
 
     spec: JobSpec
+    hosts: int = 1
+    """Of a fleet: on so many at a time; `spec` says what is wanted on each."""
+    select: list[str] = []
+    """Of a fleet: labels that each host must have, as `key=value`."""
+    gpu_model: str = ""
+    """Of a fleet: a pattern that the model of a host's GPUs must match, in any case: `*h100*`."""
 
 
 class ListJobs(Request, frozen=True, kw_only=True, tag="list-jobs"):
@@ -100,6 +112,43 @@ class Resume(Request, frozen=True, kw_only=True, tag="resume"):
 
 class GetHost(Request, frozen=True, kw_only=True, tag="get-host"):
     """The host and who holds what. Answer: `Host`."""
+
+
+class GetHosts(Request, frozen=True, kw_only=True, tag="get-hosts"):
+    """The hosts of a fleet. Answer: `Hosts`. Only a coordinator has any."""
+
+
+class DrainHost(Request, frozen=True, kw_only=True, tag="drain-host"):
+    """Give a host of the fleet no more jobs. Answer: `Done`."""
+
+    host: str
+    reason: str
+    requeue: bool = False
+    """Its jobs are stopped and go on elsewhere; else they run to their end there."""
+
+
+class ResumeHost(Request, frozen=True, kw_only=True, tag="resume-host"):
+    """Undo `DrainHost`. Answer: `Done`."""
+
+    host: str
+
+
+class LabelHost(Request, frozen=True, kw_only=True, tag="label-host"):
+    """Set labels of a host of the fleet; they win over its own. Answer: `Done`."""
+
+    host: str
+    labels: dict[str, str] = {}
+    remove: list[str] = []
+    """Labels that an administrator set, to be set no more."""
+
+
+class RemoveHost(Request, frozen=True, kw_only=True, tag="remove-host"):
+    """Take a host that is gone out of the fleet. Answer: `Done`."""
+
+    host: str
+    dead: bool = False
+    """Nothing runs there any more, the asker vouches: its jobs are placed anew at once."""
+    by: str = ""
 
 
 class GetFairness(Request, frozen=True, kw_only=True, tag="get-fairness"):
@@ -195,6 +244,11 @@ AnyRequest = (
     | Drain
     | Resume
     | GetHost
+    | GetHosts
+    | DrainHost
+    | ResumeHost
+    | LabelHost
+    | RemoveHost
     | GetFairness
     | PlanMoves
     | MakeMoves

@@ -66,6 +66,8 @@ class JobLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The jobs that it still waits for."""
     frozen: bool = False
     """Its container is on disk and goes on from there."""
+    hosts: list[str] = []
+    """In a fleet: where it is, or was last, by rank."""
 
 
 class JobView(JobLine, frozen=True, kw_only=True, omit_defaults=False):
@@ -73,6 +75,22 @@ class JobView(JobLine, frozen=True, kw_only=True, omit_defaults=False):
 
     plan: dict[str, Any] = {}
     spec: JobSpec
+    members: list["MemberView"] = []
+    """In a fleet: the job on each of its hosts, by rank."""
+
+
+class MemberView(msgspec.Struct, frozen=True, kw_only=True):
+    """A job of a fleet on one of its hosts. `state` is a state of that host, `assigned` or `lost`."""
+
+    host: str
+    rank: int
+    local_job: int | None
+    """Its number on the host; None: the host has not confirmed it."""
+    state: str
+    gpu_indices: list[int] = []
+    cpu_list: str = ""
+    victims: list[str] = []
+    """Jobs of the host, by their numbers there, that were to be stopped for it."""
 
 
 class QuotaView(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,3 +173,28 @@ class GpuView(msgspec.Struct, frozen=True, kw_only=True):
     """What keeps it back, whoever is on it: unhealthy, quarantined, foreign, drained."""
     idle_since: float | None = None
     """Since when the job on it has not used it: 0% at every look."""
+
+
+class FleetHostView(msgspec.Struct, frozen=True, kw_only=True):
+    """One host of a fleet now.
+
+    `state`: ready, joining, cordoned, drained, closed (by the host itself), silent, away.
+    """
+
+    name: str
+    state: str
+    reason: str = ""
+    gpus: int | None
+    """None: not known since the coordinator was started."""
+    free_gpus: int | None
+    gpu_models: list[str] = []
+    jobs: list[int] = []
+    """The fleet's jobs on it, that have not ended."""
+    labels: dict[str, str] = {}
+    hardware: str = ""
+    version: str = ""
+    heard_at: float | None = None
+    known_since: float = 0.0
+    runtime: str = ""
+    emulated: bool = False
+    troubles: list[str] = []

@@ -20,6 +20,8 @@ from topod.model.job import Network
 from topod.model.rules import EACH, DisruptionBudget, Quota, Rules, Scope
 from topod.ports import LOG_BYTES
 from topod.protocol import jobfields
+from topod.shell.config_kinds import Level, Seconds, Section, Size
+from topod.shell.coordinator_config import CoordinatorSection, check_coordinator
 from topod.shell.fleet_config import FleetSection, check_fleet
 
 SHORTEST_INTERVAL: Final = 0.1
@@ -28,28 +30,6 @@ LEAST_LOG_BYTES: Final = 1 << 20
 R = TypeVar("R", bound=Quota | DisruptionBudget)
 _PLACED = re.compile(r"(?P<text>.*) - at `(?P<place>[^`]*)`", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`(?: - at `(?P<place>[^`]*)`)?")
-
-
-class Seconds(float):
-    """A duration: a number of seconds, or text such as `10m`."""
-
-    __slots__ = ()
-
-
-class Size(int):
-    """A size: a number of bytes, or text such as `10G`."""
-
-    __slots__ = ()
-
-
-class Level(int):
-    """A priority: a number, or one of the names `low`, `normal`, `high`."""
-
-    __slots__ = ()
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the sections: every key is known, has a type and a default."""
 
 
 class FairnessSection(Section, frozen=True, kw_only=True):
@@ -140,7 +120,7 @@ class SecuritySection(Section, frozen=True, kw_only=True):
     view: tuple[str, ...] = ("*",)
     submit: tuple[str, ...] = ("*",)
     administer: tuple[str, ...] = ("topod-admin",)
-    max_priority: dict[str, Level] = {}
+    max_priority: dict[str, Level] = msgspec.field(default_factory=dict)
     jobs: JobPolicySection | None = None
     """None: a job may ask for anything."""
 
@@ -156,6 +136,7 @@ class ConfigFile(Section, frozen=True, kw_only=True):
     history: HistorySection = HistorySection()
     security: SecuritySection = SecuritySection()
     fleet: FleetSection = FleetSection()
+    coordinator: CoordinatorSection = CoordinatorSection()
 
 
 def read_config(path: Path | None) -> ConfigFile:
@@ -191,6 +172,7 @@ def parse_config(text: str, source: str) -> ConfigFile:
         _check_kept(config)
         _check_security(config.security)
         check_fleet(config.fleet)
+        check_coordinator(config.coordinator)
     except msgspec.ValidationError as error:
         raise DataError(_in_words(str(error)), source=source) from None
     except ValueError as error:
@@ -376,6 +358,7 @@ def _keys(place: str) -> list[str]:
         "security": SecuritySection,
         "security.jobs": JobPolicySection,
         "fleet": FleetSection,
+        "coordinator": CoordinatorSection,
     }
     kind = sections.get(place)
     return [] if kind is None else [field.encode_name for field in msgspec.structs.fields(kind)]

@@ -50,6 +50,7 @@ NEEDS: Final[Mapping[type[rq.Request], Need]] = {
     rq.WaitJob: Need.VIEW,
     rq.DryRun: Need.VIEW,
     rq.GetHost: Need.VIEW,
+    rq.GetHosts: Need.VIEW,
     rq.GetFairness: Need.VIEW,
     rq.PlanMoves: Need.VIEW,
     rq.ReadEvents: Need.VIEW,
@@ -63,6 +64,10 @@ NEEDS: Final[Mapping[type[rq.Request], Need]] = {
     rq.Drain: Need.ADMINISTER,
     rq.Resume: Need.ADMINISTER,
     rq.MakeMoves: Need.ADMINISTER,
+    rq.DrainHost: Need.ADMINISTER,
+    rq.ResumeHost: Need.ADMINISTER,
+    rq.LabelHost: Need.ADMINISTER,
+    rq.RemoveHost: Need.ADMINISTER,
 }
 """A request that works on jobs names them where `_jobs_of` looks."""
 
@@ -153,6 +158,11 @@ _WORDS: Final[Mapping[type[rq.Request], str]] = {
     rq.GetArray: "see jobs",
     rq.WaitJob: "see jobs",
     rq.GetHost: "see the host",
+    rq.GetHosts: "see the hosts",
+    rq.DrainHost: "drain hosts",
+    rq.ResumeHost: "resume hosts",
+    rq.LabelHost: "label hosts",
+    rq.RemoveHost: "remove hosts",
     rq.GetFairness: "see quotas",
     rq.ReadEvents: "see events",
     rq.ReadLog: "read logs",

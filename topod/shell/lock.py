@@ -14,8 +14,8 @@ class StateLock:
     A record lock: child processes do not inherit it, so jobs that outlive topod do not keep it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Create the folder if needed and lock it.
+    def __init__(self, folder: Path, who: str = "topod") -> None:
+        """Create the folder if needed and lock it for a `who`.
 
         Raises `ConflictError` when another topod holds it and `StoreError` when it cannot be written.
         """
@@ -35,9 +35,9 @@ class StateLock:
             self._file.seek(0)
             holder = self._file.read(20).strip()
             self._file.close()
-            who = f"another topod (pid {holder})" if holder.isdecimal() else "another topod"
+            another = f"another {who} (pid {holder})" if holder.isdecimal() else f"another {who}"
             hint = "talk to it with topoctl, stop it, or name another folder with --state-dir"
-            raise ConflictError(f"{who} works on {folder}", hint=hint) from None
+            raise ConflictError(f"{another} works on {folder}", hint=hint) from None
         self._file.truncate(0)
         self._file.write(f"{os.getpid()}\n")
         self._file.flush()

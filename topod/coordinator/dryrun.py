@@ -1,0 +1,51 @@
+"""What the fleet would give a job now, were it the only one that waits."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from topod.fleet.board import Board, ask
+from topod.fleet.hosts import occupancy_at
+from topod.fleet.picking import Choice
+from topod.fleet.states import FleetJob, FleetRequest, FleetState
+from topod.flextopo.tables import TopologyTables
+from topod.lifecycle.explaining import plan_data
+from topod.model.plan import Refusal
+from topod.model.request import ResourceRequest
+from topod.protocol.replies import Planned
+
+
+def dry_run(
+    board: Board,
+    state: FleetState,
+    tables: Mapping[str, TopologyTables],
+    asked: FleetRequest,
+    now: float,
+) -> Planned:
+    """Return the hosts and plans of least cost; the queue before the job is not looked at.
+
+    `tables` are those of the hosts that can be reached. The plan is that of the first host, with all of them
+    under `hosts`; the victims are named as their hosts name them.
+    """
+    if not board.known():
+        why = "no host can be reached now" if state.hosts else "no host has joined the fleet"
+        return Planned(feasible=False, reason=why)
+    job = FleetJob(id=state.next_job, request=asked, submitted_at=now)
+    chosen: list[Choice] = []
+    while len(chosen) < asked.hosts:
+        taken = {choice.host for choice in chosen}
+        answer = ask(board, job, now, may_evict=True, exclude=taken)
+        if isinstance(answer, Refusal):
+            found = f"{len(chosen)} of {asked.hosts} hosts could take it now; the next: " if chosen else ""
+            return Planned(feasible=False, reason=f"{found}{answer.reason}", details=list(answer.details))
+        chosen.append(answer)
+    plans = [{"host": choice.host, **_data(board, tables, asked, choice, now)} for choice in chosen]
+    return Planned(feasible=True, plan={**plans[0], "hosts": plans})
+
+
+def _data(
+    board: Board, tables: Mapping[str, TopologyTables], asked: FleetRequest, choice: Choice, now: float
+) -> dict[str, Any]:
+    snapshot = board.host(choice.host)
+    assert snapshot is not None
+    request: ResourceRequest = asked.spec.request
+    return plan_data(tables[choice.host], occupancy_at(snapshot, now), request, choice.plan)

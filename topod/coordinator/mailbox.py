@@ -1,0 +1,309 @@
+"""The one task that owns the state of the fleet.
+
+Rule: persist before act. Events are stepped, their outcome made durable, and only then state and view
+advance, the story is published, the askers answered and the hosts told. What has gathered meanwhile shares
+the next step and its transaction. An outcome that cannot be stored has not happened: who asked is refused,
+and what hosts reported is dropped, for they say it again until they are told that it was seen.
+"""
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeVar
+
+from topod.coordinator.storage import FleetStore
+from topod.errors import ConflictError, DaemonUnavailableError, InternalError, StoreError, TopodError
+from topod.fleet import events as ev
+from topod.fleet.asking import why_not
+from topod.fleet.board import Board
+from topod.fleet.machine import step_all
+from topod.fleet.outcome import FleetOutcome
+from topod.fleet.states import FleetJobId, FleetState
+from topod.fleet.terms import DEFAULT_TERMS, Terms
+from topod.fleet.view import FleetView
+from topod.model.rules import NO_RULES, Rules
+from topod.ports import Clock
+from topod.protocol.views import EventView
+from topod.shell.faults import checkpoint
+from topod.shell.health import Health
+from topod.shell.logs import Key
+
+MAX_QUEUED: Final = 8192
+MAX_TOGETHER: Final = 256
+"""Events that share one step and one transaction at most."""
+TICK_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 10.0
+"""At least so often the store is looked at when nothing is written to it."""
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """What a request led to: the state after it, durable, and for a submit its job."""
+
+    state: FleetState
+    job: FleetJobId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Letter:
+    event: ev.Event
+    token: str = ""
+    reply: "asyncio.Future[Decided] | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """What some letters led to, durable: the outcome, its story, and the job of each submit."""
+
+    outcome: FleetOutcome
+    events: tuple[EventView, ...]
+    jobs: tuple[FleetJobId | None, ...]
+
+
+class Mailbox:
+    """Steps what is in it, a bunch at a time. Used from the event loop only."""
+
+    def __init__(
+        self,
+        state: FleetState,
+        store: FleetStore,
+        board: Board,
+        *,
+        clock: Clock,
+        health: Health,
+        rules: Rules = NO_RULES,
+        terms: Terms = DEFAULT_TERMS,
+    ) -> None:
+        """`clock` must never jump: leases are counted by it."""
+        self.state = state
+        self.view = FleetView()
+        self.board: Final = board
+        self._store = store
+        self._clock = clock
+        self._health = health
+        self._rules = rules
+        self._terms = terms
+        self._tell: Callable[[FleetOutcome, Sequence[ev.Event]], None] = _ignore
+        self._publish: Callable[[EventView], None] = _ignore
+        self._queue: asyncio.Queue[_Letter] = asyncio.Queue(MAX_QUEUED)
+        self._opened: deque[_Letter] = deque()
+        self._tick_at = 0.0
+        self._look_at = 0.0
+        self._advanced = asyncio.Event()
+        self._busy = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        # One thread: commits happen in the order of the events.
+        self._thread = ThreadPoolExecutor(1, "store")
+
+    async def lead(
+        self,
+        *,
+        tell: Callable[[FleetOutcome, Sequence[ev.Event]], None],
+        publish: Callable[[EventView], None],
+    ) -> None:
+        """Begin a leadership, durably, and then to work. `tell` sends hosts what an outcome has for them.
+
+        Raises `StoreError`.
+        """
+        self._tell, self._publish = tell, publish
+        leading = _Letter(event=ev.Leading(epoch=self.state.epoch + 1))
+        self._act([leading], await self._make([leading]))
+        self._task = asyncio.create_task(self._run(), name="mailbox")
+
+    async def stop(self) -> None:
+        """Finish the commit in progress, then stop; what is queued is not looked at any more."""
+        async with self._busy:
+            if self._task is not None:
+                self._task.cancel()
+        if self._task is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._thread.shutdown(wait=True)
+
+    def post(self, event: ev.Event) -> None:
+        """Report what a host said or did. May be dropped: the host says it again."""
+        with contextlib.suppress(asyncio.QueueFull):
+            self._queue.put_nowait(_Letter(event=event))
+
+    async def ask(self, event: ev.Event, *, token: str = "") -> Decided:
+        """Carry out a request and return what it led to, once it is durable.
+
+        A submit with a `token` that was used before leads to the job of that time. Raises `ConflictError` for
+        what cannot be, `StoreError` when the outcome cannot be made durable: then nothing happened.
+        """
+        reply: asyncio.Future[Decided] = asyncio.get_running_loop().create_future()
+        if self._queue.full():
+            raise DaemonUnavailableError("the coordinator is busy with too many requests", hint="try again")
+        self._queue.put_nowait(_Letter(event=event, token=token, reply=reply))
+        return await reply
+
+    async def until(self, done: Callable[[FleetState], bool], seconds: float) -> None:
+        """Return when `done` holds of the state, or after that many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not done(self.state):
+                    await self._advanced.wait()
+
+    async def _run(self) -> None:
+        while True:
+            letters = await self._next()
+            async with self._busy:
+                await self._handle(letters)
+                if asyncio.get_running_loop().time() >= self._look_at:
+                    await self._look()
+
+    async def _next(self) -> list[_Letter]:
+        """Return what to look at next; a tick comes first when it is due."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if loop.time() >= self._tick_at:
+                self._tick_at = loop.time() + TICK_SECONDS
+                return [_Letter(event=ev.Tick())]
+            if not self._opened:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(self._tick_at):
+                        self._opened.append(await self._queue.get())
+            while len(self._opened) < MAX_TOGETHER and not self._queue.empty():
+                self._opened.append(self._queue.get_nowait())
+            if self._opened:
+                return _take(self._opened)
+
+    async def _look(self) -> None:
+        """See whether the store can keep anything: nobody else would say so before the next request."""
+        self._look_at = asyncio.get_running_loop().time() + LOOK_SECONDS
+        try:
+            await self._stored(partial(self._store.check, thorough=self._health.has("store")))
+        except StoreError as error:
+            self._not_stored((), error)
+        else:
+            self._health.well("store")
+
+    async def _handle(self, letters: Sequence[_Letter]) -> None:
+        letters = [letter for letter in letters if not self._refused(letter)]
+        if not letters:
+            return
+        try:
+            made = await self._make(letters)
+        except StoreError as error:
+            self._not_stored(letters, error)
+        except Exception as error:  # noqa: BLE001 - `_failed` tells the log
+            if len(letters) == 1:
+                _failed(letters[0], error)
+                return
+            # Nothing has happened, and a defect costs one answer only.
+            for letter in letters:
+                await self._handle([letter])
+        else:
+            self._act(letters, made)
+
+    def _refused(self, letter: _Letter) -> bool:
+        """Answer a request that a step would ignore."""
+        if letter.reply is None or letter.reply.done():
+            return letter.reply is not None
+        reason = why_not(self.state, self.view, letter.event)
+        if reason is not None:
+            _fail(letter, ConflictError(reason))
+        return reason is not None
+
+    def _not_stored(self, letters: Sequence[_Letter], error: StoreError) -> None:
+        text = f"{error.message}; nothing new is accepted until it works again"
+        self._health.trouble("store", f"{text} ({error.hint})" if error.hint else text)
+        for letter in letters:
+            _fail(letter, error)
+
+    async def _make(self, letters: Sequence[_Letter]) -> _Made:
+        """Step the letters and make the outcome durable. If that fails, it raises and nothing has changed."""
+        base, now = self.state, self._clock.now()
+        tokens = [letter.token for letter in letters if letter.token]
+        known = await self._stored(partial(self._store.submitted, tokens)) if tokens else {}
+        fresh = [letter for letter in letters if letter.token not in known]
+        coming = base.next_job
+        jobs: list[FleetJobId | None] = []
+        of_tokens: dict[str, FleetJobId] = {}
+        for letter in letters:
+            if letter.token in known:
+                jobs.append(known[letter.token])
+            elif isinstance(letter.event, ev.Submitted):
+                jobs.append(coming)
+                if letter.token:
+                    of_tokens[letter.token] = coming
+                coming = FleetJobId(coming + 1)
+            else:
+                jobs.append(None)
+        happened = [letter.event for letter in fresh]
+        outcome = step_all(base, self.view, self.board, happened, now, rules=self._rules, terms=self._terms)
+        events: tuple[EventView, ...] = ()
+        if outcome.state.generation != base.generation:
+            checkpoint("before commit")
+            commit = partial(self._store.commit, base, outcome, now=now, tokens=of_tokens)
+            events = await self._stored(commit)
+            checkpoint("after commit")
+            self._health.well("store")
+            self._look_at = asyncio.get_running_loop().time() + LOOK_SECONDS
+        return _Made(outcome=outcome, events=events, jobs=tuple(jobs))
+
+    def _act(self, letters: Sequence[_Letter], made: _Made) -> None:
+        """Advance to what is durable now: tell it, have the hosts told, and answer."""
+        self.state, self.view = made.outcome.state, made.outcome.view
+        self._advanced.set()
+        self._advanced = asyncio.Event()
+        for event in made.events:
+            extra = {Key.JOB: event.job, Key.TEXT: event.text, Key.SEQ: event.seq, Key.DATA: event.data}
+            log.info(event.name, extra={key: value for key, value in extra.items() if value is not None})
+            self._publish(event)
+        try:
+            self._tell(made.outcome, [letter.event for letter in letters])
+        except Exception:
+            # They are told with their next report: what they are told follows from the state.
+            log.exception("orders.failed")
+        for letter, job in zip(letters, made.jobs, strict=True):
+            if letter.reply is not None and not letter.reply.done():
+                letter.reply.set_result(Decided(state=self.state, job=job))
+
+    async def _stored(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _ignore(*_: object) -> None:
+    """Stand in until the mailbox leads."""
+
+
+def _take(letters: deque[_Letter]) -> list[_Letter]:
+    """Remove and return the first letters that can share a step.
+
+    A token that comes again waits for the next one: by then its job is found in the store.
+    """
+    taken = [letters.popleft()]
+    tokens = {taken[0].token}
+    while letters and len(taken) < MAX_TOGETHER:
+        if letters[0].token and letters[0].token in tokens:
+            break
+        tokens.add(letters[0].token)
+        taken.append(letters.popleft())
+    return taken
+
+
+def _failed(letter: _Letter, error: Exception) -> None:
+    """Answer a letter that could not be handled; a defect of topod is told in its log."""
+    if isinstance(error, TopodError):
+        _fail(letter, error)
+        return
+    problem = uuid.uuid4().hex[:8]
+    extra = {Key.EVENT: type(letter.event).__name__, Key.PROBLEM: problem}
+    log.error("event.failed", extra=extra, exc_info=error)
+    text = f"the coordinator failed at this by a defect of its own; its log has it as {problem}"
+    _fail(letter, InternalError(f"{text} ({type(error).__name__})"))
+
+
+def _fail(letter: _Letter, error: TopodError) -> None:
+    if letter.reply is not None and not letter.reply.done():
+        letter.reply.set_exception(error)

@@ -1,0 +1,401 @@
+"""One function for each request: what a coordinator answers, and what it refuses."""
+
+import asyncio
+import logging
+import os
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from topod import __version__
+from topod.coordinator.dryrun import dry_run
+from topod.coordinator.hosts import Hosts
+from topod.coordinator.mailbox import Mailbox
+from topod.coordinator.storage import FleetStore
+from topod.coordinator.views import host_views, job_line, job_view
+from topod.errors import ConflictError, InternalError, NotFoundError, TopodError, UsageError
+from topod.fleet import events as ev
+from topod.fleet.asking import refusal_of
+from topod.fleet.states import ENDED, FleetJob, FleetJobId, FleetJobState, FleetRequest, FleetState
+from topod.model.rules import NO_RULES, Rules
+from topod.ports import Clock
+from topod.protocol import replies as rp
+from topod.protocol import requests as rq
+from topod.protocol.codec import PROTOCOL_VERSION
+from topod.shell.checks import CannotRunError, check_image, check_priority
+from topod.shell.elsewhere import NotHereError
+from topod.shell.health import Health
+from topod.shell.logs import Key
+
+WAITERS_MAX: Final = 512
+"""Requests that may wait at the same time; one more is answered at once."""
+WAIT_SECONDS_MAX: Final = 60.0
+JOBS_MAX: Final = 10_000
+EVENTS_MAX: Final = 10_000
+TOKEN_CHARS_MAX: Final = 200
+MEMBERS_MAX: Final = 256
+SESSIONS_MAX: Final = 1024
+NAME: Final = "fleet"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What does not change while the coordinator runs."""
+
+    state_dir: str
+    events_endpoint: str
+    endpoint: str
+    started_at: float
+
+
+class Service:
+    """Answers requests from the mailbox, the store and the hosts. Used from the event loop only."""
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        store: FleetStore,
+        hosts: Hosts,
+        *,
+        clock: Clock,
+        health: Health,
+        identity: Identity,
+        rules: Rules = NO_RULES,
+    ) -> None:
+        self._mailbox = mailbox
+        self._store = store
+        self._hosts = hosts
+        self._clock = clock
+        self._health = health
+        self._identity = identity
+        self._rules = rules
+        self._waiting = 0
+        self._executions: dict[str, tuple[str, str]] = {}
+        """The host of each command beside a job, and whose command it is, by session."""
+
+    async def answer(self, request: rq.AnyRequest) -> rp.AnyReply:
+        """Return the reply to any request. Raises `TopodError` and nothing else."""
+        try:
+            return await self._answer(request)
+        except TopodError:
+            raise
+        except Exception as error:
+            problem = uuid.uuid4().hex[:8]
+            log.exception("request.failed", extra={Key.EVENT: type(request).__name__, Key.PROBLEM: problem})
+            text = f"the coordinator failed at this by a defect of its own; its log has it as {problem}"
+            raise InternalError(f"{text} ({type(error).__name__})") from error
+
+    async def owner(self, ident: int) -> tuple[str, str]:
+        """Return a job's label and user. Raises `NotFoundError`."""
+        job = await self._find(ident)
+        return job.label, job.spec.user
+
+    async def _answer(self, request: rq.AnyRequest) -> rp.AnyReply:  # noqa: C901, PLR0911, PLR0912 - one case each
+        match request:
+            case rq.Hello():
+                return self.hello()
+            case rq.Submit():
+                return await self.submit(request)
+            case rq.DryRun():
+                return self.dry_run(request)
+            case rq.ListJobs():
+                return await self.list_jobs(request)
+            case rq.GetJob() | rq.GetArray():
+                return self._jobs(await self._find(request.job))
+            case rq.WaitJob():
+                return await self.wait_job(request)
+            case rq.Cancel():
+                return await self.cancel(request)
+            case rq.SetPriority():
+                return await self.set_priority(request)
+            case rq.GetHosts():
+                return self.hosts()
+            case rq.DrainHost() | rq.ResumeHost() | rq.LabelHost() | rq.RemoveHost():
+                return await self.administer(request)
+            case rq.GetFairness():
+                # Quotas and budgets are refused in its configuration: hosts have theirs.
+                return rp.Fairness()
+            case rq.ReadEvents():
+                return await self.read_events(request)
+            case rq.ReadLog():
+                return await self.read_log(request)
+            case rq.Exec() | rq.ExecTalk() | rq.ExecStop():
+                return await self.execute(request)
+            case rq.Drain() | rq.Resume():
+                raise NotHereError("this is a coordinator: say which host", hint="topoctl host drain NAME")
+            case rq.GetHost():
+                raise NotHereError(
+                    "this is a coordinator, not a host", hint="topoctl hosts lists the fleet's"
+                )
+            case rq.PlanMoves() | rq.MakeMoves():
+                raise NotHereError(
+                    "a coordinator moves no jobs yet", hint="ask the host: topoctl --socket PATH"
+                )
+
+    def hello(self) -> rp.Welcome:
+        """Say who answers."""
+        return rp.Welcome(
+            version=__version__,
+            protocol=PROTOCOL_VERSION,
+            host=NAME,
+            emulated=False,
+            runtime="fleet",
+            runtime_text=f"{len(self._mailbox.state.hosts)} hosts, port {self._identity.endpoint}",
+            pid=os.getpid(),
+            state_dir=self._identity.state_dir,
+            events_endpoint=self._identity.events_endpoint,
+            generation=self._mailbox.state.generation,
+            started_at=self._identity.started_at,
+            notes=self._health.notes,
+            troubles=self._health.notes,
+            fleet=True,
+        )
+
+    async def submit(self, request: rq.Submit) -> rp.Jobs:
+        """Queue a job of the fleet; the answer comes when it is durable."""
+        if len(request.token) > TOKEN_CHARS_MAX:
+            raise UsageError(f"the token has {len(request.token)} characters, {TOKEN_CHARS_MAX} are allowed")
+        if request.array is not None:
+            raise NotHereError("a fleet has no arrays of jobs yet", hint="submit the jobs one by one")
+        if not request.spec.command and request.spec.image is None:
+            raise UsageError("nothing to run: give a command, an image, or both")
+        check_image(request.spec)
+        asked = _asked(request)
+        done = await self._mailbox.ask(ev.Submitted(request=asked), token=request.token)
+        assert done.job is not None
+        return self._jobs(await self._find(done.job))
+
+    def dry_run(self, request: rq.DryRun) -> rp.Planned:
+        """Say what the fleet would give the job now."""
+        try:
+            asked = _asked(request)
+        except CannotRunError as refused:
+            return rp.Planned(feasible=False, never=True, reason=refused.message)
+        seen = self._mailbox.view.hosts
+        tables = {name: host.tables for name, host in seen.items()}
+        return dry_run(self._mailbox.board, self._mailbox.state, tables, asked, self._clock.now())
+
+    async def list_jobs(self, request: rq.ListJobs) -> rp.Jobs | rp.JobLines:
+        """List what has not ended, or the last that have."""
+        if request.ended:
+            limit = min(request.limit, JOBS_MAX)
+            found: Sequence[FleetJob] = await asyncio.to_thread(self._store.ended_jobs, limit, request.user)
+        else:
+            jobs = sorted(self._mailbox.state.jobs.values(), key=lambda job: job.id)
+            found = [job for job in jobs if request.user is None or job.spec.user == request.user]
+        troubles = self._health.notes
+        if request.brief:
+            now = self._clock.now()
+            return rp.JobLines(jobs=[job_line(job, now, self._rules) for job in found], troubles=troubles)
+        return msgspec.structs.replace(self._jobs(*found), troubles=troubles)
+
+    async def wait_job(self, request: rq.WaitJob) -> rp.Jobs:
+        """Answer when the job is in one of the states, has ended, or time is up."""
+        # Those that only a host has are no mistake.
+        known = {*(state.value for state in FleetJobState), "preempted", "returned"}
+        if unknown := [name for name in request.states if name not in known]:
+            raise UsageError(f"no such job state: {unknown[0]}", hint=f"states: {', '.join(sorted(known))}")
+        ident = FleetJobId(request.job)
+        await self._find(request.job)
+
+        def done(state: FleetState) -> bool:
+            job = state.jobs.get(ident)
+            return job is None or job.state.value in request.states
+
+        await self._patiently(done, request.timeout)
+        return self._jobs(await self._find(request.job))
+
+    async def cancel(self, request: rq.Cancel) -> rp.Jobs:
+        """Stop jobs for good; all of them or, if one has ended, none."""
+        idents = list(dict.fromkeys(request.jobs))
+        for job in await self._find_all(idents):
+            _refuse_ended(job)
+        await self._each([ev.CancelRequested(job=FleetJobId(ident), by=request.by) for ident in idents])
+        return self._jobs(*await self._find_all(idents))
+
+    async def set_priority(self, request: rq.SetPriority) -> rp.Jobs:
+        """Change the priority of jobs; of all of them or, if one has ended, of none."""
+        check_priority(request.priority)
+        idents = list(dict.fromkeys([request.job, *request.also]))
+        for job in await self._find_all(idents):
+            _refuse_ended(job)
+        await self._each(
+            [
+                ev.PriorityChanged(job=FleetJobId(ident), priority=request.priority, by=request.by)
+                for ident in idents
+            ]
+        )
+        return self._jobs(*await self._find_all(idents))
+
+    async def _each(self, events: Iterable[ev.CancelRequested | ev.PriorityChanged]) -> None:
+        """Have them all done; a job that ended of itself meanwhile is none to complain about."""
+        for done in await asyncio.gather(*map(self._mailbox.ask, events), return_exceptions=True):
+            if isinstance(done, BaseException) and not isinstance(done, ConflictError):
+                raise done
+
+    def hosts(self) -> rp.Hosts:
+        """Describe every host."""
+        sessions = {name: self._hosts.session(name) for name in self._mailbox.state.hosts}
+        about = {
+            name: (session.hello.runtime, session.hello.emulated)
+            for name, session in sessions.items()
+            if session is not None
+        }
+        views = host_views(self._mailbox.state, self._mailbox.view, self._clock.now(), about)
+        return rp.Hosts(hosts=views)
+
+    async def administer(
+        self, request: rq.DrainHost | rq.ResumeHost | rq.LabelHost | rq.RemoveHost
+    ) -> rp.Done:
+        """Do what an administrator wants of a host."""
+        host = request.host
+        if host not in self._mailbox.state.hosts:
+            raise NotFoundError(f"no host {host} in this fleet", hint="topoctl hosts lists them")
+        match request:
+            case rq.DrainHost():
+                cordoned = ev.HostCordoned(host=host, reason=request.reason, requeue=request.requeue)
+                await self._mailbox.ask(cordoned)
+                rest = "its jobs go on elsewhere" if request.requeue else "what runs there goes on"
+                return rp.Done(text=f"{host} gets no new jobs; {rest}")
+            case rq.ResumeHost():
+                await self._mailbox.ask(ev.HostResumed(host=host))
+                return rp.Done(text=f"{host} gets jobs again")
+            case rq.LabelHost():
+                record = self._mailbox.state.hosts[host]
+                labels = {**record.labels, **request.labels}
+                for name in request.remove:
+                    if name not in labels:
+                        raise NotFoundError(f"{host} has no label {name} of an administrator's")
+                    del labels[name]
+                done = await self._mailbox.ask(ev.HostLabelled(host=host, labels=labels))
+                now = done.state.hosts[host].all_labels
+                shown = ", ".join(f"{name}={value}" for name, value in sorted(now.items())) or "none"
+                return rp.Done(text=f"labels of {host}: {shown}")
+            case rq.RemoveHost():
+                await self._mailbox.ask(ev.HostRemoved(host=host, dead=request.dead, by=request.by))
+                return rp.Done(text=f"{host} is no part of the fleet any more")
+
+    async def read_events(self, request: rq.ReadEvents) -> rp.Events:
+        """Return a piece of the fleet's story."""
+        limit = max(0, min(request.limit, EVENTS_MAX))
+        since = max(request.since, -EVENTS_MAX)
+        found = await asyncio.to_thread(self._store.events, since, limit, request.job)
+        return rp.Events(events=list(found))
+
+    async def read_log(self, request: rq.ReadLog) -> rp.AnyReply:
+        """Pass the question on to the job's host, once it has the job."""
+        wait = max(0.0, min(request.wait, WAIT_SECONDS_MAX))
+        ident = FleetJobId(request.job)
+
+        def begun(state: FleetState) -> bool:
+            job = state.jobs.get(ident)
+            return job is None or _there(job) is not None
+
+        if wait and not begun(self._mailbox.state):
+            await self._patiently(begun, wait)
+            wait = 0.0
+        job = await self._find(request.job)
+        there = _there(job)
+        if there is None:
+            if job.state not in ENDED:
+                # Nothing is printed yet of the assignment that comes.
+                return rp.LogChunk(attempt=0, data=b"", next_offset=max(0, request.offset), ended=False)
+            raise NotFoundError(f"{job.label} ended on no host, so there is no output of it here")
+        host, local = there
+        question = msgspec.structs.replace(request, job=local, wait=wait)
+        return await self._hosts.ask(host, job.spec.user, question, wait + 10.0)
+
+    async def execute(self, request: rq.Exec | rq.ExecTalk | rq.ExecStop) -> rp.AnyReply:
+        """Pass a command beside a job on to the job's host."""
+        if isinstance(request, rq.Exec):
+            job = await self._find(request.job)
+            there = _there(job)
+            if there is None or job.state in ENDED:
+                raise ConflictError(f"{job.label} does not run: its state is {job.state.value}")
+            host, local = there
+            question = msgspec.structs.replace(request, job=local)
+            begun = await self._hosts.ask(host, request.by or job.spec.user, question)
+            if isinstance(begun, rp.ExecBegun):
+                while len(self._executions) >= SESSIONS_MAX:
+                    del self._executions[next(iter(self._executions))]
+                self._executions[begun.session] = host, request.by
+            return begun
+        host, user = self._executions.get(request.session, ("", ""))
+        if not host:
+            raise NotFoundError(
+                "that command is not known here: it has ended, or the coordinator was started anew"
+            )
+        wait = request.wait if isinstance(request, rq.ExecTalk) else 0.0
+        reply = await self._hosts.ask(host, user, request, wait + 10.0)
+        if not isinstance(reply, rp.ExecOutput) or reply.ended:
+            self._executions.pop(request.session, None)
+        return reply
+
+    # --- helpers ------------------------------------------------------------------------------------------
+
+    def _jobs(self, *jobs: FleetJob) -> rp.Jobs:
+        now = self._clock.now()
+        return rp.Jobs(jobs=[job_view(job, now, self._rules) for job in jobs])
+
+    async def _find(self, ident: int) -> FleetJob:
+        (job,) = await self._find_all([ident])
+        return job
+
+    async def _find_all(self, idents: Sequence[int]) -> list[FleetJob]:
+        jobs = self._mailbox.state.jobs
+        known: dict[int, FleetJob] = {
+            ident: jobs[FleetJobId(ident)] for ident in idents if FleetJobId(ident) in jobs
+        }
+        missing = [ident for ident in idents if ident not in known]
+        known |= await asyncio.to_thread(self._store.jobs, missing) if missing else {}
+        for ident in idents:
+            if ident not in known:
+                hint = "`topoctl ps` and `topoctl history` list them"
+                raise NotFoundError(f"no job {ident} in this fleet", hint=hint)
+        return [known[ident] for ident in idents]
+
+    async def _patiently(self, done: Callable[[FleetState], bool], seconds: float) -> None:
+        bounded = max(0.0, min(seconds, WAIT_SECONDS_MAX)) if self._waiting < WAITERS_MAX else 0.0
+        self._waiting += 1
+        try:
+            await self._mailbox.until(done, bounded)
+        finally:
+            self._waiting -= 1
+
+
+def _asked(request: rq.Submit | rq.DryRun) -> FleetRequest:
+    """Return what is asked of the fleet. Raises `UsageError` for what cannot be meant."""
+    check_priority(request.spec.request.priority)
+    if request.hosts > MEMBERS_MAX:
+        raise UsageError(f"a job runs on {MEMBERS_MAX} hosts at most, not {request.hosts}")
+    try:
+        asked = FleetRequest(
+            spec=request.spec,
+            hosts=request.hosts,
+            select=tuple(request.select),
+            gpu_model=request.gpu_model,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    refusal = refusal_of(asked)
+    if refusal is not None:
+        raise CannotRunError(refusal)
+    return asked
+
+
+def _there(job: FleetJob) -> tuple[str, int] | None:
+    """Return the first host that has a job, and its number there."""
+    for member in job.members:
+        if member.report is not None and member.report.local:
+            return member.host, member.report.local
+    return None
+
+
+def _refuse_ended(job: FleetJob) -> None:
+    if job.state in ENDED:
+        raise ConflictError(f"{job.label} has ended: {job.state.value}")
