@@ -14,6 +14,7 @@ from topod import __version__
 from topod.coordinator.dryrun import dry_run
 from topod.coordinator.hosts import Hosts
 from topod.coordinator.mailbox import Mailbox
+from topod.coordinator.passing import Passing
 from topod.coordinator.storage import FleetStore
 from topod.coordinator.views import host_views, job_line, job_view
 from topod.errors import ConflictError, InternalError, NotFoundError, TopodError, UsageError
@@ -37,7 +38,6 @@ JOBS_MAX: Final = 10_000
 EVENTS_MAX: Final = 10_000
 TOKEN_CHARS_MAX: Final = 200
 MEMBERS_MAX: Final = 256
-SESSIONS_MAX: Final = 1024
 NAME: Final = "fleet"
 
 log = logging.getLogger(__name__)
@@ -75,8 +75,7 @@ class Service:
         self._identity = identity
         self._rules = rules
         self._waiting = 0
-        self._executions: dict[str, tuple[str, str]] = {}
-        """The host of each command beside a job, and whose command it is, by session."""
+        self._passing = Passing(hosts, self._find, mailbox.until)
 
     async def answer(self, request: rq.AnyRequest) -> rp.AnyReply:
         """Return the reply to any request. Raises `TopodError` and nothing else."""
@@ -123,9 +122,9 @@ class Service:
             case rq.ReadEvents():
                 return await self.read_events(request)
             case rq.ReadLog():
-                return await self.read_log(request)
+                return await self._passing.read_log(request)
             case rq.Exec() | rq.ExecTalk() | rq.ExecStop():
-                return await self.execute(request)
+                return await self._passing.execute(request)
             case rq.Drain() | rq.Resume():
                 raise NotHereError("this is a coordinator: say which host", hint="topoctl host drain NAME")
             case rq.GetHost():
@@ -287,55 +286,6 @@ class Service:
         found = await asyncio.to_thread(self._store.events, since, limit, request.job)
         return rp.Events(events=list(found))
 
-    async def read_log(self, request: rq.ReadLog) -> rp.AnyReply:
-        """Pass the question on to the job's host, once it has the job."""
-        wait = max(0.0, min(request.wait, WAIT_SECONDS_MAX))
-        ident = FleetJobId(request.job)
-
-        def begun(state: FleetState) -> bool:
-            job = state.jobs.get(ident)
-            return job is None or _there(job) is not None
-
-        if wait and not begun(self._mailbox.state):
-            await self._patiently(begun, wait)
-            wait = 0.0
-        job = await self._find(request.job)
-        there = _there(job)
-        if there is None:
-            if job.state not in ENDED:
-                # Nothing is printed yet of the assignment that comes.
-                return rp.LogChunk(attempt=0, data=b"", next_offset=max(0, request.offset), ended=False)
-            raise NotFoundError(f"{job.label} ended on no host, so there is no output of it here")
-        host, local = there
-        question = msgspec.structs.replace(request, job=local, wait=wait)
-        return await self._hosts.ask(host, job.spec.user, question, wait + 10.0)
-
-    async def execute(self, request: rq.Exec | rq.ExecTalk | rq.ExecStop) -> rp.AnyReply:
-        """Pass a command beside a job on to the job's host."""
-        if isinstance(request, rq.Exec):
-            job = await self._find(request.job)
-            there = _there(job)
-            if there is None or job.state in ENDED:
-                raise ConflictError(f"{job.label} does not run: its state is {job.state.value}")
-            host, local = there
-            question = msgspec.structs.replace(request, job=local)
-            begun = await self._hosts.ask(host, request.by or job.spec.user, question)
-            if isinstance(begun, rp.ExecBegun):
-                while len(self._executions) >= SESSIONS_MAX:
-                    del self._executions[next(iter(self._executions))]
-                self._executions[begun.session] = host, request.by
-            return begun
-        host, user = self._executions.get(request.session, ("", ""))
-        if not host:
-            raise NotFoundError(
-                "that command is not known here: it has ended, or the coordinator was started anew"
-            )
-        wait = request.wait if isinstance(request, rq.ExecTalk) else 0.0
-        reply = await self._hosts.ask(host, user, request, wait + 10.0)
-        if not isinstance(reply, rp.ExecOutput) or reply.ended:
-            self._executions.pop(request.session, None)
-        return reply
-
     # --- helpers ------------------------------------------------------------------------------------------
 
     def _jobs(self, *jobs: FleetJob) -> rp.Jobs:
@@ -386,14 +336,6 @@ def _asked(request: rq.Submit | rq.DryRun) -> FleetRequest:
     if refusal is not None:
         raise CannotRunError(refusal)
     return asked
-
-
-def _there(job: FleetJob) -> tuple[str, int] | None:
-    """Return the first host that has a job, and its number there."""
-    for member in job.members:
-        if member.report is not None and member.report.local:
-            return member.host, member.report.local
-    return None
 
 
 def _refuse_ended(job: FleetJob) -> None:

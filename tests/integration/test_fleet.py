@@ -1,0 +1,78 @@
+"""A real fleet: jobs go where there is room, the cheapest are stopped for an urgent one, and a crash loses nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.fleet_process import Fleet
+from topod.errors import TopodError
+from topod.protocol.client import Client
+from topod.protocol.replies import LogChunk
+from topod.protocol.requests import DrainHost, ListJobs, ReadLog, ResumeHost
+
+WAIT = "while :; do sleep 0.1; done"
+
+
+def test_a_fleet_fills_up_preempts_the_cheapest_and_survives_its_coordinator(tmp_path: Path) -> None:
+    with Fleet(tmp_path) as fleet:
+        # Full: two jobs of 4 GPUs on each of three hosts, of different priorities.
+        jobs = [fleet.submit(WAIT, gpus=4, priority=priority) for priority in (300, 310, 320, 330, 340, 350)]
+        running = [fleet.wait(job.id, "running") for job in jobs]
+        assert [job.state for job in running] == ["running"] * 6, [job.reason for job in running]
+        assert sorted(host for job in running for host in job.hosts) == ["a", "a", "b", "b", "c", "c"]
+        assert [host.free_gpus for host in fleet.host_views()] == [0, 0, 0]
+
+        # The output of a job comes from its host, to users elsewhere too.
+        where = running[0].hosts[0]
+        with Client(fleet.remote()) as client:
+            with pytest.raises(TopodError, match="belongs to"):
+                client.ask(ReadLog(job=jobs[0].id, wait=10.0))
+            assert len(getattr(client.ask(ListJobs()), "jobs", [])) == 6
+        chunk = fleet.ask(ReadLog(job=jobs[0].id, wait=10.0))
+        assert isinstance(chunk, LogChunk)
+        assert chunk.data.decode() == f"job {jobs[0].id} on {where}\n"
+
+        # Urgent, 4 GPUs: the one job of the lowest priority is the cheapest set over the whole fleet.
+        urgent = fleet.submit(WAIT, gpus=4, priority=1000)
+        assert fleet.wait(urgent.id, "running").hosts == [where]
+        victim = fleet.wait(jobs[0].id, "pending")
+        assert (victim.state, victim.preemptions) == ("pending", 1)
+        assert [fleet.job(job.id).state for job in jobs[1:]] == ["running"] * 5
+
+        # Its room comes free on another host: there it goes on.
+        other = next(job for job in running if job.hosts != [where])
+        fleet.cancel(other.id)
+        assert fleet.wait(victim.id, "running").hosts == other.hosts
+
+        # The coordinator is killed with a job just taken; what runs goes on, and nothing is done twice.
+        late = fleet.submit("exit 0", gpus=1, priority=100, token="once")
+        fleet.coordinator.kill()
+        fleet.coordinator.start()
+        assert fleet.submit("exit 0", gpus=1, priority=100, token="once").id == late.id
+        left = {job.id for job in jobs} - {other.id}
+        fleet.until(lambda: {job.id for job in fleet.jobs() if job.state == "running"} == left | {urgent.id})
+        fleet.cancel(urgent.id)
+        assert fleet.wait(late.id).state == "succeeded"
+        fleet.cancel(*left)
+        assert [fleet.wait(ident).state for ident in sorted(left)] == ["cancelled"] * 5
+
+        told = fleet.witness()
+        assert [line for line in told if not line.endswith("begins")] == []
+        begun = {
+            ident: told.count(f"{ident} begins") for ident in [*(job.id for job in jobs), urgent.id, late.id]
+        }
+        assert begun == {ident: 2 if ident == victim.id else 1 for ident in begun}
+
+
+def test_a_drained_host_gets_nothing_new_and_labels_choose_hosts(tmp_path: Path) -> None:
+    with Fleet(tmp_path, ("a", "b")) as fleet:
+        fleet.ask(DrainHost(host="a", reason="new disk"))
+        assert fleet.submit(WAIT, gpus=8, select=["rack=a"]).state == "pending"
+        there = fleet.submit(WAIT, gpus=8)
+        assert fleet.wait(there.id, "running").hosts == ["b"]
+        assert [host.state for host in fleet.host_views()] == ["cordoned", "ready"]
+        assert "new disk" in fleet.job(1).reason
+        fleet.ask(ResumeHost(host="a"))
+        assert fleet.wait(1, "running").hosts == ["a"]
+        fleet.cancel(1, there.id)
+        assert [fleet.wait(ident).state for ident in (1, there.id)] == ["cancelled"] * 2
