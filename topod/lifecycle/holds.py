@@ -9,10 +9,12 @@ One hold at a time: two could block each other. The target stays as it was chose
 every job that ends, waiting could start over each time.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from topod.lifecycle.depending import array_is_full
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.fairness import Usage, budget_names, effective_priority
 from topod.lifecycle.holdings import gpu_mask, memory_nodes, occupancy
@@ -112,9 +114,12 @@ def current_hold(jobs: Mapping[JobId, Job], now: float, rules: Rules) -> Hold | 
     return None
 
 
-def update_hold(draft: Draft, usage: Usage) -> Hold | None:
-    """Give the hold to whom it is due, take it from who had it before, and return it."""
-    chosen = _first_with_target(draft, usage)
+def update_hold(draft: Draft, usage: Usage, arrays: "Counter[JobId]") -> Hold | None:
+    """Give the hold to whom it is due, take it from who had it before, and return it.
+
+    `arrays`: how many of each array hold an allocation.
+    """
+    chosen = _first_with_target(draft, usage, arrays)
     while (hold := current_hold(draft.jobs, draft.now, draft.rules)) is not None:
         if chosen is not None and hold.job.id == chosen.id:
             return hold
@@ -122,7 +127,7 @@ def update_hold(draft: Draft, usage: Usage) -> Hold | None:
     return None
 
 
-def _first_with_target(draft: Draft, usage: Usage) -> Job | None:
+def _first_with_target(draft: Draft, usage: Usage, arrays: "Counter[JobId]") -> Job | None:
     hopeless: set[ResourceRequest] = set()
     for job in draft.jobs.blocked():
         if not held_gpus(job, draft.now, draft.rules):
@@ -130,6 +135,8 @@ def _first_with_target(draft: Draft, usage: Usage) -> Job | None:
         request = job.spec.request
         room = usage.room(job.spec)
         if request in hopeless or (room is not None and request.gpus > room.gpus):
+            continue
+        if array_is_full(job, arrays):
             continue
         if job.hold is not None and _possible(draft, job.hold):
             return job

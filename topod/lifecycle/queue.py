@@ -71,14 +71,18 @@ def run_queue(draft: Draft) -> None:
     """Place every pending job that can start now, and give every other one its reason."""
     draft.taken = None
     usage = Usage(draft.jobs, draft.rules)
-    now = _Pass(usage=usage, arrays=array_counts(draft), hold=update_hold(draft, usage))
+    arrays = array_counts(draft)
+    now = _Pass(usage=usage, arrays=arrays, hold=update_hold(draft, usage, arrays))
     for waiting in draft.jobs.waiting():
         kind = draft.jobs.kind(waiting.id)
         if kind is not None and (told := now.told.get(kind)) is not None and not now.is_held_for(waiting):
             _wait(draft, waiting, told)
             continue
         job = _rested(draft, waiting)
-        wait = _not_ready(draft, job) or array_is_full(job, now.arrays) or _over_quota(job, usage)
+        wait = _not_ready(draft, job)
+        if wait is None and (wait := array_is_full(job, now.arrays)):
+            job = _throttled(draft, job)
+        wait = wait or _over_quota(job, usage)
         if wait is not None:
             _wait(draft, job, wait)
         else:
@@ -96,6 +100,11 @@ def _rested(draft: Draft, job: Job) -> Job:
 def _ready(draft: Draft, job: Job) -> Job:
     """Return the job, which waits for nothing but room from now on."""
     return job if job.ready_at is not None else draft.put(replace(job, ready_at=draft.now))
+
+
+def _throttled(draft: Draft, job: Job) -> Job:
+    """Return the job, which waits for its array now: whatever it has waited for room does not count."""
+    return job if job.ready_at is None else draft.put(replace(job, ready_at=None, hold=None))
 
 
 def _try(draft: Draft, job: Job, now: _Pass) -> str | None:

@@ -299,3 +299,24 @@ def test_the_cpus_that_are_held_grow_with_the_gpus_so_that_jobs_without_gpus_del
             small(priority=900)
         )  # a GPU is taken as soon as it is free: it is the GPUs that hold it up
     stream(world, wanted, 2 * LONGEST + RULES.hold_step_seconds, many_cpus)
+
+
+def test_nothing_is_held_for_who_waits_for_its_own_array() -> None:
+    world = World(load_library_host("dgx1").topology, rules=RULES)
+    plan = ev.ArrayPlan(indices=(0, 1, 2, 3), limit=2)
+    world.apply(ev.Submitted(spec=spec("arr", gpus=1, priority=100), array=plan))
+    world.run()
+    first = min(world.state.jobs)
+    # Both that run are stopped for a while: all four wait for room, then two for the others again.
+    urgent = world.submit(spec("urgent", gpus=8, priority=1000))
+    world.run()
+    assert world.job(urgent).state is JobState.RUNNING
+    waiting = [world.state.jobs[JobId(first + index)] for index in range(4)]
+    assert all(job.ready_at is not None for job in waiting)
+    world.exit(urgent)
+    world.run()
+    world.advance(RULES.hold_after_seconds + 8 * RULES.hold_step_seconds)
+    rest = [job for job in world.state.jobs.values() if job.state is JobState.PENDING]
+    assert [job.reason for job in rest] == ["2 of array 1 run, which is its limit"] * 2
+    assert [(job.ready_at, job.hold) for job in rest] == [(None, None)] * 2
+    assert current_hold(world.state.jobs, world.now, RULES) is None
