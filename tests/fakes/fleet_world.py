@@ -37,7 +37,7 @@ from topod.model.job import JobSpec
 from topod.model.request import ResourceRequest
 from topod.model.rules import NO_RULES, Rules
 
-TERMS = Terms(lease_seconds=20.0, silent_after_seconds=6.0)
+TERMS = Terms(lease_seconds=20.0, silent_after_seconds=6.0, ready_seconds=90.0)
 TABLES: dict[str, TopologyTables] = {}
 
 

@@ -11,7 +11,7 @@ from topod.model.job import JobSpec, OnHostLost, RestartPolicy
 from topod.model.request import Affinity, Policy, ResourceRequest
 from topod.model.rules import NO_RULES, Quota, Rules, Scope
 
-SEEDS = 60
+SEEDS = 40
 FAIR = Rules(
     quotas=(Quota(scope=Scope.USER, value="alice", gpus=12),), preemption_cap=1, hold_after_seconds=40.0
 )

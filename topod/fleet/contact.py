@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from topod.fleet import events as ev
 from topod.fleet.draft import Draft
-from topod.fleet.members import lose, told
+from topod.fleet.members import lose, take_back, told
 from topod.fleet.states import ENDED, HostRecord
 from topod.fleet.view import HostView
 from topod.model.job import OnHostLost
@@ -77,6 +77,15 @@ def tick(draft: Draft) -> None:
     for host, view in sorted(draft.seen.items()):
         if not view.silent and draft.now - view.heard_at >= draft.terms.silent_after_seconds:
             silent(draft, host)
+    _give_up(draft)
+    for job in draft.jobs.unready():
+        if job.placed_at is not None and job.placed_at + draft.terms.ready_seconds <= draft.now:
+            take_back(draft, job)
+    draft.behind = True
+
+
+def _give_up(draft: Draft) -> None:
+    """Place anew what surely runs no more on hosts that are cut off."""
     for host in draft.jobs.hosts():
         heard = draft.heard_at(host)
         if draft.now - heard < draft.terms.lease_seconds:
@@ -89,4 +98,3 @@ def tick(draft: Draft) -> None:
                 continue
             if draft.terms.certainly_stopped(heard, job.spec) <= draft.now:
                 lose(draft, job, host, f"{host} was not heard of for {draft.now - heard:.0f} s")
-    draft.behind = True

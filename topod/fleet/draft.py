@@ -14,6 +14,9 @@ from topod.fleet.terms import Terms
 from topod.fleet.view import FleetView, HostView, Refused
 from topod.model.rules import Rules
 
+RETOLD_AT_ONCE: Final = 1000
+"""Room that comes free may change the reason of every job that waits; a step must stay short."""
+
 
 class Draft:
     """A fleet being changed at the moment `now` (epoch seconds)."""
@@ -42,7 +45,8 @@ class Draft:
         self._before = state
         self._view_before = view
         self._touched: set[FleetJobId] = set()
-        self._retold = False
+        self._touched_hosts: set[str] = set()
+        self._retold = 0
         self._told: set[str] = set()
         self._stale: set[str] = set()
         if not board.is_at(state, view):
@@ -65,10 +69,17 @@ class Draft:
         return job
 
     def retell(self, job: FleetJob, reason: str) -> None:
-        """Say anew what a pending job waits for. That is not stored: it follows from all the rest."""
-        if job.reason != reason:
-            self.jobs.retell(replace(job, reason=reason))
-            self._retold = True
+        """Say anew what a pending job waits for. That is not stored: it follows from all the rest.
+
+        At most `RETOLD_AT_ONCE` jobs are told anew in one step, the others in the next ones, soon after.
+        """
+        if job.reason == reason:
+            return
+        if self._retold >= RETOLD_AT_ONCE:
+            self.behind = True
+            return
+        self.jobs.retell(replace(job, reason=reason))
+        self._retold += 1
 
     def touch(self, host: str) -> None:
         """Note that a host is to be told something, and shown anew to the decision."""
@@ -78,6 +89,7 @@ class Draft:
     def record(self, record: HostRecord) -> None:
         """Store a changed host."""
         self.records[record.name] = record
+        self._touched_hosts.add(record.name)
         self._stale.add(record.name)
 
     def forget(self, host: str) -> None:
@@ -143,9 +155,8 @@ class Draft:
             if job.state in ENDED:
                 del self.jobs[job.id]
                 self._forget_refusals(job.id)
-        hosts = tuple(
-            record for name, record in sorted(self.records.items()) if before.hosts.get(name) != record
-        )
+        named = (self.records.get(name) for name in sorted(self._touched_hosts))
+        hosts = tuple(r for r in named if r is not None and before.hosts.get(r.name) != r)
         removed = tuple(sorted(before.hosts.keys() - self.records.keys()))
         state = replace(
             before,

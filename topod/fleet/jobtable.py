@@ -5,9 +5,12 @@ Kept up to date at every change, so that an event that touches one job does not 
 
 from bisect import bisect_left, insort
 from collections.abc import Mapping
+from functools import lru_cache
+from itertools import count
 from typing import Final, NamedTuple
 
 from topod.fleet.states import FleetJob, FleetJobId, FleetJobState
+from topod.model.request import ResourceRequest
 from topod.model.rules import Rules
 
 
@@ -40,13 +43,17 @@ class FleetJobs(dict[FleetJobId, FleetJob]):
         self._queue: list[Turn]
         self._waiting: list[tuple[float, FleetJobId]]
         self._on: dict[str, frozenset[FleetJobId]]
+        self._kinds: dict[FleetJobId, int]
+        self._unready: set[FleetJobId]
         if isinstance(jobs, FleetJobs) and jobs._rules == rules:
             self._queue, self._waiting = jobs._queue.copy(), jobs._waiting.copy()
-            self._on = jobs._on.copy()
+            self._on, self._kinds = jobs._on.copy(), jobs._kinds.copy()
+            self._unready = jobs._unready.copy()
             return
         self._queue = sorted(turn(job, rules) for job in self.values() if job.state is FleetJobState.PENDING)
         self._waiting = sorted(since for job in self.values() if (since := _waits_since(job)))
-        self._on = {}
+        self._on, self._unready = {}, set()
+        self._kinds = {job.id: kind for job in self.values() if (kind := _kind(job)) is not None}
         for job in self.values():
             self._enter(job)
 
@@ -59,6 +66,8 @@ class FleetJobs(dict[FleetJobId, FleetJob]):
             insort(self._queue, turn(job, self._rules))
         if since := _waits_since(job):
             insort(self._waiting, since)
+        if (kind := _kind(job)) is not None:
+            self._kinds[ident] = kind
         self._enter(job)
 
     def __delitem__(self, ident: FleetJobId) -> None:
@@ -77,15 +86,28 @@ class FleetJobs(dict[FleetJobId, FleetJob]):
         """Return the jobs that wait for room and for nothing else, who has waited longest first."""
         return [self[ident] for _, ident in self._waiting]
 
+    def kind(self, ident: FleetJobId) -> int | None:
+        """Return a number that pending jobs share which a pass over the queue answers alike.
+
+        None for a job with affairs of its own: a back-off, a target, patience before others are stopped.
+        """
+        return self._kinds.get(ident)
+
     def on(self, host: str) -> list[FleetJob]:
         """Return the jobs with a member on a host, lowest id first."""
         return [self[ident] for ident in sorted(self._on.get(host, ()))]
+
+    def unready(self) -> list[FleetJob]:
+        """Return the jobs over several hosts that were not told to go, lowest id first."""
+        return [self[ident] for ident in sorted(self._unready)]
 
     def hosts(self) -> list[str]:
         """Return the hosts that jobs are on, by name."""
         return sorted(self._on)
 
     def _enter(self, job: FleetJob) -> None:
+        if len(job.members) > 1 and not job.go and job.ending is None:
+            self._unready.add(job.id)
         for member in job.members:
             self._on[member.host] = self._on.get(member.host, frozenset()) | {job.id}
 
@@ -100,6 +122,8 @@ class FleetJobs(dict[FleetJobId, FleetJob]):
             del self._queue[bisect_left(self._queue, turn(old, self._rules))]
         if since := _waits_since(old):
             del self._waiting[bisect_left(self._waiting, since)]
+        self._kinds.pop(old.id, None)
+        self._unready.discard(old.id)
 
 
 def jobs_on(jobs: Mapping[FleetJobId, FleetJob], host: str) -> list[FleetJob]:
@@ -107,6 +131,50 @@ def jobs_on(jobs: Mapping[FleetJobId, FleetJob], host: str) -> list[FleetJob]:
     if isinstance(jobs, FleetJobs):
         return jobs.on(host)
     return [job for _, job in sorted(jobs.items()) if job.on(host) is not None]
+
+
+class _Alike(NamedTuple):
+    """All that a pass over the queue looks at in a job without affairs of its own."""
+
+    request: ResourceRequest
+    hosts: int
+    select: tuple[str, ...]
+    gpu_model: str
+    user: str
+    labels: tuple[tuple[str, str], ...]
+    preemptible: bool
+    min_runtime_seconds: float
+    preemptions: int
+
+
+_numbers = count()
+
+
+@lru_cache(maxsize=1 << 16)
+def _number(_alike: _Alike) -> int:
+    """Return the number of a kind of jobs. A kind that was forgotten gets a new one: none is ever shared."""
+    return next(_numbers)
+
+
+def _kind(job: FleetJob) -> int | None:
+    spec = job.spec
+    if job.state is not FleetJobState.PENDING or job.not_before or job.ready_at is None:
+        return None
+    if job.target or job.fence or spec.wait_before_preempt_seconds:
+        return None
+    return _number(
+        _Alike(
+            spec.request,
+            job.request.hosts,
+            job.request.select,
+            job.request.gpu_model,
+            spec.user,
+            tuple(sorted(spec.labels.items())),
+            spec.preemptible,
+            spec.min_runtime_seconds,
+            job.preemptions,
+        )
+    )
 
 
 def _waits_since(job: FleetJob) -> tuple[float, FleetJobId] | None:

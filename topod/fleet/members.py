@@ -57,6 +57,15 @@ def lose(draft: Draft, job: FleetJob, host: str, reason: str) -> None:
     advance(draft, end(draft, job, Ending(state=FleetJobState.PENDING, reason=reason)))
 
 
+def take_back(draft: Draft, job: FleetJob) -> None:
+    """Give up an assignment to several hosts not all of which become ready; leave the slow ones alone."""
+    slow = [m.host for m in job.members if m.report is None or not m.report.ready]
+    for host in slow:
+        draft.refuse(job.id, host, Refused(times=1, until=draft.now + draft.terms.ready_seconds))
+    reason = f"{', '.join(slow)} not ready within {draft.terms.ready_seconds:.0f} s"
+    advance(draft, end(draft, job, Ending(state=FleetJobState.PENDING, reason=reason)))
+
+
 def end(draft: Draft, job: FleetJob, ending: Ending) -> FleetJob:
     """Have a job stopped where it is; an earlier reason stands, unless the job is to end for good."""
     if job.ending is not None and (ending.state not in ENDED or job.ending.state in ENDED):

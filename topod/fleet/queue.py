@@ -47,6 +47,8 @@ class _Pass:
     """Whether a job that must wait for room was met."""
     refused: dict[_Kind, str] = field(default_factory=dict)
     """Answers so far. What is placed takes room and makes none, so they hold to the end of the pass."""
+    told: dict[int, str] = field(default_factory=dict)
+    """What each kind of jobs waits for (`FleetJobs.kind`), since what is kept from them changed."""
 
 
 def run_queue(draft: Draft) -> None:
@@ -70,7 +72,13 @@ def run_queue(draft: Draft) -> None:
     for waits in waiting:
         job = draft.jobs[waits.id]  # a target may have been chosen for it meanwhile
         _meet_first(draft, job, now)
+        kind, blocked = draft.jobs.kind(job.id), now.blocked
+        if kind is not None and (told := now.told.get(kind)) is not None:
+            draft.retell(job, told)
+            continue
         wait = _try(draft, job, now)
+        if kind is not None and wait is not None and blocked:
+            now.told[kind] = wait
         if wait is not None and (left := draft.get(job.id)) is not None:
             draft.retell(left, wait)
     draft.show().keep(frozenset(), draft.view())

@@ -23,6 +23,9 @@ class Terms:
     refused_limit_seconds: float = 300.0
     """... to at most this."""
 
+    ready_seconds: float = 900.0
+    """A job over several hosts is taken back where not all are ready so long after it was placed."""
+
     def refused_wait(self, times: int) -> float:
         """Return for how long not to ask a host again that refused a job so often.
 

@@ -121,3 +121,15 @@ def test_it_is_cancelled_everywhere() -> None:
     world.advance(60)
     assert world.job(job).state is FleetJobState.CANCELLED
     assert not world.on(job)
+
+
+def test_hosts_that_do_not_become_ready_in_time_are_left_for_others() -> None:
+    world = ready(3)
+    job = world.submit(job_spec(gpus=4, seconds=20), hosts=2)
+    slow = world.where(job)[0]
+    stop_everyones_readiness(world, slow)
+    world.advance(100)
+    assert sorted(world.where(job)) == sorted({*world.hosts} - {slow})
+    assert (world.job(job).fence, world.job(job).starts) == (2, 0)
+    world.advance(60)
+    assert world.job(job).state is FleetJobState.SUCCEEDED
