@@ -1,0 +1,152 @@
+"""Bounds for hosts on which someone must be stopped: no plan on a host costs less than its bound.
+
+Three looks at a host, each closer and dearer than the one before. How many GPUs are free or can be freed at
+each level bounds the highest level that loses someone, and how many of it (the head). Then every GPU set with
+its own holders as victims, and where these give too few CPUs the least that further victims must cost: often
+that is the very cost. Disruption budgets are kept by a set's own victims only. The last look, not made here,
+is the planner of one host.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from topod.fleet.pick.cost import FleetKey
+from topod.fleet.pick.keys import least_each
+from topod.fleet.pick.levels import NEVER, Levels, head
+from topod.fleet.pick.pairs import KEYS, Pairs
+from topod.fleet.pick.rows import FloatTable, KindRows
+from topod.fleet.pick.shape import Shape
+from topod.flextopo.affinity import BoolTable, IntTable
+
+_CELLS: Final = 1 << 19
+"""(host, GPU set, holder) triples looked at together."""
+_WORK: Final = float(1 << 48)
+"""A bound counts at most that much lost work of a holder, so that sums stay exact in floats."""
+
+
+class VictimBounds:
+    """The bounds of the hosts of one kind for one request at one moment."""
+
+    def __init__(
+        self,
+        kind: KindRows,
+        shape: Shape,
+        rows: IntTable,
+        share: FloatTable | None,
+        *,
+        levels: Levels,
+        now: float,
+    ) -> None:
+        self.kind = kind
+        self.rows = rows
+        self._shape = shape
+        self._share = share
+        self._levels = levels
+        self._now = now
+        used = np.s_[rows, : kind.width]
+        priority = np.where(now < kind.until[used], kind.guard[used], kind.priority[used])
+        self._rank = np.where(kind.start[used] <= now, levels.rank_of[priority], levels.count)
+        self._gpus = np.where(self._rank < levels.count, kind.gpus[used], 0)
+        freed = self._gpus.sum(axis=1, dtype=np.int64)
+        self.usable: IntTable = kind.free[rows] | (freed & ~kind.blocked[rows])
+        """GPUs that are free or can be freed."""
+        self.head: IntTable = self._count_heads()
+        """What each host's plans cost at least, as `Levels.heads` tells; `NEVER`: done with, or no plan."""
+        self.fits: BoolTable = np.ones(len(rows), dtype=np.bool_)
+        """False where no GPU set that may be the request's can be freed."""
+        self._seen: BoolTable = np.zeros(len(rows), dtype=np.bool_)
+        self._words = levels.words
+        self._keys: FloatTable = np.zeros((self._words + KEYS + (share is not None), len(rows)))
+        self._small_rank: IntTable | None = None
+
+    def _count_heads(self) -> IntTable:
+        """Return bounds told by numbers of GPUs alone."""
+        sizes, last = self.kind.tables.sizes, self._levels.count
+        lacking = self._shape.gpus - sizes[self.kind.free[self.rows]]
+        heads = np.where(sizes[self.usable] < self._shape.gpus, NEVER, 0)
+        at = ((lacking > 0) & (heads == 0)).nonzero()[0]
+        if not len(at):
+            return heads
+        # What blocks keep is counted too: that promises no less.
+        rank, gives, lacking = self._rank[at], sizes[self._gpus[at]], lacking[at]
+        order = np.argsort(rank, axis=1, kind="stable")
+        rank, gives = np.take_along_axis(rank, order, 1), np.take_along_axis(gives, order, 1)
+        enough = np.argmax(np.cumsum(gives, axis=1) >= lacking[:, None], axis=1)
+        top = np.take_along_axis(rank, enough[:, None], 1)
+        below = np.where(rank < top, gives, 0).sum(axis=1)
+        most = np.where(rank == top, gives, 0).max(axis=1)
+        heads[at] = np.where(top[:, 0] < last, head(top[:, 0], -(-(lacking - below) // most)), NEVER)
+        return heads
+
+    def look(self, tier: int) -> None:
+        """Have a closer look at the hosts whose head is `tier`: some heads rise."""
+        at = ((self.head == tier) & ~self._seen).nonzero()[0]
+        per_host = len(self._shape.family.masks) * max(self.kind.width, 1)
+        chunk = max(1, _CELLS // max(per_host, 1))
+        for start in range(0, len(at), chunk):
+            self._look_at(at[start : start + chunk])
+        self._seen[at] = True
+
+    def in_order(self, tier: int) -> Iterator[tuple[FleetKey, int]]:
+        """Yield (bound, row) of the hosts whose head is `tier`, the least first; they count as done then."""
+        at = (self.head == tier).nonzero()[0]
+        self.head[at] = NEVER
+        kind, rows = self.kind, self.rows[at]
+        sign = 1 if self._share is None else -1
+        names = np.array([kind.snapshots[row].host for row in rows.tolist()])
+        columns = [*self._keys[:, at], sign * kind.tables.sizes[kind.free[rows]], sign * kind.free_cpus[rows]]
+        for i in np.lexsort([names, *reversed(columns)]).tolist():
+            words, rest = columns[: self._words], columns[self._words :]
+            key = (
+                self._levels.victims([word[i].item() for word in words]),
+                *(column[i].item() for column in rest),
+                names[i].item(),
+            )
+            yield key, int(rows[i])
+
+    def _look_at(self, hosts: IntTable) -> None:
+        """Work out the bounds of some hosts (places within `rows`) from every GPU set."""
+        fits = self._shape.family.masks & ~self.usable[hosts][:, None] == 0
+        self.fits[hosts] = fits.any(axis=1)
+        self.head[hosts] = NEVER
+        places, sets = fits.nonzero()
+        if not len(places):
+            return
+        rows = self.rows[hosts]
+        pairs = Pairs(
+            self.kind,
+            self._shape,
+            self._levels,
+            rows=rows,
+            rank=self._rank[hosts],
+            gpus=self._gpus[hosts],
+            work=self._work(rows, self._gpus[hosts]),
+            places=places,
+            sets=sets,
+        )
+        at = pairs.within_budgets()
+        if self._shape.levels and len(at):
+            at = pairs.settle_cpus(at, self._small())
+        if len(at):
+            share = None if self._share is None else self._share[hosts]
+            keys, at = least_each(pairs.columns(share), places, at)
+            found = hosts[np.unique(places[at])]
+            self._keys[: len(keys), found] = keys
+            self.head[found] = self._levels.heads(keys[: self._words], len(found))
+
+    def _work(self, rows: IntTable, gpus: IntTable) -> FloatTable:
+        """Return the work that each holder loses, hosts by slots, as `HeldBy.work_at` tells it."""
+        lost = np.rint((self._now - self.kind.since[rows, : self.kind.width]) * 1000)
+        work: FloatTable = np.minimum(np.maximum(lost, 0) * self.kind.tables.sizes[gpus], _WORK)
+        return work
+
+    def _small(self) -> IntTable:
+        """Return the levels of the holders without GPUs, where they may be victims."""
+        if self._small_rank is None:
+            small, levels = self.kind.small, self._levels
+            priority = np.where(self._now < small.until, small.guard, small.priority)
+            rank = levels.rank_of[np.maximum(priority, 0)]
+            self._small_rank = np.where(small.start <= self._now, rank, levels.count)
+        return self._small_rank
