@@ -5,7 +5,7 @@
 
 import os
 
-from bench import bench_docker, bench_latency, bench_load, bench_planner
+from bench import bench_docker, bench_fleet, bench_latency, bench_load, bench_planner
 
 
 def main() -> None:
@@ -13,11 +13,12 @@ def main() -> None:
     arguments = ["--quick"] if os.environ.get("TOPOD_SHORT") else []
     bench_planner.main(arguments)
     verdicts = [
+        *bench_fleet.main(arguments),
         *bench_load.main(arguments),
         *bench_latency.main(arguments),
         *bench_docker.main(arguments),
     ]
-    print("\nwhat was promised of speed under load")
+    print("\nwhat was promised of speed, of a fleet and under load")
     for verdict in verdicts:
         print(verdict.show())
 

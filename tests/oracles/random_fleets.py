@@ -23,6 +23,7 @@ from topod.model.request import ResourceRequest
 from topod.model.topology import Topology
 
 NOW = 1_790_000_000.25
+Host = tuple[HostSnapshot, TopologyTables]
 ZONES = ("a", "b")
 
 
@@ -109,10 +110,10 @@ def random_snapshot(
     )
 
 
-def random_fleet(rng: random.Random, most: int = 12) -> list[tuple[HostSnapshot, TopologyTables]]:
+def random_fleet(rng: random.Random, most: int = 12) -> list[Host]:
     """Return hosts of a few kinds; some are in the same state but for their names."""
     kinds = [random_kind(rng) for _ in range(rng.choice([1, 1, 2, 3]))]
-    hosts: list[tuple[HostSnapshot, TopologyTables]] = []
+    hosts: list[Host] = []
     for number in range(rng.randint(1, most)):
         tables = rng.choice(kinds)
         snapshot = random_snapshot(rng, f"host-{number}", tables, generation=number)
@@ -123,9 +124,7 @@ def random_fleet(rng: random.Random, most: int = 12) -> list[tuple[HostSnapshot,
     return hosts
 
 
-def fleet_request(
-    rng: random.Random, hosts: Sequence[tuple[HostSnapshot, TopologyTables]]
-) -> ResourceRequest:
+def fleet_request(rng: random.Random, hosts: Sequence[Host]) -> ResourceRequest:
     """Return a request; on roomy hosts sometimes for a good part of their CPUs."""
     tables = rng.choice(hosts)[1]
     request = random_request(rng, tables.topology)
@@ -133,3 +132,17 @@ def fleet_request(
     if cpus > 32 and rng.random() < 0.5:
         request = replace(request, cpus=rng.randrange(1, cpus))
     return request
+
+
+def with_many_levels(rng: random.Random, hosts: list[Host]) -> list[Host]:
+    """Return the hosts with dozens of different priorities."""
+    return [
+        (
+            replace(
+                snapshot,
+                holders=tuple(replace(held, priority=rng.randrange(1, 400, 7)) for held in snapshot.holders),
+            ),
+            tables,
+        )
+        for snapshot, tables in hosts
+    ]

@@ -89,8 +89,8 @@ class Pairs:
     def _settle_further(self, short: IntTable, enough: IntTable, small_rank: IntTable) -> IntTable:
         """Note what further victims cost the pairs `short` at least; return `enough` and those that find any.
 
-        First as if a pair's own victims could give their CPUs once more, which is told for all pairs of a host
-        at once. Where such a pair is its host's cheapest, each pair is looked at with the others only.
+        First as if a pair's own victims could give their CPUs once more, which is told for all pairs of a
+        host at once. Where such a pair is its host's cheapest, it is looked at with the others only.
         """
         self._words = self._own.copy()
         hosts = np.unique(self._places[short])
@@ -104,7 +104,8 @@ class Pairs:
         _, lowest = least_each(self._word_columns(), self._places, possible)
         again = lowest[np.isin(lowest, short)]
         hosts, slots = self._places[again], np.arange(self._rank.shape[1])
-        others = np.where(self._victims[again][:, None] >> slots & 1, self._levels.count, self._rank[hosts])
+        own = self._victims[again][:, None] >> slots & 1
+        others = np.where(own == 1, self._levels.count, self._rank[hosts])
         found = givers(self._kind, self._rows[hosts], others, self._levels, small_rank)
         kept = self._note(again, np.arange(len(again)), found, len(again))
         return possible[~np.isin(possible, again) | np.isin(possible, kept)]

@@ -1,0 +1,143 @@
+"""The fleet's decision against every host's own planner: same host, same plan, same refusals."""
+
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.oracles import brute_fleet
+from tests.oracles.random_fleets import (
+    NOW,
+    ZONES,
+    Host,
+    fleet_request,
+    random_fleet,
+    random_snapshot,
+    with_many_levels,
+)
+from topod.fleet.pick.cost import Chosen, fleet_key
+from topod.fleet.pick.fleet import Fleet
+from topod.fleet.select import EVERYWHERE, Selector
+from topod.model.plan import Refusal
+from topod.model.request import ResourceRequest
+
+DECISIONS = 6
+
+
+def random_selector(rng: random.Random, hosts: list[Host]) -> Selector:
+    if rng.random() < 0.6:
+        return EVERYWHERE
+    names = frozenset(snapshot.host for snapshot, _ in hosts if rng.random() < 0.7)
+    return Selector(
+        labels={"zone": rng.choice(ZONES)} if rng.random() < 0.5 else {},
+        gpu_model=rng.choice(["", "", "*h100*", "NVIDIA*", "*"]),
+        hosts=names if rng.random() < 0.3 else None,
+    )
+
+
+def taken(hosts: list[Host], selector: Selector, exclude: frozenset[str]) -> list[Host]:
+    return [
+        (snapshot, tables)
+        for snapshot, tables in hosts
+        if snapshot.closed is None
+        and snapshot.host not in exclude
+        and all(snapshot.labels.get(key) == value for key, value in selector.labels.items())
+        and (selector.hosts is None or snapshot.host in selector.hosts)
+        and selector.takes_kind(tables.topology)
+    ]
+
+
+def check(rng: random.Random, fleet: Fleet, hosts: list[Host], request: ResourceRequest) -> str:
+    """Compare one decision; returns what kind of case it was."""
+    spread, may_evict = rng.random() < 0.4, rng.random() < 0.9
+    selector = random_selector(rng, hosts)
+    exclude = frozenset(snapshot.host for snapshot, _ in hosts if rng.random() < 0.05)
+    got = fleet.decide(request, NOW, selector=selector, spread=spread, may_evict=may_evict, exclude=exclude)
+    candidates = taken(hosts, selector, exclude)
+    want = brute_fleet.best(candidates, request, NOW, spread=spread, may_evict=may_evict)
+    case = (hosts, request, selector, exclude, spread, may_evict)
+    if want is None:
+        assert isinstance(got, Refusal), (case, got)
+        assert got.reason
+        assert len(got.details) <= 9
+        return "refused"
+    assert isinstance(got, Chosen), (case, got)
+    assert (got.host, got.plan) == (want.host, want.plan), (case, got, want)
+    snapshot, _ = next(host for host in hosts if host[0].host == got.host)
+    assert got.generation == snapshot.generation
+    taken_gpus = sum(1 << i for i in got.plan.gpus)
+    further = [h for h in snapshot.holders if h.job in got.plan.victims and not h.gpus & taken_gpus]
+    return "further victims" if further else "victims" if got.plan.victims else "no victim"
+
+
+def change(rng: random.Random, fleet: Fleet, hosts: list[Host], generation: int) -> None:
+    """Change a host, remove one or add one, in the fleet and in the list."""
+    at = rng.randrange(len(hosts))
+    old, tables = hosts[at]
+    if rng.random() < 0.2 and len(hosts) > 1:
+        fleet.remove(old.host)
+        del hosts[at]
+        return
+    name = f"more-{generation}" if rng.random() < 0.2 else old.host
+    other = rng.choice(hosts)[1] if rng.random() < 0.1 else tables  # a host may come back as another kind
+    snapshot = random_snapshot(rng, name, other, generation=generation)
+    fleet.put(snapshot, other)
+    hosts[:] = [host for host in hosts if host[0].host != name] + [(snapshot, other)]
+
+
+def run(rng: random.Random, kinds: Counter[str]) -> None:
+    hosts = random_fleet(rng, most=rng.choice([8, 12, 40]))
+    if rng.random() < 0.1:
+        hosts = with_many_levels(rng, hosts)
+    fleet = Fleet()
+    for snapshot, tables in hosts:
+        fleet.put(snapshot, tables)
+    for number in range(DECISIONS):
+        kinds[check(rng, fleet, hosts, fleet_request(rng, hosts))] += 1
+        if rng.random() < 0.5:
+            change(rng, fleet, hosts, 100 + number)
+
+
+@given(rng=st.randoms(use_true_random=False))
+@settings(
+    max_examples=60,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    database=None,
+)
+def test_the_host_and_the_plan_are_those_of_least_cost(rng: random.Random) -> None:
+    run(rng, Counter())
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_thousands_of_decisions_agree_with_asking_every_host(part: int) -> None:
+    kinds: Counter[str] = Counter()
+    for seed in range(part * 100, part * 100 + 100):
+        run(random.Random(seed), kinds)
+    # The generator must keep reaching every kind of decision, else agreement means little.
+    assert kinds.keys() == {"refused", "no victim", "victims", "further victims"}, kinds
+    assert min(kinds.values()) >= 5, kinds
+
+
+def test_the_key_orders_choices_as_brute_force_does() -> None:
+    pairs = 0
+    for seed in range(100):
+        rng = random.Random(seed)
+        hosts = [(replace(snapshot, closed=None), tables) for snapshot, tables in random_fleet(rng)]
+        request, spread = fleet_request(rng, hosts), rng.random() < 0.5
+        found = []
+        for snapshot, tables in hosts:
+            fleet = Fleet()
+            fleet.put(snapshot, tables)
+            chosen = fleet.decide(request, NOW, spread=spread)
+            if isinstance(chosen, Chosen):
+                key = brute_fleet.key(tables, snapshot, request, chosen.plan, spread=spread)
+                found.append((chosen, key))
+        by_key = sorted(found, key=lambda one: fleet_key(one[0], request))
+        assert [one[1] for one in by_key] == sorted(one[1] for one in found)
+        pairs += len(found) // 2
+    assert pairs > 100
