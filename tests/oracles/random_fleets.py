@@ -9,6 +9,7 @@ from tests.oracles.random_hosts import (
     alike_occupancy,
     full_occupancy,
     large_host,
+    make_host,
     random_host,
     random_occupancy,
     random_request,
@@ -146,3 +147,34 @@ def with_many_levels(rng: random.Random, hosts: list[Host]) -> list[Host]:
         )
         for snapshot, tables in hosts
     ]
+
+
+@cache
+def _narrow(nodes: int) -> TopologyTables:
+    return TopologyTables(
+        make_host(nodes=[i * nodes // 4 for i in range(4)], nvlinks={}, cpus_per_node=12 // nodes)
+    )
+
+
+def crossed(rng: random.Random, host: str) -> Host:
+    """Return a small host without free CPUs; what jobs hold of them lies across its NUMA nodes or does not."""
+    tables = _narrow(rng.choice([2, 4]))
+    cpus = list(tables.topology.cpus)
+    if rng.random() < 0.7:
+        rng.shuffle(cpus)
+    gpus = rng.sample(range(4), rng.randint(0, 3))
+    holders: list[HeldBy] = []
+    while cpus:
+        mine = [cpus.pop() for _ in range(min(len(cpus), rng.choice([1, 1, 2, 3, 4])))]
+        holders.append(
+            HeldBy(
+                job=f"j{len(holders)}",
+                priority=rng.choice([100, 100, 300]),
+                gpus=1 << gpus.pop() if gpus and rng.random() < 0.6 else 0,
+                cpus=CpuSet.of(mine),
+                evictable_from=0.0 if rng.random() < 0.9 else None,
+                work_since=rng.choice([None, NOW - 10, NOW - 20]),
+            )
+        )
+    kept = rng.choice([0, 0, 1, 2])
+    return HostSnapshot(host=host, generation=1, holders=tuple(holders[kept:])), tables
