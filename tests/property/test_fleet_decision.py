@@ -13,11 +13,13 @@ from tests.oracles.random_fleets import (
     NOW,
     ZONES,
     Host,
+    crossed,
     fleet_request,
     random_fleet,
     random_snapshot,
     with_many_levels,
 )
+from topod.fleet.pick import free, victims
 from topod.fleet.pick.cost import Chosen, fleet_key
 from topod.fleet.pick.fleet import Fleet
 from topod.fleet.select import EVERYWHERE, Selector
@@ -121,6 +123,29 @@ def test_thousands_of_decisions_agree_with_asking_every_host(part: int) -> None:
     # The generator must keep reaching every kind of decision, else agreement means little.
     assert kinds.keys() == {"refused", "no victim", "victims", "further victims"}, kinds
     assert min(kinds.values()) >= 5, kinds
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_fleets_looked_at_in_small_parts_get_the_same_answers(
+    part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(free, "_PAIRS", 150)
+    monkeypatch.setattr(victims, "_CELLS", 300)
+    for seed in range(1000 + part * 60, 1060 + part * 60):
+        run(random.Random(seed), Counter())
+
+
+def test_hosts_whose_bounds_promise_too_much_are_looked_at_until_none_can_win() -> None:
+    kinds: Counter[str] = Counter()
+    for seed in range(300):
+        rng = random.Random(seed)
+        hosts = [crossed(rng, f"host-{number}") for number in range(10)]
+        fleet = Fleet()
+        for snapshot, tables in hosts:
+            fleet.put(snapshot, tables)
+        for _ in range(4):
+            kinds[check(rng, fleet, hosts, fleet_request(rng, hosts))] += 1
+    assert kinds["further victims"] > 100, kinds
 
 
 def test_the_key_orders_choices_as_brute_force_does() -> None:

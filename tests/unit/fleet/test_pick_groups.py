@@ -41,6 +41,20 @@ def test_the_codes_of_the_arrays_tell_the_same_as_the_change_in_words(name: str)
         assert told == rank(change(tables, before, after))
 
 
+def test_any_two_changes_compare_size_by_size_the_largest_first() -> None:
+    rng = random.Random(2)
+    sizes = range(20, 0, -1)
+    for _ in range(3000):
+        a, b = ([rng.choice([-1, 0, 1]) * (20 // size) for size in sizes] for _ in range(2))
+        same = rng.randrange(20)
+        b[:same] = a[:same]
+        ranks = [
+            rank(((), tuple((size, count) for size, count in zip(sizes, one, strict=True) if count), ()))
+            for one in (a, b)
+        ]
+        assert (ranks[0] < ranks[1]) == (a > b)
+
+
 def test_a_change_compares_as_the_groups_of_the_whole_fleet_do() -> None:
     names = ("dgx1", "hgx-h100", "rtx4090x8", "dgx2")
     every, rng = [TopologyTables(load_library_host(name).topology) for name in names], random.Random(4)
