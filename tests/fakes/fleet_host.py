@@ -226,11 +226,13 @@ class PretendHost:
             self._forget(settled)
         for assign in orders.orders.assign:
             self._assign(assign, now)
-        for job in self.disk.values():
-            if job.tag is not None and job.tag.job in orders.orders.priorities:
-                asked = replace(job.spec.request, priority=orders.orders.priorities[job.tag.job])
-                job.spec = replace(job.spec, request=asked)
+        for ident, priority in orders.orders.priorities.items():
+            self._prioritise(ident, priority)
         return False
+
+    def _prioritise(self, job: int, priority: int) -> None:
+        for local in self._of(job):
+            local.spec = replace(local.spec, request=replace(local.spec.request, priority=priority))
 
     def _forget(self, settled: Settled) -> None:
         for job in self._of(settled.job, settled.fence):

@@ -105,15 +105,14 @@ class FleetWorld:
         seed: int = 0,
         rules: Rules = NO_RULES,
         picker: Callable[[], Picker] = PlainPicker,
+        host: Callable[[str, TopologyTables, random.Random], PretendHost] = PretendHost,
     ) -> None:
         self.random = random.Random(seed)
         self.rules = rules
         self.picker = picker
         self.now = 1000.0
         self.store = Store()
-        self.hosts = {
-            f"h{n}": PretendHost(f"h{n}", tables_of(kind), self.random) for n, kind in enumerate(kinds)
-        }
+        self.hosts = {f"h{n}": host(f"h{n}", tables_of(kind), self.random) for n, kind in enumerate(kinds)}
         self.wire: list[tuple[float, Report | Orders]] = []
         self.trouble = 0.0
         """How bad the network is: the part of messages that are lost, repeated, or late."""

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from tests.fakes.fleet_host import PretendHost
+from tests.fakes.fleet_real_host import RealHost
 from tests.fakes.fleet_world import FleetWorld, job_spec
 from topod.fleet import events as ev
 from topod.fleet.states import ENDED, FleetJobState, FleetRequest
@@ -87,9 +89,9 @@ def something_happens(world: FleetWorld, gangs: bool) -> None:  # noqa: C901, PL
             world.trouble = rng.choice([0.0, 0.1, 0.4])
 
 
-def one_day(seed: int, *, gangs: bool = False) -> FleetWorld:
+def one_day(seed: int, *, gangs: bool = False, host: type[PretendHost] = PretendHost) -> FleetWorld:
     kinds = ["rtx4090x8", "a100-pcie-x4", "a100-pcie-x4", "rtx3090x2"]
-    world = FleetWorld(kinds, seed, FAIR if seed % 2 else NO_RULES)
+    world = FleetWorld(kinds, seed, FAIR if seed % 2 else NO_RULES, host=host)
     world.trouble = 0.1
     for _ in range(120):
         if world.random.random() < 0.6:
@@ -136,3 +138,9 @@ def test_no_job_runs_twice_and_every_job_ends(chunk: int) -> None:
 def test_jobs_over_several_hosts_start_and_end_together(chunk: int) -> None:
     for seed in range(chunk * SEEDS // 10, (chunk + 1) * SEEDS // 10):
         comes_to_rest(one_day(seed, gangs=True))
+
+
+@pytest.mark.parametrize("chunk", range(5))
+def test_the_life_cycle_of_a_real_host_and_the_coordinator_understand_each_other(chunk: int) -> None:
+    for seed in range(chunk * 4, chunk * 4 + 4):
+        comes_to_rest(one_day(seed, gangs=bool(seed % 2), host=RealHost))
