@@ -52,17 +52,25 @@ COMMANDS: dict[str, Entry] = {
     "resume": Entry(module="drain", function="resume", examples="RESUME_EXAMPLES"),
     "rebalance": Entry(module="rebalance", function="rebalance"),
     "doctor": Entry(module="doctor", function="doctor"),
+    "hosts": Entry(module="hosts", function="hosts"),
+    "host": Entry(module="host", function="host", group="host"),
     "keys": Entry(module="keys", function="keys", group="keys"),
     "completion": Entry(module="completion", function="completion"),
 }
 GROUPS: dict[str, dict[str, Entry]] = {
+    "host": {
+        "drain": Entry(module="host", function="drain", examples="DRAIN_EXAMPLES"),
+        "resume": Entry(module="host", function="resume", examples="RESUME_EXAMPLES"),
+        "label": Entry(module="host", function="label", examples="LABEL_EXAMPLES"),
+        "remove": Entry(module="host", function="remove", examples="REMOVE_EXAMPLES"),
+    },
     "keys": {
         "new": Entry(module="keys", function="new", examples="NEW_EXAMPLES", offline=True),
         "show": Entry(module="keys", function="show_key", examples="SHOW_EXAMPLES", offline=True),
         "authorize": Entry(module="keys", function="authorize", examples="AUTHORIZE_EXAMPLES", offline=True),
         "revoke": Entry(module="keys", function="revoke", examples="REVOKE_EXAMPLES", offline=True),
         "list": Entry(module="keys", function="list_keys", examples="LIST_EXAMPLES", offline=True),
-    }
+    },
 }
 
 

@@ -1,14 +1,17 @@
 """A real fleet: jobs go where there is room, the cheapest are stopped for an urgent one, and a crash loses nothing."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.integration.fleet_process import Fleet
+from topoctl import exit_codes
+from topoctl.main import run
 from topod.errors import TopodError
 from topod.protocol.client import Client
 from topod.protocol.replies import LogChunk
-from topod.protocol.requests import DrainHost, ListJobs, ReadLog, ResumeHost
+from topod.protocol.requests import ListJobs, ReadLog
 
 WAIT = "while :; do sleep 0.1; done"
 
@@ -64,15 +67,43 @@ def test_a_fleet_fills_up_preempts_the_cheapest_and_survives_its_coordinator(tmp
         assert begun == {ident: 2 if ident == victim.id else 1 for ident in begun}
 
 
-def test_a_drained_host_gets_nothing_new_and_labels_choose_hosts(tmp_path: Path) -> None:
+def test_a_drained_host_gets_nothing_new_and_labels_choose_hosts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     with Fleet(tmp_path, ("a", "b")) as fleet:
-        fleet.ask(DrainHost(host="a", reason="new disk"))
+        socket = str(fleet.coordinator.socket)
+
+        def told(*words: str) -> str:
+            status = run(["--socket", socket, *words])
+            said = capsys.readouterr()
+            assert status == 0, said.err
+            return said.out
+
+        assert told("host", "drain", "a", "--reason", "new disk").startswith("a gets no new jobs")
         assert fleet.submit(WAIT, gpus=8, select=["rack=a"]).state == "pending"
         there = fleet.submit(WAIT, gpus=8)
         assert fleet.wait(there.id, "running").hosts == ["b"]
         assert [host.state for host in fleet.host_views()] == ["cordoned", "ready"]
         assert "new disk" in fleet.job(1).reason
-        fleet.ask(ResumeHost(host="a"))
+        shown = told("hosts")
+        assert re.search(r"^a +cordoned +8/8 .* rack=a .* new disk$", shown, re.MULTILINE), shown
+        assert re.search(r"^b +ready +0/8 ", shown, re.MULTILINE), shown
+        assert re.search(r"^ *2 .* running +b ", told("ps"), re.MULTILINE)
+        assert "b (job 1 there, running): GPUs 0-7" in " ".join(told("show", "2").split())
+        assert told("host", "label", "a", "rack=z", "fast=yes") == "labels of a: fast=yes, rack=z\n"
+        assert told("hosts", "--select", "fast=yes", "-o", "name") == "a\n"
+        assert told("host", "label", "a", "rack-", "fast-") == "labels of a: rack=a\n"
+        assert run(["--socket", socket, "host", "remove", "b", "--dead"]) == exit_codes.CONFLICT
+        assert "it was heard of just now" in capsys.readouterr().err
+        assert run(["--socket", socket, "submit", "--array", "0-3", "--", "true"]) == exit_codes.ERROR
+        assert "a fleet has no arrays of jobs yet" in capsys.readouterr().err
+        one = str(fleet.hosts["a"].socket)
+        assert run(["--socket", one, "hosts"]) == exit_codes.ERROR
+        assert "this is one host, not a fleet" in capsys.readouterr().err
+        assert run(["--socket", one, "submit", "--hosts", "2", "--", "true"]) == exit_codes.ERROR
+        assert "this is one host, not a fleet: --hosts" in capsys.readouterr().err
+        told("host", "resume", "a")
         assert fleet.wait(1, "running").hosts == ["a"]
         fleet.cancel(1, there.id)
         assert [fleet.wait(ident).state for ident in (1, there.id)] == ["cancelled"] * 2

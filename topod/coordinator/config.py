@@ -48,10 +48,10 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
     path = Path(given.config).absolute() if given.config else None
     file = read_config(path)
     said = file.coordinator
-    if file.quota or file.budget:
+    if file.budget:
         where = str(path or "the configuration file")
-        text = "a coordinator counts no quotas and no disruption budgets yet"
-        raise DataError(text, source=where, hint="leave [[quota]] and [[budget]] to the hosts' own files")
+        text = "a coordinator counts no disruption budgets: hosts do, each its own"
+        raise DataError(text, source=where, hint="leave [[budget]] to the hosts' own files")
     state_dir = given.state_dir or said.state_dir or _default_state_dir(environ)
     return Settings(
         state_dir=Path(state_dir).absolute(),

@@ -209,7 +209,7 @@ class Mailbox:
         """Answer a request that a step would ignore."""
         if letter.reply is None or letter.reply.done():
             return letter.reply is not None
-        reason = why_not(self.state, self.view, letter.event)
+        reason = why_not(self.state, self.view, letter.event, self._rules)
         if reason is not None:
             _fail(letter, ConflictError(reason))
         return reason is not None

@@ -16,7 +16,7 @@ from topod.coordinator.hosts import Hosts
 from topod.coordinator.mailbox import Mailbox
 from topod.coordinator.passing import Passing
 from topod.coordinator.storage import FleetStore
-from topod.coordinator.views import host_views, job_line, job_view
+from topod.coordinator.views import fairness_view, host_views, job_line, job_view
 from topod.errors import ConflictError, InternalError, NotFoundError, TopodError, UsageError
 from topod.fleet import events as ev
 from topod.fleet.asking import refusal_of
@@ -117,8 +117,7 @@ class Service:
             case rq.DrainHost() | rq.ResumeHost() | rq.LabelHost() | rq.RemoveHost():
                 return await self.administer(request)
             case rq.GetFairness():
-                # Quotas and budgets are refused in its configuration: hosts have theirs.
-                return rp.Fairness()
+                return fairness_view(self._mailbox.state, self._rules, request.by)
             case rq.ReadEvents():
                 return await self.read_events(request)
             case rq.ReadLog():
@@ -164,7 +163,7 @@ class Service:
         if not request.spec.command and request.spec.image is None:
             raise UsageError("nothing to run: give a command, an image, or both")
         check_image(request.spec)
-        asked = _asked(request)
+        asked = _asked(request, self._rules)
         done = await self._mailbox.ask(ev.Submitted(request=asked), token=request.token)
         assert done.job is not None
         return self._jobs(await self._find(done.job))
@@ -172,7 +171,7 @@ class Service:
     def dry_run(self, request: rq.DryRun) -> rp.Planned:
         """Say what the fleet would give the job now."""
         try:
-            asked = _asked(request)
+            asked = _asked(request, self._rules)
         except CannotRunError as refused:
             return rp.Planned(feasible=False, never=True, reason=refused.message)
         seen = self._mailbox.view.hosts
@@ -318,7 +317,7 @@ class Service:
             self._waiting -= 1
 
 
-def _asked(request: rq.Submit | rq.DryRun) -> FleetRequest:
+def _asked(request: rq.Submit | rq.DryRun, rules: Rules) -> FleetRequest:
     """Return what is asked of the fleet. Raises `UsageError` for what cannot be meant."""
     check_priority(request.spec.request.priority)
     if request.hosts > MEMBERS_MAX:
@@ -332,7 +331,7 @@ def _asked(request: rq.Submit | rq.DryRun) -> FleetRequest:
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
-    refusal = refusal_of(asked)
+    refusal = refusal_of(asked, rules)
     if refusal is not None:
         raise CannotRunError(refusal)
     return asked

@@ -7,8 +7,10 @@ from topod.fleet.jobtable import effective_priority, jobs_on
 from topod.fleet.promised import free_of
 from topod.fleet.states import ENDED, FleetJob, FleetState, HostRecord, Member
 from topod.fleet.view import FleetView, HostView
+from topod.model.quotas import Ledger
 from topod.model.rules import Rules
-from topod.protocol.views import FleetHostView, JobLine, JobView, MemberView
+from topod.protocol.replies import Fairness
+from topod.protocol.views import FleetHostView, JobLine, JobView, MemberView, QuotaView
 
 
 def job_view(job: FleetJob, now: float, rules: Rules) -> JobView:
@@ -79,6 +81,22 @@ def _member(member: Member) -> MemberView:
         gpu_indices=_gpus(member),
         cpu_list="" if report is None else report.cpu_list,
         victims=list(member.place.victims),
+    )
+
+
+def fairness_view(state: FleetState, rules: Rules, user: str = "") -> Fairness:
+    """Return how quotas stand over the fleet, those of `user` too."""
+    ledger = Ledger(rules)
+    for job in state.jobs.values():
+        held = sum(not member.over for member in job.members)
+        if held:
+            ledger.add(job.spec, held * job.spec.request.gpus)
+    uses = ledger.binding((job.spec for job in state.jobs.values()), user)
+    return Fairness(
+        quotas=[
+            QuotaView(scope=use.scope.value, key=use.key, value=use.value, gpus=use.gpus, limit=use.limit)
+            for use in uses
+        ]
     )
 
 

@@ -21,6 +21,7 @@ topoctl cancel $(topoctl ps --user $USER -o name)
 """
 STATES = (
     "pending",
+    "assigned",
     "starting",
     "running",
     "stopping",

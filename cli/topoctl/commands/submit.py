@@ -32,10 +32,34 @@ topoctl submit --gpus 4 --affinity nvlink --priority high \\
 topoctl submit -f job.yaml --gpus 2
 topoctl submit --wait --gpus 1 -- nvidia-smi -L
 id=$(topoctl submit --parsable -f job.yaml)
+topoctl submit --gpus 8 --select rack=7 --gpu-model "*h100*" -- ./train.sh
 topoctl submit --after $id --gpus 1 -- python evaluate.py
 topoctl submit --array 0-9%2 --gpus 1 -- \\
     sh -c 'exec python fold.py --fold $TOPOD_ARRAY_INDEX'
 """
+
+
+HostsOption = Annotated[
+    int, typer.Option("--hosts", metavar="N", help="In a fleet: on so many hosts at a time.")
+]
+SelectOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--select",
+        metavar="K=V",
+        help="In a fleet: hosts with this label. Repeatable.",
+        show_default=False,
+    ),
+]
+GpuModelOption = Annotated[
+    str,
+    typer.Option(
+        "--gpu-model",
+        metavar="GLOB",
+        help="In a fleet: hosts with such GPUs: '*h100*'.",
+        show_default=False,
+    ),
+]
 
 
 @takes_job
@@ -49,6 +73,9 @@ def submit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would happen now; queue nothing.")
     ] = False,
+    hosts: HostsOption = 1,
+    select: SelectOption = None,
+    gpu_model: GpuModelOption = "",
     parsable: Annotated[bool, typer.Option("--parsable", help="Print only the job's id.")] = False,
     owner: Annotated[
         str | None,
@@ -64,16 +91,17 @@ def submit(
     if owner is not None and os.geteuid() != 0:
         raise NotAllowedError("only root may submit in another's name (--for)")
     spec, array = job_and_array(job, owner or user_name())
+    where: dict[str, Any] = {"hosts": hosts, "select": select or [], "gpu_model": gpu_model}
     with connect(ctx) as client:
         if dry_run:
-            planned = ask(client, DryRun(spec=spec), Planned)
+            planned = ask(client, DryRun(spec=spec, **where), Planned)
             if output is TextOrJson.JSON:
                 show_json(planned)
             else:
                 show(plan_text(planned, spec.request, style(ctx)))
             return exit_codes.ERROR if planned.never else None
         # The token makes asking twice safe; the first answer may be slow on a busy disk.
-        request = Submit(spec=spec, array=array, token=uuid.uuid4().hex)
+        request = Submit(spec=spec, array=array, token=uuid.uuid4().hex, **where)
         jobs = ask(client, request, Jobs, timeout=30).jobs
         first = jobs[0]
         if output is TextOrJson.JSON and not wait:

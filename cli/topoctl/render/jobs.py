@@ -13,13 +13,15 @@ ENDED = frozenset({"succeeded", "failed", "cancelled", "lost", "returned"})
 
 
 def jobs_table(jobs: Sequence[JobLine], now: float, style: Style, *, wide: bool) -> str:
-    """Return `ps` output; `now` in epoch seconds."""
+    """Return `ps` output; `now` in epoch seconds. Jobs of a fleet show their host."""
+    fleet = any(job.hosts for job in jobs)
     columns = [
         Column(head="ID", right=True, most=14),
         Column(head="NAME", most=12),
         Column(head="USER", most=8),
         Column(head="PRIO"),
         Column(head="STATE", colors=STATE_COLORS),
+        *([Column(head="HOST", most=16)] if fleet else []),
         Column(head="TIME", right=True),
         Column(head="GPUS", most=10),
         Column(head="CPUS", most=12),
@@ -33,6 +35,7 @@ def jobs_table(jobs: Sequence[JobLine], now: float, style: Style, *, wide: bool)
             printable(job.user),
             priority(job),
             job.state,
+            *([hosts(job, wide=wide)] if fleet else []),
             elapsed(job, now),
             gpus(job),
             (job.cpu_list or str(job.cpus)) if wide else cpus(job),
@@ -141,6 +144,13 @@ def gpus(job: JobLine) -> str:
     if job.gpus == 0:
         return "-"
     return f"x{job.gpus}"
+
+
+def hosts(job: JobLine, *, wide: bool) -> str:
+    """Return where a job of a fleet is: `node-a`, `node-a+3`; `-` for nowhere."""
+    if wide or len(job.hosts) < 2:
+        return printable(",".join(job.hosts)) or "-"
+    return f"{printable(job.hosts[0])}+{len(job.hosts) - 1}"
 
 
 def cpus(job: JobLine) -> str:

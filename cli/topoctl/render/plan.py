@@ -28,7 +28,13 @@ def plan_text(planned: Planned, request: ResourceRequest, style: Style) -> str:
 
 def plan_lines(plan: Mapping[str, Any], style: Style) -> list[str]:
     """Return the parts of one plan as labelled lines: where, victims, reasons, cost, alternative."""
-    lines = labelled("gpus", _gpus(plan), style)
+    places = [str(place.get("host")) for place in _entries(plan.get("hosts"))]
+    lines = (
+        labelled("hosts" if len(places) > 1 else "host", printable(", ".join(places)), style)
+        if places
+        else []
+    )
+    lines += labelled("gpus", _gpus(plan), style)
     lines += labelled("cpus", str(plan.get("cpus") or "the shared pool"), style)
     lines += labelled("affinity", _affinity(plan), style)
     idents = idents_of(plan)

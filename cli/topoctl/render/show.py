@@ -11,7 +11,7 @@ from topoctl.render.plan import LABEL, idents_of, labelled, plan_lines
 from topoctl.render.style import STATE_COLORS, Style, printable
 from topod.model.job import JobSpec
 from topod.protocol.units import format_duration, format_size
-from topod.protocol.views import EventView, JobView
+from topod.protocol.views import EventView, JobView, MemberView
 
 
 def job_text(job: JobView, events: Sequence[EventView], now: float, style: Style) -> str:
@@ -47,6 +47,7 @@ def _life(job: JobView, now: float) -> list[tuple[str, str]]:
         verb = "had" if job.state in ENDED or job.state in {"pending", "preempted"} else "holds"
         cpus = f", CPUs {job.cpu_list}" if job.cpu_list else ""
         rows.append((verb, f"{_gpus(job.gpu_indices)}{cpus}"))
+    rows += [("host" if not at else "", _member(member)) for at, member in enumerate(job.members)]
     if job.array_id is not None:
         most = "" if job.array_limit is None else f", at most {job.array_limit} at a time"
         text = f"index {job.array_index}, one of the {job.array_count} jobs of array {job.array_id}{most}"
@@ -60,6 +61,13 @@ def _life(job: JobView, now: float) -> list[tuple[str, str]]:
     if job.handle:
         rows.append(("container", f"{job.handle}{', frozen on disk' if job.frozen else ''}"))
     return rows
+
+
+def _member(member: MemberView) -> str:
+    local = "not confirmed" if member.local_job is None else f"job {member.local_job} there, {member.state}"
+    held = f": {_gpus(member.gpu_indices)}" if member.gpu_indices else ""
+    cpus = f", CPUs {member.cpu_list}" if member.cpu_list else ""
+    return f"{member.host} ({local}){held}{cpus}"
 
 
 def _count(number: int, what: str) -> str:

@@ -29,6 +29,7 @@ PLAIN = Style()
 
 STATE_COLORS = {
     "running": "green",
+    "assigned": "cyan",
     "starting": "cyan",
     "stopping": "yellow",
     "preempted": "yellow",

@@ -1,0 +1,54 @@
+"""The hosts of a fleet as lines: `topoctl hosts`."""
+
+from collections.abc import Sequence
+
+from topoctl.render.jobs import ago
+from topoctl.render.style import Style, printable
+from topoctl.render.table import Column, table
+from topod.protocol.views import FleetHostView
+
+COLORS = {
+    "ready": "green",
+    "joining": "cyan",
+    "cordoned": "yellow",
+    "drained": "yellow",
+    "closed": "yellow",
+    "silent": "red",
+    "away": "red",
+}
+
+
+def hosts_table(hosts: Sequence[FleetHostView], now: float, style: Style, *, wide: bool) -> str:
+    """Return one line for each host; `now` in epoch seconds."""
+    columns = [
+        Column(head="HOST", most=24),
+        Column(head="STATE", colors=COLORS),
+        Column(head="FREE", right=True),
+        Column(head="MODEL", most=16),
+        Column(head="JOBS", right=True),
+        Column(head="LABELS", most=20),
+        Column(head="VERSION"),
+        Column(head="HEARD"),
+        Column(head="REASON"),
+    ]
+    rows = [
+        [
+            printable(host.name),
+            host.state,
+            _free(host),
+            printable(", ".join(host.gpu_models)) or "-",
+            str(len(host.jobs)),
+            printable(",".join(f"{name}={value}" for name, value in sorted(host.labels.items()))) or "-",
+            printable(host.version) or "-",
+            "-" if host.heard_at is None else ago(min(host.heard_at, now), now),
+            printable("; ".join(filter(None, [host.reason, *host.troubles]))),
+        ]
+        for host in hosts
+    ]
+    return table(columns, rows, style, whole=wide)
+
+
+def _free(host: FleetHostView) -> str:
+    if host.gpus is None:
+        return "-"
+    return f"{'?' if host.free_gpus is None else host.free_gpus}/{host.gpus}"
