@@ -237,6 +237,91 @@ def test_the_socket_of_a_dead_daemon_is_replaced_and_that_of_a_living_one_is_not
     assert not path.exists()
 
 
+def take_away(*files: Path, folder: Path | None = None) -> None:
+    for file in files:
+        file.unlink()
+    if folder is not None:
+        folder.rmdir()
+
+
+def owner_and_mode(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_gid, found.st_mode
+
+
+def put_in_the_place_of(file: Path) -> None:
+    file.unlink()
+    file.write_text("precious")
+
+
+async def heard(server: Server, peer: zmq.asyncio.Socket) -> bytes:
+    """Return the topic of an event that a watcher got; until its subscription arrives events pass by."""
+    async with asyncio.timeout(20):
+        while not await peer.poll(20):
+            server.publish(EventView(seq=1, at=1.0, name="job.started", job=3, text="t", data={}))
+        topic: bytes = (await peer.recv_multipart())[0]
+        return topic
+
+
+@pytest.mark.parametrize("with_folder", [False, True])
+def test_sockets_whose_files_are_removed_come_back_and_who_was_connected_stays(
+    path: Path, monkeypatch: pytest.MonkeyPatch, with_folder: bool
+) -> None:
+    monkeypatch.setattr("topod.adapters.zmq_server.LOOK_SECONDS", 0.01)
+
+    async def scene() -> None:
+        async with (
+            serving(path) as server,
+            wire(zmq.DEALER, path) as old,
+            wire(zmq.SUB, server.events_path) as watcher,
+        ):
+            await old.send(request(Hello(), "before"))
+            assert decode_reply((await received(old))[-1]).id == "before"
+            assert await heard(server, watcher) == b"job.started"
+            shared = owner_and_mode(path)
+            for _ in range(2):
+                take_away(path, server.events_path, folder=path.parent if with_folder else None)
+                assert await asked(path, request(Hello())) == Done(text="Hello")
+                assert owner_and_mode(path) == shared
+                async with wire(zmq.SUB, server.events_path) as late:
+                    assert await heard(server, late) == b"job.started"
+                assert await heard(server, watcher) == b"job.started"
+                await old.send(request(Hello(), "after"))
+                assert decode_reply((await received(old))[-1]).id == "after"
+
+    asyncio.run(scene())
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_socket_whose_place_another_took_is_left_to_it_and_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("topod.adapters.zmq_server.LOOK_SECONDS", 0.01)
+    told: asyncio.Queue[str] = asyncio.Queue()
+
+    async def until(wanted: str) -> None:
+        async with asyncio.timeout(20):
+            while wanted not in (text := await told.get()) or bool(wanted) != bool(text):
+                pass
+
+    async def scene() -> None:
+        first = Server(path, echo, on_trouble=told.put_nowait)
+        first.bind()
+        take_away(path, first.events_path)
+        async with serving(path):
+            first.start()
+            await until("another topod listens")
+            assert await asked(path, request(Hello())) == Done(text="Hello")
+        await until("")
+        assert await asked(path, request(Hello())) == Done(text="Hello")
+        put_in_the_place_of(path)
+        await until("it is not a socket")
+        await first.stop()
+
+    asyncio.run(scene())
+    assert path.read_text() == "precious"
+
+
 def test_a_file_in_the_way_is_left_alone(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("precious")

@@ -6,11 +6,8 @@ it. A request that waits holds up no other; their number is bounded.
 
 import asyncio
 import contextlib
-import grp
 import logging
 import os
-import socket
-import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -18,8 +15,9 @@ from typing import Final
 import zmq
 import zmq.asyncio
 
+from topod.adapters.ipc_files import GROUP, MODE, Listener, check_path, gid_of, listen
 from topod.adapters.peers import Peer, check_peers, parse_peer, peer_of
-from topod.errors import ConflictError, TopodError, UsageError
+from topod.errors import TopodError, UsageError
 from topod.protocol.client import events_socket
 from topod.protocol.codec import (
     MAX_MESSAGE_BYTES,
@@ -35,16 +33,14 @@ from topod.protocol.replies import AnyReply, Failure
 from topod.protocol.requests import AnyRequest
 from topod.protocol.views import EventView
 
-MAX_PATH_BYTES: Final = 100
-"""The kernel's limit is 107; the event stream's name is 7 longer."""
 MAX_AT_ONCE: Final = 1024
-GROUP: Final = "topod"
-"""Its members may talk to a topod of root, where the group exists."""
-MODE: Final = 0o660
+LOOK_SECONDS: Final = 3.0
+"""How often the files of the sockets are looked at: a cleaner of /tmp or a slip of `rm` takes them away."""
 ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
 """Where libzmq asks whether a peer may connect, see https://rfc.zeromq.org/spec/27."""
 
 log = logging.getLogger(__name__)
+_Wire = zmq.asyncio.Socket | zmq.Socket[bytes]
 
 
 class Server:
@@ -58,16 +54,19 @@ class Server:
         group: str = GROUP,
         mode: int = MODE,
         may_watch: Callable[[Peer | None], Awaitable[bool]] | None = None,
+        on_trouble: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`answer` may raise any `TopodError`; it becomes a `Failure`.
 
         `group` and `mode` are those of the sockets' files. `may_watch` says who gets events; None: whoever
-        can open the socket.
+        can open the socket. `on_trouble` is told why a socket that lost its file cannot get it back, and ""
+        when all is well.
         """
         self.path: Final = path
         self._group = group
         self._mode = mode
         self._may_watch = may_watch
+        self._on_trouble = on_trouble
         self.events_path: Final = events_socket(path)
         self._answer = answer
         self._context = zmq.Context()
@@ -77,7 +76,7 @@ class Server:
         self._tasks: set[asyncio.Task[None]] = set()
         self._serving: list[asyncio.Task[None]] = []
         self._zap: zmq.asyncio.Socket | None = None
-        self._bound: list[Path] = []
+        self._bound: dict[Path, Listener] = {}
 
     def bind(self) -> None:
         """Listen, for this user and the group only.
@@ -85,32 +84,37 @@ class Server:
         Raises `UsageError` for a path that cannot be a socket, `ConflictError` when somebody listens there.
         """
         check_path(self.path)
-        gid = _gid(self._group)
-        _make_folder(self.path.parent, gid, self._mode)
+        gid = gid_of(self._group)
         check_peers(self._context)
         if self._may_watch is not None:
             self._zap = zmq.asyncio.Socket(self._context, zmq.REP)
             self._zap.bind(ZAP_ENDPOINT)
             self._publisher.set(zmq.ZAP_DOMAIN, b"events")
-        for wire, path in ((self._router, self.path), (self._publisher, self.events_path)):
-            _clear(path)
+        for wire, path in self._wires():
             wire.set(zmq.LINGER, 200)
             # Twice the limit, so that a message a little too long still gets its reply.
             wire.set(zmq.MAXMSGSIZE, 2 * MAX_MESSAGE_BYTES)
-            # Nobody gets in before the file has its group and its mode.
-            previous = os.umask(0o177)
-            try:
-                wire.bind(f"ipc://{path}")
-            except zmq.ZMQError as error:
-                raise UsageError(f"cannot listen at {path}: {error}") from error
-            finally:
-                os.umask(previous)
-            self._bound.append(path)
-            _share(path, gid, self._mode)
+            self._take(wire, listen(path, gid, self._mode))
+
+    def _wires(self) -> tuple[tuple[_Wire, Path], ...]:
+        return (self._router, self.path), (self._publisher, self.events_path)
+
+    def _take(self, wire: _Wire, listener: Listener) -> None:
+        """Let a socket answer at a listener too: those it has go on, and so do who came by them."""
+        # With a descriptor of ours libzmq leaves the file alone; by itself it removes whatever lies there.
+        wire.set(zmq.USE_FD, listener.fd)
+        try:
+            wire.bind(f"ipc://{listener.path}")
+        except zmq.ZMQError as error:
+            listener.remove()
+            os.close(listener.fd)
+            raise UsageError(f"cannot listen at {listener.path}: {error}") from error
+        self._bound[listener.path] = listener
 
     def start(self) -> None:
         """Begin to answer."""
         self._serving.append(asyncio.create_task(self._serve(), name="server"))
+        self._serving.append(asyncio.create_task(self._look(), name="socket files"))
         if self._zap is not None and self._may_watch is not None:
             self._serving.append(asyncio.create_task(_admit(self._zap, self._may_watch), name="watchers"))
 
@@ -133,8 +137,26 @@ class Server:
         for wire in (self._router, self._publisher, *([self._zap] if self._zap else [])):
             wire.close()
         self._context.term()
-        for path in self._bound:
-            path.unlink(missing_ok=True)
+        for listener in self._bound.values():
+            listener.remove()
+
+    async def _look(self) -> None:
+        """Put back the files of the sockets when somebody took them away."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            trouble = ""
+            for wire, path in self._wires():
+                if self._bound[path].in_place():
+                    continue
+                try:
+                    # In a thread: who listens there now may be slow to take a connection.
+                    found = await asyncio.to_thread(listen, path, gid_of(self._group), self._mode)
+                    self._take(wire, found)
+                except TopodError as error:
+                    trouble = f"{path} was taken away, nobody new reaches this daemon there: {error.message}"
+                    break
+                log.warning("socket.restored", extra={"socket": str(path)})
+            self._on_trouble(trouble)
 
     async def _serve(self) -> None:
         while True:
@@ -193,75 +215,3 @@ async def _admit(zap: zmq.asyncio.Socket, may_watch: Callable[[Peer | None], Awa
 def failure(error: TopodError) -> Failure:
     """Return the reply that an error becomes."""
     return Failure(code=error.code, text=error.message, hint=error.hint, exit_status=error.exit_status)
-
-
-def check_path(path: Path) -> None:
-    """Raise `UsageError` when no socket can have this path."""
-    length = len(os.fsencode(path))
-    if length > MAX_PATH_BYTES:
-        raise UsageError(
-            f"the socket's path has {length} bytes, {MAX_PATH_BYTES} are allowed: {path}",
-            hint="name a shorter one with --socket or TOPOD_SOCKET",
-        )
-
-
-def _gid(group: str) -> int | None:
-    """Return the group that shares the sockets; None: nobody does. Only root can give a file away."""
-    if os.geteuid() != 0 and group == GROUP:
-        return None
-    try:
-        return int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
-    except KeyError:
-        if group == GROUP:
-            return None
-        raise UsageError(f"there is no group {group}", hint=f"groupadd --system {group}") from None
-
-
-def _make_folder(folder: Path, gid: int | None, mode: int) -> None:
-    if not folder.is_dir():
-        try:
-            folder.mkdir(mode=0o700, parents=True)
-        except OSError as error:
-            raise UsageError(f"cannot create the socket's folder {folder}: {error.strerror}") from error
-        _share(folder, gid, 0o755 if mode & 0o007 else 0o750)
-    found = folder.stat().st_mode
-    if found & 0o002 and not found & stat.S_ISVTX:
-        raise UsageError(
-            f"everybody may replace files in the socket's folder {folder}", hint=f"chmod o-w {folder}"
-        )
-
-
-def _share(path: Path, gid: int | None, mode: int) -> None:
-    """Give a file its group, then its mode: never the mode while the group is another one."""
-    if gid is None:
-        mode &= ~0o070
-    else:
-        try:
-            os.chown(path, -1, gid, follow_symlinks=False)
-        except OSError as error:
-            raise UsageError(f"cannot give {path} to group {gid}: {error.strerror}") from error
-    path.chmod(mode)
-
-
-def _clear(path: Path) -> None:
-    """Remove the socket of a daemon that is gone."""
-    try:
-        kind = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(kind):
-        raise UsageError(f"{path} is in the way: it is not a socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink(missing_ok=True)
-            return
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise UsageError(f"cannot use {path}: {error.strerror or error}") from error
-    raise ConflictError(
-        f"another topod listens at {path}", hint="stop it, or name another socket with --socket"
-    )

@@ -5,14 +5,16 @@ import logging
 import signal
 import time
 from contextlib import AsyncExitStack, closing
+from functools import partial
 from typing import Final
 
 from topod import __version__
 from topod.adapters.authorized import AuthorizedKeys
 from topod.adapters.curve_keys import read_private
 from topod.adapters.curve_server import CurveServer
+from topod.adapters.ipc_files import check_path
 from topod.adapters.sqlite_fleet import SqliteFleet
-from topod.adapters.zmq_server import Server, check_path
+from topod.adapters.zmq_server import Server
 from topod.coordinator.config import Settings
 from topod.coordinator.hosts import Hosts
 from topod.coordinator.mailbox import Mailbox
@@ -103,6 +105,7 @@ async def _serve(
         group=security.socket_group,
         mode=int(security.socket_mode, 8),
         may_watch=None if access.open_to_view else access.may_view,
+        on_trouble=partial(health.tell, "socket"),
     )
     async with AsyncExitStack() as stack:
         stack.push_async_callback(mailbox.stop)
@@ -131,8 +134,5 @@ async def _serve(
 async def _watch(port: CurveServer, health: Health) -> None:
     """Keep on the board whether the file of keys is in force."""
     while True:
-        if port.trouble:
-            health.trouble(PORT, port.trouble)
-        else:
-            health.well(PORT)
+        health.tell(PORT, port.trouble)
         await asyncio.sleep(LOOK_SECONDS)

@@ -7,13 +7,15 @@ import signal
 import time
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack, closing
+from functools import partial
 from typing import Final
 
 from topod import __version__
+from topod.adapters.ipc_files import check_path
 from topod.adapters.peers import unknown_groups
 from topod.adapters.process_runtime import ProcessRuntime
 from topod.adapters.sqlite_store import SqliteStore
-from topod.adapters.zmq_server import Server, check_path
+from topod.adapters.zmq_server import Server
 from topod.daemon.assembly import Daemon, Ports
 from topod.daemon.config import Settings
 from topod.daemon.fleet_part import FleetPart
@@ -227,6 +229,7 @@ def _server(settings: Settings, access: Access, daemon: Daemon, vet: Vet) -> Ser
         group=rules.socket_group,
         mode=int(rules.socket_mode, 8),
         may_watch=None if access.open_to_view else access.may_view,
+        on_trouble=partial(daemon.health.tell, "socket"),
     )
 
 

@@ -28,6 +28,13 @@ class Health:
         if self._troubles.pop(subject, None) is not None:
             log.info("%s.restored", subject)
 
+    def tell(self, subject: str, text: str) -> None:
+        """Put a trouble on the board, or with an empty text take it off."""
+        if text:
+            self.trouble(subject, text)
+        else:
+            self.well(subject)
+
     def has(self, subject: str) -> bool:
         """Say whether there is a trouble of that name."""
         return subject in self._troubles
