@@ -88,6 +88,12 @@ class RuntimeUnavailableError(TopodError):
     exit_status = 69
 
 
+class PullFailedError(RuntimeUnavailableError):
+    """An image could not be had just now: a registry's or the network's trouble, not the engine's."""
+
+    code = "pull-failed"
+
+
 class ProbeError(TopodError):
     """NVML, nvidia-smi or sysfs could not be read, or not in time."""
 

@@ -12,7 +12,7 @@ import pytest
 
 from topod.daemon import executor as subject
 from topod.daemon.executor import Executor, Surroundings
-from topod.errors import JobRejectedError, ProbeError, RuntimeUnavailableError
+from topod.errors import JobRejectedError, ProbeError, PullFailedError, RuntimeUnavailableError
 from topod.lifecycle import effects as fx
 from topod.lifecycle import events as ev
 from topod.lifecycle.states import HostState, Job, JobState, Stage
@@ -327,6 +327,16 @@ def test_effects_of_one_job_are_in_order_and_those_of_two_side_by_side() -> None
         ev.Created,
         ev.Started,
     ]
+
+
+def test_an_image_that_cannot_be_had_is_no_trouble_of_the_engine() -> None:
+    away = PullFailedError("image img cannot be pulled now: no such host")
+    around = played(Scripted(ensure_image=[DOWN, away]), a_job(JobState.PENDING), PULL, PULL)
+    assert around.events[1] == ev.ImageFailed(job=ONE, error=away.message, final=False)
+    # It even shows that the engine answers again.
+    assert around.health.notes == []
+    around = played(Scripted(ensure_image=[away, DOWN]), a_job(JobState.PENDING), PULL, PULL)
+    assert around.health.notes == ["runtime: the engine does not answer"]
 
 
 def test_at_most_two_images_are_pulled_at_once() -> None:

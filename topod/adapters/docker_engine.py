@@ -18,7 +18,7 @@ import requests
 import urllib3
 import yaml
 
-from topod.errors import JobRejectedError, RuntimeUnavailableError
+from topod.errors import JobRejectedError, PullFailedError, RuntimeUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ _TRANSIENT = (
     "transport is closing",
     "unexpected eof",
 )
-
+# Of those, what is the engine's own trouble also when it comes of a pull.
+_ENGINES_OWN = ("containerd.sock", "no space left on device", "transport is closing")
 
 NO_ANSWER = "the engine does not answer"
 _LATE = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
@@ -257,16 +258,25 @@ def pull_image(engine: Engine, image: str, seconds: float) -> None:
                 if problem := message.get("error"):
                     raise pull_error(image, short(str(problem)))
                 if time.monotonic() > deadline:
-                    raise unavailable(action, f"not done after {seconds:g} seconds")
+                    raise _pull_failed(image, f"not done after {seconds:g} seconds")
         except docker.errors.APIError as error:
             raise pull_error(image, explain(error)) from error
 
 
 def pull_error(image: str, sentence: str) -> JobRejectedError | RuntimeUnavailableError:
-    """Return the right error for an image that could not be pulled: the job's fault, or a passing trouble."""
-    if is_transient(sentence):
+    """Return the right error for an image that could not be pulled.
+
+    The job's fault (`JobRejectedError`), the registry's or the network's (`PullFailedError`), or the engine's.
+    """
+    if any(marker in sentence.lower() for marker in _ENGINES_OWN):
         return unavailable(f"pulling image {image}", sentence)
+    if is_transient(sentence):
+        return _pull_failed(image, sentence)
     return JobRejectedError(f"image {image} cannot be pulled: {sentence}", hint="check its name and tag")
+
+
+def _pull_failed(image: str, why: str) -> PullFailedError:
+    return PullFailedError(f"image {image} cannot be pulled now: {why}", hint="topod tries again by itself")
 
 
 def is_transient(sentence: str) -> bool:

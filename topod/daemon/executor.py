@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar, assert_never
 
-from topod.errors import JobRejectedError, ProbeError, RuntimeUnavailableError, TopodError
+from topod.errors import JobRejectedError, ProbeError, PullFailedError, RuntimeUnavailableError, TopodError
 from topod.lifecycle import effects as fx
 from topod.lifecycle import events as ev
 from topod.lifecycle.states import HostState, Job, JobState, Stage
@@ -337,6 +337,10 @@ class Executor:
     async def _call(self, work: Callable[..., T], *arguments: object) -> T:
         try:
             result = await self._in_thread(work, *arguments)
+        except PullFailedError:
+            # The engine answered: what one job's image lacks is that job's affair, told as its reason.
+            self._around.health.well("runtime")
+            raise
         except RuntimeUnavailableError as error:
             self._around.health.trouble("runtime", error.message)
             raise

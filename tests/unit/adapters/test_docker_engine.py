@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from topod.adapters.docker_engine import Engine
-from topod.errors import RuntimeUnavailableError
+from topod.adapters.docker_engine import Engine, pull_error
+from topod.errors import JobRejectedError, PullFailedError, RuntimeUnavailableError
 
 
 def trouble(path: Path) -> str:
@@ -46,3 +46,21 @@ def test_an_engine_that_dies_at_a_request_broke_the_connection_off(tmp_path: Pat
         thread.start()
         assert trouble(tmp_path / "e") == "the engine broke the connection off"
         thread.join(20)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "kind"),
+    [
+        ("manifest unknown", JobRejectedError),
+        ("Get https://registry.test/v2/: dial tcp: lookup registry.test: no such host", PullFailedError),
+        ("toomanyrequests: slow down", PullFailedError),
+        ("write /var/lib/docker/tmp/x: no space left on device", RuntimeUnavailableError),
+        ("dial unix /run/containerd/containerd.sock: connection refused", RuntimeUnavailableError),
+    ],
+)
+def test_a_pull_that_fails_is_the_jobs_the_networks_or_the_engines(
+    sentence: str, kind: type[Exception]
+) -> None:
+    found = pull_error("nosuch:1", sentence)
+    assert type(found) is kind
+    assert sentence in str(found)
