@@ -67,6 +67,8 @@ class ContainerRuntime(Protocol):
 
     name: str
     """`docker` or `process`."""
+    engine_url: str
+    """Where its engine is asked; empty: it has none."""
 
     def describe(self) -> str:
         """Return one line for people: engine, version, what is emulated."""

@@ -160,10 +160,14 @@ def _sysfs() -> Check:
 
 
 def _engine(environ: Mapping[str, str], welcome: Welcome | None) -> Iterator[Check]:
-    """Check the container engine, GPUs in containers, and which runtime a start would choose."""
-    from topod.adapters.docker_engine import NO_ANSWER, Engine, find_engine
+    """Check the container engine, GPUs in containers, and which runtime a start would choose.
 
-    url = environ.get("TOPOD_ENGINE") or find_engine()
+    The engine is that of the topod that answers; without one, the engine that a start would find.
+    """
+    from topod.adapters.docker_engine import Engine, find_engine
+
+    used = welcome.engine if welcome is not None else ""
+    url = used or environ.get("TOPOD_ENGINE") or find_engine()
     forced = environ.get("TOPOD_RUNTIME", "auto")
     if url is None:
         yield _no_engine()
@@ -174,9 +178,8 @@ def _engine(environ: Mapping[str, str], welcome: Welcome | None) -> Iterator[Che
         try:
             facts = engine.facts()
         except TopodError as error:
-            hangs = error.message.endswith(NO_ANSWER)
-            mend = f"systemctl {'restart' if hangs else 'status'} docker"
-            yield Check(name="engine", verdict="warn", text=error.message, mend=mend)
+            mend = _mend_engine(url, error.message, used=bool(used))
+            yield Check(name="engine", verdict="warn", text=f"{error.message} ({url})", mend=mend)
         else:
             text = f"{facts.name} {facts.version} (API {facts.api_version}) at {url}"
             yield Check(name="engine", verdict="ok", text=text)
@@ -200,6 +203,16 @@ def _engine(environ: Mapping[str, str], welcome: Welcome | None) -> Iterator[Che
         )
     else:
         yield Check(name="runtime", verdict="ok", text=f"{chosen} ({why}): {words.get(chosen, 'unknown')}")
+
+
+def _mend_engine(url: str, trouble: str, *, used: bool) -> str:
+    from topod.adapters.docker_engine import DEFAULT_URL, NO_ANSWER, NO_PERMISSION
+
+    if used and trouble.endswith(NO_PERMISSION):
+        return "sudo topoctl doctor: topod may use it, you may not"
+    if url not in (DEFAULT_URL, "unix:///run/docker.sock"):
+        return f"docker -H {url} version"
+    return f"systemctl {'restart' if trouble.endswith(NO_ANSWER) else 'status'} docker"
 
 
 def _no_engine() -> Check:

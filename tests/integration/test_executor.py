@@ -38,6 +38,7 @@ class Scripted:
     """A runtime and a probe whose calls end as the script says, in turn; without a script they succeed."""
 
     name = "scripted"
+    engine_url = ""
 
     def __init__(self, **script: list[Any]) -> None:
         self.script = {name: deque(results) for name, results in script.items()}

@@ -192,6 +192,7 @@ class SimRuntime:
     """`ContainerRuntime` for one life of the daemon."""
 
     name = "docker"
+    engine_url = ""
 
     def __init__(self, engine: Engine, referee: "Referee") -> None:
         self._engine = engine

@@ -47,13 +47,14 @@ _TRANSIENT = (
 _ENGINES_OWN = ("containerd.sock", "no space left on device", "transport is closing")
 
 NO_ANSWER = "the engine does not answer"
+NO_PERMISSION = "no permission to use the engine's socket"
 _LATE = (TimeoutError, requests.Timeout, urllib3.exceptions.TimeoutError)
 _CUT = (ConnectionError, EOFError, requests.exceptions.ChunkedEncodingError, urllib3.exceptions.ProtocolError)
 _PLAIN = {
     errno.ECONNREFUSED: "the engine is not running: nothing listens on its socket",
     errno.ENOENT: "the engine is not running: its socket is not there",
-    errno.EACCES: "no permission to use the engine's socket",
-    errno.EPERM: "no permission to use the engine's socket",
+    errno.EACCES: NO_PERMISSION,
+    errno.EPERM: NO_PERMISSION,
     errno.EPIPE: "the engine broke the connection off",
     errno.ECONNRESET: "the engine broke the connection off",
 }
@@ -266,7 +267,7 @@ def pull_image(engine: Engine, image: str, seconds: float) -> None:
 def pull_error(image: str, sentence: str) -> JobRejectedError | RuntimeUnavailableError:
     """Return the right error for an image that could not be pulled.
 
-    The job's fault (`JobRejectedError`), the registry's or the network's (`PullFailedError`), or the engine's.
+    The job's fault (`JobRejectedError`), a registry's or the network's (`PullFailedError`), or the engine's.
     """
     if any(marker in sentence.lower() for marker in _ENGINES_OWN):
         return unavailable(f"pulling image {image}", sentence)

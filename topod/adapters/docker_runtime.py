@@ -87,6 +87,7 @@ class DockerRuntime:
         self._engine = Engine(
             base_url, call_timeout=call_timeout, slow_timeout=slow_timeout, pull_timeout=pull_timeout
         )
+        self.engine_url = self._engine.base_url
         self._host = EngineHost(
             state_id=state_id,
             emulated=emulated,

@@ -50,6 +50,7 @@ class ProcessRuntime:
     """
 
     name = "process"
+    engine_url = ""
 
     def __init__(
         self,

@@ -164,6 +164,7 @@ class Service:
             emulated=self._topology.emulated,
             runtime=self._runtime.name,
             runtime_text=self._health.runtime_text,
+            engine=self._runtime.engine_url,
             pid=os.getpid(),
             state_dir=self._identity.state_dir,
             events_endpoint=self._identity.events_endpoint,

@@ -44,6 +44,8 @@ class Welcome(Reply, frozen=True, kw_only=True, tag="welcome"):
     """Those of the notes that tell what does not work just now."""
     groups: dict[str, list[str]] = {}
     """The Unix groups that the configuration names, by key: `security.submit`."""
+    engine: str = ""
+    """Where its container engine is asked: `unix:///var/run/docker.sock`; empty: it has none."""
     fleet: bool = False
     """It is a fleet's coordinator that answers."""
 

@@ -23,6 +23,31 @@ def test_the_runtime_is_that_of_the_topod_that_answers(monkeypatch: pytest.Monke
     assert (last.name, last.text) == ("runtime", "docker: chosen by the topod that answers")
 
 
+def test_the_engine_is_that_of_the_topod_that_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_other() -> None:
+        raise AssertionError("the default engines are nobody's here")
+
+    monkeypatch.setattr("topod.adapters.docker_engine.find_engine", no_other)
+    url = f"unix://{tmp_path / 'engine'}"
+    fields: dict[str, object] = {"version": "1", "host": "h", "runtime": "docker", "engine": url}
+    welcome = Welcome(**{**_defaults(), **fields})  # type: ignore[arg-type] # every field has its own type
+    first = next(iter(doctor_checks._engine({"TOPOD_ENGINE": "unix:///other"}, welcome)))
+    assert first.text.endswith(f"the engine is not running: its socket is not there ({url})")
+    assert first.mend == f"docker -H {url} version"
+
+
+def test_the_mend_of_an_engine_fits_which_engine_it_is() -> None:
+    default = "unix:///var/run/docker.sock"
+    mend = doctor_checks._mend_engine
+    assert mend(default, "it: the engine does not answer", used=True) == "systemctl restart docker"
+    assert mend(default, "it: the engine is not running", used=False) == "systemctl status docker"
+    denied = "it: no permission to use the engine's socket"
+    assert mend(default, denied, used=True).startswith("sudo topoctl doctor")
+    assert mend(default, denied, used=False) == "systemctl status docker"
+
+
 def test_an_engine_that_hangs_is_told_from_one_that_does_not_run(tmp_path: Path) -> None:
     path = tmp_path / "engine"
     assert not doctor_checks._listens(path)
@@ -35,8 +60,8 @@ def test_an_engine_that_hangs_is_told_from_one_that_does_not_run(tmp_path: Path)
             for check in doctor_checks._engine({"TOPOD_ENGINE": f"unix://{path}"}, None)
             if check.name == "engine"
         )
-        assert check.text.endswith("the engine does not answer")
-        assert check.mend == "systemctl restart docker"
+        assert "the engine does not answer" in check.text
+        assert check.mend == f"docker -H unix://{path} version"
     assert not doctor_checks._listens(path)
 
 
