@@ -95,7 +95,7 @@ def test_an_allowed_job_runs_as_who_sent_it_and_gains_no_rights(place: Place) ->
         ({"image": "evil"}, "image evil is not among bb"),
         ({"container_user": "1:1"}, "user 1:1 is not among caller"),
         ({"network": Network.HOST}, "network host is not among none"),
-        ({"cap_add": ("SYS_ADMIN",)}, "capability SYS_ADMIN is not among any"),
+        ({"cap_add": ("SYS_ADMIN",)}, "capability SYS_ADMIN is not allowed here: none is"),
         ({"mounts": (Mount(source="/var/run/docker.sock", target="/s"),)}, "holds /run/docker.sock"),
         ({"mounts": (Mount(source="/etc\0", target="/s"),)}, "cannot be looked at"),
     ],

@@ -274,9 +274,9 @@ class Service:
         if request.gpu is None:
             await self._mailbox.ask(ev.HostResumed())
             return rp.Done(text="the host takes jobs again")
-        gpu = self._gpu(request.gpu)
+        gpu, before = self._gpu(request.gpu), self._mailbox.state.marks
         done = await self._mailbox.ask(ev.GpuResumed(uuid=gpu.uuid))
-        return rp.Done(text=resumed_text(f"GPU{gpu.index}", done.state.marks.get(gpu.uuid, ())))
+        return rp.Done(text=resumed_text(gpu, before, done.state.marks))
 
     def host(self) -> rp.Host:
         """Describe the host now."""

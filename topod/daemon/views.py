@@ -168,13 +168,25 @@ def host_view(
     )
 
 
-def resumed_text(name: str, marks: tuple[Mark, ...]) -> str:
-    """Say what became of a GPU that was resumed: what still holds it back, or what is used all the same."""
+def resumed_text(
+    gpu: Gpu, before: Mapping[str, tuple[Mark, ...]], after: Mapping[str, tuple[Mark, ...]]
+) -> str:
+    """Say what became of a GPU that was resumed: what still holds it back, or what is used all the same.
+
+    `before` and `after` are the marks of all GPUs, by UUID.
+    """
+    name, had, marks = f"GPU{gpu.index}", before.get(gpu.uuid, ()), after.get(gpu.uuid, ())
+    if not had and not marks:
+        return f"{name} was not kept back"
     held = "; ".join(_mark_text(mark) for mark in marks if mark.blocks)
     if held:
         return f"{name} is still kept back, which a resume cannot change: {held}"
     accepted = "; ".join(mark.reason for mark in marks)
-    return f"{name} is handed out again" + (f", in spite of this: {accepted}" if accepted else "")
+    if accepted:
+        return f"{name} is handed out again, in spite of this: {accepted}"
+    if any(mark.kind is MarkKind.QUARANTINED for mark in had):
+        return f"{name} is handed out again; where it is still in use, the next look keeps it back again"
+    return f"{name} is handed out again"
 
 
 def _mark_text(mark: Mark) -> str:

@@ -109,7 +109,7 @@ def _image(policy: JobPolicy, spec: JobSpec) -> Iterator[str]:
     if not any(image.matches(spec.image, pattern) for pattern in policy.images):
         unclear = " (write a tag: this could be the number of an image)"
         told = f"image {spec.image}{unclear if image.may_be_an_id(spec.image) else ''}"
-        yield f"{told} is not among {_words(policy.images)}"
+        yield f"{told} {_not('among', policy.images)}"
     elif policy.require_digest and not image.has_digest(spec.image):
         yield f"image {spec.image} names no digest (IMAGE@sha256:...)"
 
@@ -131,22 +131,22 @@ def _user(policy: JobPolicy, spec: JobSpec, who: Submitter) -> tuple[str | None,
     if asked is not None and asked in policy.users:
         return asked, []
     told = "a user of the image's own" if asked is None else f"user {asked}"
-    return asked, [f"{told} is not among {_words(policy.users)} (--user)"]
+    return asked, [f"{told} {_not('among', policy.users)} (--user)"]
 
 
 def _network(policy: JobPolicy, spec: JobSpec) -> Iterator[str]:
     if spec.network is not None and spec.network not in policy.networks:
-        yield f"network {spec.network} is not among {_words(policy.networks)}"
+        yield f"network {spec.network} {_not('among', policy.networks)}"
 
 
 def _rights(policy: JobPolicy, spec: JobSpec, paths: HostPaths) -> Iterator[str]:
     for name in spec.cap_add:
         if name not in policy.capabilities:
-            yield f"capability {name} is not among {_words(policy.capabilities)}"
+            yield f"capability {name} {_not('among', policy.capabilities)}"
     for device in spec.devices:
         real = paths.real(device.source)
         if not any(fnmatchcase(real, pattern) for pattern in policy.devices):
-            yield f"device {_led(device.source, real)} is not among {_words(policy.devices)}"
+            yield f"device {_led(device.source, real)} {_not('among', policy.devices)}"
 
 
 def _limits(policy: JobPolicy, spec: JobSpec) -> Iterator[str]:
@@ -155,7 +155,7 @@ def _limits(policy: JobPolicy, spec: JobSpec) -> Iterator[str]:
     for name, value in spec.ulimits.items() if policy.ulimits is not None else ():
         most = (policy.ulimits or {}).get(name)
         if most is None:
-            yield f"ulimit {name} is not among {_words(tuple(policy.ulimits or ()))}"
+            yield f"ulimit {name} {_not('among', tuple(policy.ulimits or ()))}"
         elif most != -1 and (value == -1 or value > most):
             yield f"ulimit {name}={value} is above {most}"
 
@@ -172,13 +172,13 @@ def _files(policy: JobPolicy, spec: JobSpec, who: Submitter, paths: HostPaths) -
         elif exposed := _exposed(real, readable, paths):
             yield f"volume {shown} holds {exposed}, which no job may have"
         elif not _below(real, readable):
-            yield f"volume {shown} is not below {_words(policy.mounts + policy.mounts_read_only)}"
+            yield f"volume {shown} {_not('below', policy.mounts + policy.mounts_read_only)}"
         elif not mount.read_only and not _below(real, writable):
             yield f"volume {shown} may only be read here: write {mount.source}:{mount.target}:ro"
     for one in spec.secrets:
         real = paths.real(one.source)
         if _exposed(real, secret, paths) or not _below(real, secret):
-            yield f"secret {_led(one.source, real)} is not below {_words(policy.secrets)}"
+            yield f"secret {_led(one.source, real)} {_not('below', policy.secrets)}"
 
 
 def _roots(roots: tuple[str, ...], who: Submitter, paths: HostPaths) -> tuple[str, ...]:
@@ -216,5 +216,6 @@ def _led(path: str, real: str) -> str:
     return path if path == real else f"{path} (which is {real})"
 
 
-def _words(words: tuple[str, ...]) -> str:
-    return ", ".join(words) or "any (none is allowed)"
+def _not(where: str, words: tuple[str, ...]) -> str:
+    """Return `is not among a, b`, or where nothing is listed that nothing is allowed."""
+    return f"is not {where} {', '.join(words)}" if words else "is not allowed here: none is"

@@ -29,6 +29,16 @@ DEFAULT_PATH: Final = Path("/etc/topod/topod.toml")
 LEAST_LOG_BYTES: Final = 1 << 20
 R = TypeVar("R", bound=Quota | DisruptionBudget)
 _PLACED = re.compile(r"(?P<text>.*) - at `(?P<place>[^`]*)`", re.DOTALL)
+_MISTYPED: Final = re.compile(r"Expected `(?P<wanted>[^`]+)`, got `(?P<got>[^`]+)`")
+_KINDS: Final = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text in quotes",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
+"""TOML's kinds of values in plain words."""
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`(?: - at `(?P<place>[^`]*)`)?")
 
 
@@ -331,13 +341,24 @@ def _in_words(text: str) -> str:
     found = _UNKNOWN.search(text)
     if found is None:
         said = _PLACED.fullmatch(text)
-        return text if said is None else f"{_place(said['place'])}: {said['text']}"
+        return text if said is None else f"{_place(said['place'])}: {_plain(said['text'])}"
     place = re.sub(r"\[.*\]", "", (found["place"] or "$").removeprefix("$").removeprefix("."))
     known = _keys(place)
     near = get_close_matches(found["name"], known, n=1)
     where = f" in [{place}]" if place else ""
     hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known) or 'none'}"
     return f"unknown key {found['name']!r}{where}{hint}"
+
+
+def _plain(text: str) -> str:
+    """Return `a whole number is expected, not a text` for msgspec's "Expected `int`, got `str`"."""
+    found = _MISTYPED.fullmatch(text)
+    if found is None or found["got"] not in _KINDS:
+        return text
+    wanted = [kind for kind in found["wanted"].split(" | ") if kind != "null"]
+    if not all(kind in _KINDS for kind in wanted):
+        return text
+    return f"{' or '.join(_KINDS[kind] for kind in wanted)} is expected, not {_KINDS[found['got']]}"
 
 
 def _place(path: str) -> str:
