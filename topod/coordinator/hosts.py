@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from topod.adapters.curve_peers import Connection
-from topod.coordinator.kinds import Kinds
+from topod.coordinator.kinds import Hardware
 from topod.coordinator.mailbox import Mailbox
 from topod.errors import DaemonUnavailableError, TopodError
 from topod.fleet import events as ev
@@ -71,7 +71,7 @@ class Hosts:
         self._line = line
         self._clock = clock
         self._terms = terms
-        self._kinds = Kinds()
+        self._hardware = Hardware()
         self._sessions: dict[str, Session] = {}
         self._questions: dict[str, tuple[str, asyncio.Future[AnyReply]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -129,7 +129,7 @@ class Hosts:
         """Have the fleet know a session; whatever hinders it, the host is asked again when it reports."""
         hello = session.hello
         try:
-            hardware, tables = await asyncio.to_thread(self._kinds.find, hello.document)
+            hardware, tables = await asyncio.to_thread(self._hardware.find, hello.document)
             seen = ev.HostSeen(
                 host=hello.host,
                 session=hello.session,
