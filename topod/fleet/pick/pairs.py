@@ -12,6 +12,7 @@ from topod.fleet.pick.rows import FloatTable, KindRows
 from topod.fleet.pick.shape import Shape
 from topod.flextopo.affinity import BoolTable, IntTable
 
+_BLOCK: Final = 256
 KEYS: Final = 7
 """Columns beside those of cost key 1, and of the share with `spread`."""
 
@@ -41,13 +42,11 @@ class Pairs:
         """The host of each pair, within `rows`."""
         self._sets = sets
         """The GPU set of each pair, by its place in the family."""
-        masks = shape.family.masks
         slots = np.broadcast_to(1 << np.arange(gpus.shape[1]), gpus.shape)
         parts = [levels.weights[rank], np.stack([gpus, work, slots], axis=2)]
         if shape.levels:
             parts.append(kind.cpus[rows, : gpus.shape[1]])
-        touched = ((masks[:, None] & gpus[:, None, :]) != 0).astype(np.float64)
-        sums = (touched @ np.concatenate(parts, axis=2))[places, sets]
+        sums = _sums(shape.family.masks, gpus, np.concatenate(parts, axis=2))[places, sets]
         words = levels.words
         self._own: FloatTable = sums[:, :words]
         """Cost key 1, as words of `Levels`, of the set's own holders."""
@@ -162,6 +161,21 @@ class Pairs:
                 share=None if share is None else share[places],
             ),
         ]
+
+
+def _sums(masks: IntTable, gpus: IntTable, amounts: FloatTable) -> FloatTable:
+    """Return the sums of `amounts` (hosts by slots by columns) over the slots that each set touches.
+
+    Hosts by sets by columns. The products are made in blocks that are too small to be worth the threads of a
+    BLAS: on a busy machine waiting for each other costs those fifty times the work.
+    """
+    blocks = -(-len(masks) // _BLOCK)
+    size = -(-len(masks) // blocks)
+    padded = np.zeros(blocks * size, dtype=np.int32)
+    padded[: len(masks)] = masks
+    touched = padded.reshape(blocks, size, 1) & gpus.astype(np.int32)[:, None, None, :] != 0
+    sums: FloatTable = touched.astype(np.float64) @ amounts[:, None]
+    return sums.reshape(len(gpus), blocks * size, amounts.shape[2])
 
 
 def _take(values: IntTable | FloatTable) -> Column:
