@@ -67,6 +67,7 @@ def snapshot_of(rng: random.Random, host: str, state: Occupancy, generation: int
                 cpus=holder.cpus,
                 evictable_from=NOW - rng.randrange(-60, 3600) if holder.evictable else None,
                 work_since=NOW - rng.randrange(1, 10**6),
+                work_gpus=holder.gpus.bit_count(),
             )
             for holder in state.holders
         ),

@@ -52,6 +52,7 @@ def held_by(rng: random.Random, holder: Holder) -> HeldBy:
         evictable_from=rng.choice([*moments, 0.0, 0.0, 0.0, 0.0]) if holder.evictable else None,
         protection="not preemptible" if not holder.evictable else "",
         work_since=rng.choice([None, NOW, NOW - 10, NOW - 10, NOW - 20.0625, NOW + 5]),
+        work_gpus=holder.gpus.bit_count() + rng.choice([0, 0, 0, 0, 1]),
         budgets=holder.budgets,
         guard_priority=rng.choice([50, 300, 600, 2000]) if rng.random() < 0.1 else None,
         guarded_until=rng.choice(moments),
@@ -166,11 +167,13 @@ def crossed(rng: random.Random, host: str) -> Host:
     holders: list[HeldBy] = []
     while cpus:
         mine = [cpus.pop() for _ in range(min(len(cpus), rng.choice([1, 1, 2, 3, 4])))]
+        mask = 1 << gpus.pop() if gpus and rng.random() < 0.6 else 0
         holders.append(
             HeldBy(
                 job=f"j{len(holders)}",
                 priority=rng.choice([100, 100, 300]),
-                gpus=1 << gpus.pop() if gpus and rng.random() < 0.6 else 0,
+                gpus=mask,
+                work_gpus=mask.bit_count(),
                 cpus=CpuSet.of(mine),
                 evictable_from=0.0 if rng.random() < 0.9 else None,
                 work_since=rng.choice([None, NOW - 10, NOW - 20]),

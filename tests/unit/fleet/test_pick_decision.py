@@ -27,7 +27,14 @@ NOW = 1000.0
 
 def held(job: str, *gpus: int, priority: int = 100, cpus: str = "", since: float | None = None) -> HeldBy:
     mask = sum(1 << i for i in gpus)
-    return HeldBy(job=job, priority=priority, gpus=mask, cpus=CpuSet.parse(cpus), work_since=since)
+    return HeldBy(
+        job=job,
+        priority=priority,
+        gpus=mask,
+        cpus=CpuSet.parse(cpus),
+        work_since=since,
+        work_gpus=len(gpus),
+    )
 
 
 def host(name: str, *holders: HeldBy, closed: str | None = None, **labels: str) -> HostSnapshot:
@@ -159,10 +166,11 @@ def test_selectors_and_exclusions_leave_hosts_out() -> None:
 
 
 def test_without_leave_to_stop_anybody_the_refusal_names_whom_it_would_stop() -> None:
-    hosts = fleet(host("a", held("1", *range(8))))
+    array = replace(held("17", 4, 5, 6, 7), ident="12[3]")
+    hosts = fleet(host("a", held("1", 0, 1, 2, 3), array))
     told = refused(hosts.decide(ask(8), NOW, may_evict=False))
     assert told == Refusal(
-        reason="no host has room without stopping a job", details=("then: on a, stops job 1",)
+        reason="no host has room without stopping a job", details=("then: on a, stops jobs 1, 12[3]",)
     )
 
 

@@ -16,7 +16,7 @@ from topod.fleet.hosts import HostSnapshot, occupancy_at
 from topod.fleet.pick.cost import Chosen, FleetKey, choice, fleet_key
 from topod.fleet.pick.free import best_free
 from topod.fleet.pick.levels import NEVER, Levels
-from topod.fleet.pick.refusal import Looked, refuse
+from topod.fleet.pick.refusal import Looked, refuse, refuse_to_stop
 from topod.fleet.pick.rows import FloatTable, KindRows, Priorities
 from topod.fleet.pick.shape import Shapes
 from topod.fleet.pick.victims import VictimBounds
@@ -99,12 +99,12 @@ class Fleet:
             return found
         bounds = self._bounds(request, now, rows, shares)
         best, refusals = self._with_victims(request, now, bounds, spread=spread)
-        if best is not None and may_evict:
-            return best
+        if best is not None:
+            return best if may_evict else refuse_to_stop(best, self.snapshot(best.host))
         looked = Looked(
             request=request, now=now, selector=selector, exclude=exclude, bounds=bounds, refusals=refusals
         )
-        return refuse([kind for kind, _ in self._kinds.values()], looked, best)
+        return refuse([kind for kind, _ in self._kinds.values()], looked)
 
     def _candidates(self, kind: KindRows, selector: Selector, exclude: Collection[str]) -> IntTable:
         open_rows = kind.open[: kind.count]

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from topod.fleet.hosts import occupancy_at
+from topod.fleet.hosts import HostSnapshot, occupancy_at
 from topod.fleet.pick.cost import Chosen
 from topod.fleet.pick.rows import KindRows
 from topod.fleet.pick.victims import VictimBounds
@@ -48,15 +48,18 @@ class _Group:
         return self.kind.snapshots[self.row].host
 
 
-def refuse(kinds: Iterable[KindRows], looked: Looked, later: Chosen | None) -> Refusal:
-    """Return the refusal of a request; `later` is the plan that would do if jobs could be stopped."""
-    if later is not None:
-        victims = later.plan.victims
-        stops = "jobs" if len(victims) > 1 else "job"
-        return Refusal(
-            reason="no host has room without stopping a job",
-            details=(f"then: on {later.host}, stops {stops} {', '.join(victims)}",),
-        )
+def refuse_to_stop(later: Chosen, snapshot: HostSnapshot) -> Refusal:
+    """Return the refusal of a request that could be met only by stopping jobs, as `later` does."""
+    names = [held.ident or held.job for held in snapshot.holders if held.job in later.plan.victims]
+    stops = "jobs" if len(names) > 1 else "job"
+    return Refusal(
+        reason="no host has room without stopping a job",
+        details=(f"then: on {later.host}, stops {stops} {', '.join(names)}",),
+    )
+
+
+def refuse(kinds: Iterable[KindRows], looked: Looked) -> Refusal:
+    """Return the refusal of a request that no host can meet."""
     groups: dict[str, _Group] = {}
     total = 0
     for why, kind, row, asked in _reasons(kinds, looked):

@@ -122,7 +122,7 @@ class VictimBounds:
             rows=rows,
             rank=self._rank[hosts],
             gpus=self._gpus[hosts],
-            work=self._work(rows, self._gpus[hosts]),
+            work=self._work(rows),
             places=places,
             sets=sets,
         )
@@ -136,10 +136,11 @@ class VictimBounds:
             self._keys[: len(keys), found] = keys
             self.head[found] = self._levels.heads(keys[: self._words], len(found))
 
-    def _work(self, rows: IntTable, gpus: IntTable) -> FloatTable:
-        """Return the work that each holder loses, hosts by slots, as `HeldBy.work_at` tells it."""
-        lost = np.rint((self._now - self.kind.since[rows, : self.kind.width]) * 1000)
-        work: FloatTable = np.minimum(np.maximum(lost, 0) * self.kind.tables.sizes[gpus], _WORK)
+    def _work(self, rows: IntTable) -> FloatTable:
+        """Return the work that each holder loses, hosts by slots, as `hosts.occupancy_at` tells it."""
+        used = np.s_[rows, : self.kind.width]
+        lost = np.rint((self._now - self.kind.since[used]) * 1000)
+        work: FloatTable = np.minimum(np.maximum(lost, 0) * self.kind.working[used], _WORK)
         return work
 
     def _small(self) -> IntTable:
