@@ -42,6 +42,10 @@ RATES: Final[dict[str, float]] = {
     "disk.unsure": 0.01,
     # topod, where a job is told to stop whose start is on its way.
     "daemon.killed_in_doubt": 0.5,
+    # The line to the coordinator.
+    "link.loses": 0.15,
+    "link.slow": 0.1,
+    "link.repeats": 0.1,
 }
 """How likely a fault strikes where it can; a day has about half of them."""
 
@@ -77,6 +81,8 @@ TIMED: Final[dict[str, float]] = {
     "clock.back": 0.7,
     "daemon.killed": 2.5,
     "daemon.stopped": 0.6,
+    "link.cut": 0.8,
+    "coordinator.restarted": 0.6,
 }
 """How often a fault happens in a day that has it, in the mean."""
 

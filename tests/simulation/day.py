@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from functools import cache, partial
+from math import inf
 from typing import Any, Final
 
 import pytest
@@ -18,13 +19,17 @@ from tests.simulation.devices import Devices
 from tests.simulation.disk import Disk
 from tests.simulation.engine import Engine, SimRuntime
 from tests.simulation.fair import random_rules
+from tests.simulation.fleet import Coordinator
 from tests.simulation.loop import VirtualLoop
 from tests.simulation.minimal import too_many
 from tests.simulation.referee import Referee
 from tests.simulation.users import Users
 from topod.daemon import mailbox
 from topod.daemon.assembly import Daemon, Ports
+from topod.daemon.fleet_link import FleetLink, HostSide
+from topod.daemon.fleet_orders import Judge
 from topod.daemon.gpu_watch import GpuWatch
+from topod.daemon.lease import LeaseWatch
 from topod.daemon.owners import Owners
 from topod.daemon.service import Identity, Service
 from topod.discovery.library import load_library_host
@@ -46,6 +51,8 @@ USER_ACTS: Final = 20
 STEP_SECONDS: Final = (0.0,) * 18 + (0.005, 0.2)
 """How long the core thinks: on a host with thousands of jobs it takes its time."""
 LOOK_AT_GPUS_SECONDS: Final = 20.0
+FLEET_ACTS: Final = 12
+HEARTBEAT_SECONDS: Final = 8.0
 LOOK_SECONDS: Final = 30.0
 """How often the referee asks in the calm whether everything is at rest."""
 
@@ -79,6 +86,12 @@ class Day:
         self.disk.referee = self.referee
         self.users = Users(self.world, self.tables, self.disk, self.referee, ask=self._ask, tell=self._tell)
         self.runtime = SimRuntime(self.engine, self.referee)
+        self.fleet: Coordinator | None = None
+        if self.rng.random() < 0.3:
+            self.fleet = Coordinator(self.world, self.tables, self.users.fleet_job)
+        self.referee.fleet = self.fleet
+        self._link: FleetLink | None = None
+        self._lease: LeaseWatch | None = None
         self.lives = 0
         self.steps = 0
         self._loop: VirtualLoop | None = None
@@ -90,6 +103,8 @@ class Day:
         self._steps_left: int | None = None
         self._at_rest = False
         self._looks = 0
+        self._alive_since = inf
+        """Since when a daemon lives."""
 
     def run(self) -> list[str]:
         """Live through the day; return what happened that must never happen."""
@@ -148,12 +163,23 @@ class Day:
         at = self.world.after
         for _ in range(USER_ACTS):
             at(self.rng.uniform(0.0, STORM_SECONDS * 0.8), self.users.act)
+        for seconds in range(0, round(STORM_SECONDS), 10):
+            at(seconds, self._look_at_lease)
+        for _ in range(FLEET_ACTS if self.fleet is not None else 0):
+            at(self.rng.uniform(0.0, STORM_SECONDS * 0.8), self._fleet_acts)
         for fault, mean in TIMED.items():
             if self.chance.on[fault]:
                 strike = getattr(self, "_" + fault.replace(".", "_"))
                 for _ in range(self.rng.choice((1, 1, 2)) if self.rng.random() < mean else 0):
                     at(self.rng.uniform(0.0, STORM_SECONDS), partial(self._strike, fault, strike))
         at(STORM_SECONDS, self._calm)
+
+    def _fleet_acts(self) -> None:
+        if self.fleet is not None:
+            self.fleet.act()
+
+    def _look_at_lease(self) -> None:
+        self.referee.look_at_lease(self._alive_since)
 
     def _strike(self, fault: str, strike: Callable[[], bool | None]) -> None:
         if self.chance.storm and strike() is not False:
@@ -167,6 +193,8 @@ class Day:
         self.engine.frozen_until = min(self.engine.frozen_until, now)
         self.disk.full_until = self.disk.read_only_until = now
         self.devices.recover()
+        if self.fleet is not None:
+            self.fleet.heal()
         self._look()
 
     def _look(self) -> None:
@@ -175,6 +203,7 @@ class Day:
             self.users.put_in_order()
         self._looks += 1
         self._tell(ev.ForeignCpusSeen(cpus=()))
+        self._look_at_lease()
         jobs = self.disk.content.state.jobs
         if not jobs and not self.engine.boxes and self._daemon is not None:
             self._at_rest = True
@@ -210,24 +239,51 @@ class Day:
             seen_first=lambda: None,
         )
 
-        def begin() -> None:
+        if self.fleet is not None:
+            self._join(daemon, ports, self.fleet)
+
+        async def begin() -> None:
+            if self._lease is not None:
+                await self._lease.begin()
             assert self._watch is not None
             daemon.start(publish=lambda _: None)
             self._watch.start()
+            if self._lease is not None and self._link is not None:
+                self._lease.start()
+                self._link.start()
             self._daemon = daemon
+            self._alive_since = self.world.now
 
-        loop.call_soon(begin)
+        self._begin(begin())
         try:
             loop.run_forever()
         finally:
             self.world.say("topod is gone")
             self._daemon, self._loop, self._steps_left = None, None, None
+            self._link, self._lease, self._alive_since = None, None, inf
             self.engine.watch(None)
             loop.kill()
             self._tasks.clear()
             self.disk.daemon_died()
         if not self._at_rest:
             self.world.pass_until(self.world.now + self.rng.choice((0.1, 1.0, 20.0)))
+
+    def _join(self, daemon: Daemon, ports: Ports, fleet: Coordinator) -> None:
+        lease = fleet.lease()
+        side = HostSide(
+            mailbox=daemon.mailbox,
+            tables=self.tables,
+            clock=ports.clock,
+            health=daemon.health,
+            memory=fleet,
+            answer=daemon.service.answer,
+            judge=Judge(tables=self.tables, runtime="docker", rules=self.rules),
+            rules=self.rules,
+        )
+        self._link = FleetLink(
+            side, fleet.wire(), lease, heartbeat_seconds=HEARTBEAT_SECONDS, now=fleet.steady
+        )
+        self._lease = LeaseWatch(lease, daemon.mailbox.post, fleet.steady)
 
     def _each_step(self) -> None:
         self.steps += 1
@@ -262,11 +318,23 @@ class Day:
             return False
 
         async def stop() -> None:
+            if self._link is not None and self._lease is not None:
+                await self._link.stop()
+                await self._lease.stop()
             await watch.stop()
             await daemon.stop()
             self._steps_left = 1
 
         self._begin(stop())
+        return None
+
+    def _link_cut(self) -> bool | None:
+        return self.fleet is not None and self.fleet.cut()
+
+    def _coordinator_restarted(self) -> bool | None:
+        if self.fleet is None:
+            return False
+        self.fleet.start_anew()
         return None
 
     def _engine_frozen(self) -> None:

@@ -49,8 +49,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if not handle.cancelled():
                 ready.append(handle)
         if ready:
-            ready.popleft()._run()
-            self._each_step()
+            handle = ready.popleft()
+            if not handle.cancelled():
+                handle._run()
+                self._each_step()
             return
         due, timer = self._world.due, scheduled[0].when() if scheduled else None
         assert due is not None or timer is not None, "nothing will ever happen again"

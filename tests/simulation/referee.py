@@ -10,6 +10,7 @@ from tests.simulation.chance import World
 from tests.simulation.disk import Disk
 from tests.simulation.engine import Box, Engine
 from tests.simulation.fair import SERVICE, effective, over_quota, still_running
+from tests.simulation.fleet import Coordinator
 from tests.simulation.reasons import untrue
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.effects import Create
@@ -26,10 +27,18 @@ from topod.lifecycle.states import (
 )
 from topod.model.container import Signal
 from topod.model.cpuset import CpuSet
-from topod.model.job import AfterCondition, Allocation, JobId
+from topod.model.job import AfterCondition, Allocation, JobId, OnHostLost
 from topod.model.rules import Rules
 
 GRACE_SLACK: Final = 0.05
+LEASE_SLACK: Final = 10.0
+"""Longer than the core, the disk and whatever was on its way take."""
+
+
+def _may_be_elsewhere(job: Job) -> bool:
+    """Say whether a job that has not ended is placed elsewhere when its host is not heard."""
+    lost = OnHostLost.REQUEUE
+    return job.tag is not None and job.state not in ENDED and job.tag.on_host_lost is lost
 
 
 def shares(a: Allocation, b: Allocation) -> bool:
@@ -47,6 +56,8 @@ class Referee:
         self._rules = rules
         self._disk = disk
         self._engine = engine
+        self.fleet: Coordinator | None = None
+        self._pairs: dict[tuple[int, int], JobId] = {}
         self.accepted: set[JobId] = set()
         self.cancelled: set[JobId] = set()
         """Jobs that a user asked to cancel, heard or not."""
@@ -65,6 +76,7 @@ class Referee:
         state = outcome.state
         for job in outcome.changed:
             self._check_step(base, job)
+            self._check_assigned(job, now)
             if job.state is JobState.STOPPING:
                 self._check_victim(base, state, job, now)
         for ident in base.jobs:
@@ -92,6 +104,29 @@ class Referee:
                 why := untrue(self._tables, self._rules, outcome.state, job, now)
             ):
                 self._foul(f"{job.label} waits and says: {job.reason!r}; but {why}")
+
+    def _check_assigned(self, job: Job, now: float) -> None:
+        """A pair (fleet job, fence) is placed as one job for ever, and waits for no room here."""
+        tag = job.tag
+        if tag is None:
+            return
+        if job.attempt and self._pairs.setdefault((tag.job, tag.fence), job.id) != job.id:
+            self._foul(f"{job.label}: job {tag.job} of the fleet was taken as {tag.fence} before")
+        if job.state is JobState.PENDING and job.image_ready and job.not_before <= now and job.frozen is None:
+            self._foul(f"{job.label}, of the fleet, waits here: {job.reason}")
+
+    def look_at_lease(self, alive_since: float) -> None:
+        """Long after the end of the lease all is told to stop that may run elsewhere, if a topod is there to do it."""
+        now, disk = self._world.now, self._disk
+        if self.fleet is None:
+            return
+        over_for = self.fleet.steady() - self.fleet.lease_until
+        well_for = min(now - alive_since, now - disk.full_until, now - disk.read_only_until, over_for)
+        if well_for < LEASE_SLACK:
+            return
+        for job in self._durable.jobs.values():
+            if _may_be_elsewhere(job) and job.state is not JobState.STOPPING:
+                self._foul(f"{job.label} is {job.state} {over_for:.0f} s after the end of the lease")
 
     def _check_step(self, base: HostState, job: Job) -> None:
         before = base.jobs.get(job.id)
@@ -121,6 +156,7 @@ class Referee:
         named = planned.victims if planned.frozen is None else by.victims
         if job.id not in by.victims or job.id not in named:
             self._foul(f"{job.label} is stopped, and the plan of {by.label} did not name it")
+        self._check_named(job, by)
         if job.allocation is None or not shares(job.allocation, by.allocation):
             self._foul(f"{job.label} is stopped in vain for {by.label}")
         mine = effective(job, self._rules)  # its priority may be changed in the very same step
@@ -136,6 +172,12 @@ class Referee:
         protected = before.started_at is not None and now < before.started_at + job.spec.min_runtime_seconds
         if before.state is JobState.RUNNING and protected:
             self._foul(f"{job.label} is stopped for {by.label} in its minimum run time")
+
+    def _check_named(self, job: Job, by: Job) -> None:
+        """Who is stopped for a job of the fleet was named by the coordinator; a frozen one comes back by itself."""
+        known = None if by.assignment is None else by.assignment.place.victims
+        if known is not None and by.frozen is None and str(job.id) not in known:
+            self._foul(f"{job.label} is stopped for {by.label}, and the coordinator did not name it")
 
     def _check_placed(self, state: HostState, job: Job) -> None:
         """Nobody is placed on what is known to be ill, in foreign use, drained or quarantined."""
@@ -223,6 +265,14 @@ class Referee:
         job, attempt = self._holder_of(handle)
         if job is None or (job.attempt == attempt and job.stage not in (Stage.LAUNCHING, None)):
             self._foul(f"{handle} is started before that is durable")
+        if job is None or job.tag is None or self.fleet is None:
+            return
+        if job.tag.size > 1 and not job.tag.go:
+            self._foul(f"{handle} is started before all its hosts are ready")
+        over_for = self.fleet.steady() - self.fleet.lease_until
+        disk = self._world.now - max(self._disk.full_until, self._disk.read_only_until)
+        if _may_be_elsewhere(job) and over_for > LEASE_SLACK and disk > LEASE_SLACK:
+            self._foul(f"{handle} is started {over_for:.0f} s after the end of the lease")
 
     def asks_signal(self, handle: str, signal: Signal) -> None:
         job, attempt = self._holder_of(handle)
@@ -276,6 +326,8 @@ class Referee:
 
     def _may_be_cancelled(self, job: Job, jobs: dict[JobId, Job]) -> bool:
         """Say whether a user asked for it, its own policy did, or what it waited for never came."""
+        if self.fleet is not None and job.tag is not None and job.tag.job in self.fleet.cancelled:
+            return True
         if job.id in self.cancelled or (job.spec.on_preempt.value == "cancel" and job.preemptions):
             return True
         parents = [(wanted, parent) for wanted in job.spec.after for parent in self._family(wanted.job)]

@@ -209,6 +209,11 @@ class Users:
         for gpu in self._tables.topology.gpus:
             self._request(rq.Resume(gpu=str(gpu.index)))
 
+    def fleet_job(self) -> JobSpec:
+        """Return what users of a fleet have run."""
+        on = self._world.chance.on
+        return random_job(self._rng, self._tables, deaf=on["box.deaf"], late=on["box.exits_late"])
+
     def act(self) -> None:
         """Do one thing."""
         act = self._rng.choice(
