@@ -81,11 +81,17 @@ TIMED: Final[dict[str, float]] = {
     "clock.back": 0.7,
     "daemon.killed": 2.5,
     "daemon.stopped": 0.6,
-    "link.cut": 0.8,
+    "link.cut": 2.0,
     "coordinator.restarted": 0.6,
 }
 """How often a fault happens in a day that has it, in the mean."""
 
+FLEET_FAULTS: Final = frozenset(
+    {"link.loses", "link.slow", "link.repeats", "link.cut", "coordinator.restarted"}
+)
+"""Of days on which the host belongs to a fleet ..."""
+FLEET_SHARE: Final = 0.25
+"""... which so many do."""
 ALL_FAULTS: Final = (*RATES, *TIMED)
 
 
@@ -94,7 +100,15 @@ class Chance:
 
     def __init__(self, seed: int, *, keep_trace: bool = False) -> None:
         self.rng = random.Random(seed)
-        self.on = {name: self.rng.random() < (0.9 if name in RARE else 0.5) for name in ALL_FAULTS}
+        # Numbers of its own: a day without a fleet is the same whatever is asked of fleets.
+        fleet = random.Random(f"fleet {seed}")
+        self.in_fleet: Final = fleet.random() < FLEET_SHARE
+        self.on = {
+            name: self.in_fleet and fleet.random() < 0.5
+            if name in FLEET_FAULTS
+            else self.rng.random() < (0.9 if name in RARE else 0.5)
+            for name in ALL_FAULTS
+        }
         self.storm = True
         """Faults strike only while it lasts."""
         self.happened: Counter[str] = Counter()

@@ -86,10 +86,6 @@ class Day:
         self.disk.referee = self.referee
         self.users = Users(self.world, self.tables, self.disk, self.referee, ask=self._ask, tell=self._tell)
         self.runtime = SimRuntime(self.engine, self.referee)
-        self.fleet: Coordinator | None = None
-        if self.rng.random() < 0.3:
-            self.fleet = Coordinator(self.world, self.tables, self.users.fleet_job)
-        self.referee.fleet = self.fleet
         self._link: FleetLink | None = None
         self._lease: LeaseWatch | None = None
         self.lives = 0
@@ -105,6 +101,10 @@ class Day:
         self._looks = 0
         self._alive_since = inf
         """Since when a daemon lives."""
+        self.fleet: Coordinator | None = None
+        if self.chance.in_fleet:
+            self.fleet = Coordinator(self.world, self.tables, self.users.fleet_job)
+        self.referee.fleet = self.fleet
 
     def run(self) -> list[str]:
         """Live through the day; return what happened that must never happen."""
@@ -163,20 +163,17 @@ class Day:
         at = self.world.after
         for _ in range(USER_ACTS):
             at(self.rng.uniform(0.0, STORM_SECONDS * 0.8), self.users.act)
-        for seconds in range(0, round(STORM_SECONDS), 10):
-            at(seconds, self._look_at_lease)
-        for _ in range(FLEET_ACTS if self.fleet is not None else 0):
-            at(self.rng.uniform(0.0, STORM_SECONDS * 0.8), self._fleet_acts)
+        if self.fleet is not None:
+            for seconds in range(0, round(STORM_SECONDS), 10):
+                at(seconds, self._look_at_lease)
+            for _ in range(FLEET_ACTS):
+                at(self.rng.uniform(0.0, STORM_SECONDS * 0.8), self.fleet.act)
         for fault, mean in TIMED.items():
             if self.chance.on[fault]:
                 strike = getattr(self, "_" + fault.replace(".", "_"))
                 for _ in range(self.rng.choice((1, 1, 2)) if self.rng.random() < mean else 0):
                     at(self.rng.uniform(0.0, STORM_SECONDS), partial(self._strike, fault, strike))
         at(STORM_SECONDS, self._calm)
-
-    def _fleet_acts(self) -> None:
-        if self.fleet is not None:
-            self.fleet.act()
 
     def _look_at_lease(self) -> None:
         self.referee.look_at_lease(self._alive_since)
@@ -329,7 +326,10 @@ class Day:
         return None
 
     def _link_cut(self) -> bool | None:
-        return self.fleet is not None and self.fleet.cut()
+        if self.fleet is None:
+            return False
+        self.fleet.cut()
+        return None
 
     def _coordinator_restarted(self) -> bool | None:
         if self.fleet is None:

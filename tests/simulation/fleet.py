@@ -74,6 +74,7 @@ class Coordinator:
         """What the host remembers of the fleet."""
         self.lease_until = 0.0
         """What the file of the host's lease says, by the host's steady clock."""
+        self.cut_until = 0.0
         self._fence = 0
         self._epoch, self._seq = 1, 0
         self._wire: SimWire | None = None
@@ -91,7 +92,7 @@ class Coordinator:
 
     def wire(self) -> SimWire:
         """Return the line of a new life of topod; what is on the old one comes all the same."""
-        self._wire = SimWire(self._world, self.hear)
+        self._wire = SimWire(self._world, self.hear, lambda: self._world.now < self.cut_until)
         return self._wire
 
     def lease(self) -> SimLease:
@@ -140,23 +141,13 @@ class Coordinator:
             self._world.say(f"fleet: job {ident} is revoked")
             self.jobs[ident].revoked = True
 
-    def cut(self) -> bool:
-        """Cut the line for a while, maybe for longer than the lease."""
-        wire = self._wire
-        if wire is None:
-            return False
-        wire.connected = False
-
-        def heal() -> None:
-            wire.connected = True
-
-        self._world.after(self._rng.choice((5.0, 30.0, 90.0)), heal)
-        return True
+    def cut(self) -> None:
+        """Cut the line for a while, maybe for longer than the lease; a topod that comes back finds it so."""
+        self.cut_until = self._world.now + self._rng.choice((5.0, 70.0, 120.0))
 
     def heal(self) -> None:
         """Let the line work from now on."""
-        if self._wire is not None:
-            self._wire.connected = True
+        self.cut_until = 0.0
 
     def start_anew(self) -> None:
         """The coordinator is started anew: what it saw of hosts is gone, what it decided is not."""

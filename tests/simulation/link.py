@@ -9,9 +9,12 @@ from topod.protocol.link_codec import decode_from_host, encode_to_host
 
 
 class SimWire:
-    """A `topod.ports.Wire` for one life of topod. `hear` gets what the host says."""
+    """A `topod.ports.Wire` for one life of topod. `hear` gets what the host says, unless the line is `cut`."""
 
-    def __init__(self, world: World, hear: Callable[[AnyFromHost], None]) -> None:
+    def __init__(
+        self, world: World, hear: Callable[[AnyFromHost], None], cut: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._cut = cut
         self._world = world
         self._hear = hear
         self._inbox: asyncio.Queue[bytes] = asyncio.Queue()
@@ -40,7 +43,7 @@ class SimWire:
 
     def _later(self, act: Callable[[], None]) -> None:
         chance, rng = self._world.chance, self._world.chance.rng
-        if not self.connected or chance.strikes("link.loses"):
+        if self._cut() or chance.strikes("link.loses"):
             return
         slow = 30.0 if chance.strikes("link.slow") else 0.1
         self._world.after(rng.uniform(0.0, slow), act)
