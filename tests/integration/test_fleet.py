@@ -107,3 +107,19 @@ def test_a_drained_host_gets_nothing_new_and_labels_choose_hosts(
         assert fleet.wait(1, "running").hosts == ["a"]
         fleet.cancel(1, there.id)
         assert [fleet.wait(ident).state for ident in (1, there.id)] == ["cancelled"] * 2
+
+
+@pytest.mark.parametrize("at", [3, 4, 5, 6])
+def test_a_coordinator_killed_before_or_after_any_commit_loses_and_doubles_nothing(
+    tmp_path: Path, at: int
+) -> None:
+    with Fleet(tmp_path, ("a",)) as fleet:
+        fleet.coordinator.stop()
+        fleet.coordinator.start("--crash-at", str(at), wait=False)
+        submitted = fleet.through_crashes(lambda: fleet.submit("exit 7", gpus=2, token="once"))
+        fleet.until(lambda: fleet.through_crashes(lambda: fleet.job(submitted.id)).ended_at is not None)
+        ended = fleet.through_crashes(lambda: fleet.wait(submitted.id, timeout=2.0))
+        assert (ended.state, ended.exit_code) == ("failed", 7)
+        assert fleet.witness() == ["1 begins"]
+        assert fleet.submit("exit 7", gpus=2, token="once").id == submitted.id
+        assert [event.seq for event in fleet.events()] == list(range(1, len(fleet.events()) + 1))
