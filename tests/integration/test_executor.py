@@ -245,8 +245,9 @@ def test_a_start_that_is_no_longer_wanted_and_was_made_all_the_same_is_ended_by_
     assert world.calls == ["start", "observe", "SIGTERM"]
 
 
-def test_what_is_withdrawn_is_removed_before_anyone_is_told() -> None:
-    world = Scripted(observe=[DOWN, seen(ContainerStatus.CREATED)], remove=[DOWN])
+@pytest.mark.parametrize("trouble", [DOWN, ZeroDivisionError("planted")])
+def test_what_is_withdrawn_is_removed_before_anyone_is_told(trouble: Exception) -> None:
+    world = Scripted(observe=[trouble, seen(ContainerStatus.CREATED)], remove=[DOWN])
     around = played(world, a_job(JobState.STOPPING, Stage.LAUNCHING), WITHDRAW)
     assert [type(event) for event in around.events] == [ev.StartFailed]
     assert world.calls == ["observe", "observe", "remove", "remove"]

@@ -17,7 +17,7 @@ from topod.errors import JobRejectedError, ProbeError, PullFailedError, RuntimeU
 from topod.lifecycle import effects as fx
 from topod.lifecycle import events as ev
 from topod.lifecycle.states import HostState, Job, JobState, Stage
-from topod.model.container import ContainerStatus
+from topod.model.container import ContainerStatus, Observed
 from topod.model.job import JobId
 from topod.ports import ContainerRuntime, GpuProbe, ImageMissingError
 from topod.shell.faults import checkpoint
@@ -222,11 +222,21 @@ class Executor:
         The runtime may carry out long after what it did not answer in time. Others get the GPUs when this is
         over, so it must be unable to start by then; where it did start, it is owed SIGTERM and its grace.
         """
-        for found in await self._patiently(self._runtime.observe, effect, lambda: False):
+        for found in await self._look(effect):
             if found.handle == effect.handle and found.status is ContainerStatus.RUNNING:
                 return found.started_at or 0.0
         await self._remove(effect)
         return None
+
+    async def _look(self, effect: fx.Launch | fx.Withdraw) -> tuple[Observed, ...]:
+        """Return what the runtime has, however long it takes to tell."""
+        while True:
+            try:
+                return await self._patiently(self._runtime.observe, effect, lambda: False)
+            except (JobRejectedError, AdapterDefectError) as error:
+                extra = {Key.EFFECT: str(effect), Key.ERROR: error.message}
+                log.warning("runtime.unseen", extra=extra)
+                await asyncio.sleep(RETRY_SECONDS[1])
 
     async def _check(self, effect: fx.CheckDevices) -> ev.Event:
         loop = asyncio.get_running_loop()
