@@ -340,6 +340,7 @@ def test_without_a_configuration_others_cannot_even_open_the_socket() -> None:
             77,
             "error: user 51002 may not ask for priority 1000: 500",
         ),
+        (("rebalance", "--apply"), 77, "error: user 51002 may not move jobs: members of group 41003 may"),
         (("submit", "--for", "root", "--", "true"), 77, "error: only root may submit in another's name"),
         (("submit", "--priority", "low", "--", "true"), 0, "Submitted job "),
     ],

@@ -1,6 +1,11 @@
 """How an attempt of a job ended, and how long it ran."""
 
+from typing import Final
+
 from topod.lifecycle.states import Job
+
+BY_HAND: Final = (128 + 2, 128 + 9, 128 + 15)
+"""Exit codes of SIGINT, SIGKILL and SIGTERM: people send them, and topod would be asked why it did."""
 
 
 def seconds_run(job: Job, now: float) -> float:
@@ -9,11 +14,13 @@ def seconds_run(job: Job, now: float) -> float:
 
 
 def describe_exit(exit_code: int | None, *, out_of_memory: bool = False) -> str:
-    """Say how a command ended: `exit code 3`, `killed by signal 9`, `out of memory`."""
+    """Say how a command that topod did not stop ended: `exit code 3`, `killed: out of memory`."""
     if out_of_memory:
         return "killed: out of memory"
     if exit_code is None:
         return "its container vanished and nobody saw how it ended"
+    if exit_code in BY_HAND:
+        return f"exit code {exit_code} (signal {exit_code - 128}, not sent by topod)"
     if exit_code > 128:
         return f"exit code {exit_code} (signal {exit_code - 128})"
     return f"exit code {exit_code}"

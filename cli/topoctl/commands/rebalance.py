@@ -95,7 +95,8 @@ def rebalance(
         return _plan(ctx, _offline(request, source), output)
     with connect(ctx) as client:
         told = ask(client, request, Moves, PLAN_SECONDS)
-        if apply and told.plan["moves"] and told.plan["reached"]:
+        # Also where there is nothing to move: who may not ask for it is told so each time.
+        if apply and told.plan["reached"]:
             return _apply(ctx, client, request, told, wait=wait, output=output)
     status = _plan(ctx, told, output)
     if status == exit_codes.WOULD_PREEMPT and output is TextOrJson.TABLE:
