@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -27,6 +27,7 @@ class Cli:
 
     def __init__(self, topod: Topod) -> None:
         self.topod = topod
+        self._begun: list[subprocess.Popen[str]] = []
         self.environ = {name: text for name, text in os.environ.items() if not name.startswith("TOPOD_")}
         self.environ |= {"TOPOD_SOCKET": str(topod.socket), "PYTHONIOENCODING": "utf-8", "COLUMNS": "80"}
 
@@ -34,7 +35,22 @@ class Cli:
         """Start a command that goes on."""
         command = [sys.executable, "-m", "topoctl", *words]
         pipe = subprocess.PIPE
-        return subprocess.Popen(command, env=self.environ, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+        begun = subprocess.Popen(command, env=self.environ, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+        self._begun.append(begun)
+        return begun
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End what a test that failed left running."""
+        for one in self._begun:
+            if one.poll() is None:
+                one.kill()
+                one.wait()
+            for pipe in (one.stdout, one.stderr):
+                if pipe is not None:
+                    pipe.close()
 
     def run(self, *words: str, status: int = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command to its end, which must have the given status."""
@@ -76,7 +92,8 @@ class Cli:
 @pytest.fixture
 def cli(tmp_path: Path) -> Iterator[Cli]:
     for topod in topod_in(tmp_path / "d"):
-        yield Cli(topod)
+        with Cli(topod) as cli:
+            yield cli
 
 
 def test_a_preemption_is_planned_seen_and_told_from_submit_to_the_end(cli: Cli) -> None:

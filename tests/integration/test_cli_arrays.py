@@ -30,8 +30,9 @@ def topod(tmp_path: Path) -> Iterator[Topod]:
 
 
 @pytest.fixture
-def cli(topod: Topod) -> Cli:
-    return Cli(topod)
+def cli(topod: Topod) -> Iterator[Cli]:
+    with Cli(topod) as cli:
+        yield cli
 
 
 def test_an_array_from_submit_to_its_end(cli: Cli, topod: Topod, tmp_path: Path) -> None:

@@ -30,8 +30,9 @@ def topod(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Topod]:
 
 
 @pytest.fixture
-def cli(topod: Topod) -> Cli:
-    return Cli(topod)
+def cli(topod: Topod) -> Iterator[Cli]:
+    with Cli(topod) as cli:
+        yield cli
 
 
 def sleeper(topod: Topod, **fields: object) -> JobView:
@@ -87,7 +88,7 @@ def test_an_interrupt_ends_the_command_and_not_the_job(cli: Cli, topod: Topod) -
     running = cli.start("exec", "1", "--", "sh", "-c", "echo pid $$; exec sleep 1001")
     assert running.stdout is not None
     assert running.stdout.readline().startswith("pid ")
-    assert sleepers("1001")
+    topod.until(lambda: bool(sleepers("1001")))
     running.send_signal(signal.SIGINT)
     assert running.wait(SECONDS) == 130
     running.communicate()

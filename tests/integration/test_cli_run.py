@@ -21,8 +21,9 @@ def topod(tmp_path: Path) -> Iterator[Topod]:
 
 
 @pytest.fixture
-def cli(topod: Topod) -> Cli:
-    return Cli(topod)
+def cli(topod: Topod) -> Iterator[Cli]:
+    with Cli(topod) as cli:
+        yield cli
 
 
 def started(running: "subprocess.Popen[str]") -> None:
