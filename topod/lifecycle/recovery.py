@@ -162,6 +162,11 @@ def _recover_stopping(draft: Draft, job: Job, container: Observed | None) -> Ite
         else:
             yield ev.Exited(job=job.id, attempt=job.attempt, exit_code=None)
         return
+    if job.stage is Stage.LAUNCHING and container.status is ContainerStatus.RUNNING:
+        # Its start was answered while nobody listened; without it no look would ever miss its end.
+        at = container.started_at if container.started_at is not None else draft.now
+        yield ev.Started(job=job.id, attempt=job.attempt, at=at)
+        job = draft.jobs[job.id]
     assert job.stop is not None
     hook = job.spec.checkpoint
     if job.stop.phase is StopPhase.HOOK and hook is not None and hook.signal is None:

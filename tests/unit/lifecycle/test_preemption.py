@@ -300,6 +300,29 @@ def test_gpus_of_a_job_stopped_at_its_start_are_free_only_when_that_start_cannot
     assert container.told == ([Signal.TERM] if started_late else [])
 
 
+def test_the_end_of_a_job_stopped_at_its_start_is_found_after_a_restart_though_nobody_tells_it(
+    world: World,
+) -> None:
+    batch = world.submit(low(gpus=8))
+    drain_until(world, fx.Launch)
+    serve = world.submit(high())
+    while world.job(batch).state is not JobState.STOPPING:
+        assert world.act()
+    container = world.containers[str(world.job(batch).handle)]
+    world.lanes.clear()
+    container.status = ContainerStatus.RUNNING  # the engine was slow, and topod was away by then
+    world.apply(ev.Recovered(containers=world.look()))
+    drain_until(world, fx.Deliver)
+    while not world.exits:
+        assert world.act()
+    world.exits.clear()
+    world.now += 60
+    world.sweep()
+    world.run()
+    assert world.job(serve).state is JobState.RUNNING
+    assert (world.job(batch).starts, world.job(batch).preemptions) == (1, 1)
+
+
 def test_a_victim_that_is_placed_again_holds_what_it_got_whatever_its_preemptor_still_waits_for() -> None:
     world = World(load_library_host("a100-pcie-x4").topology)
     running = world.submit(low(gpus=2, on_preempt=OnPreempt.CANCEL))
