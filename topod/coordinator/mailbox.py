@@ -9,7 +9,6 @@ and what hosts reported is dropped, for they say it again until they are told th
 import asyncio
 import contextlib
 import logging
-import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from topod.coordinator.storage import FleetStore
-from topod.errors import ConflictError, DaemonUnavailableError, InternalError, StoreError, TopodError
+from topod.errors import ConflictError, DaemonUnavailableError, StoreError, TopodError
 from topod.fleet import events as ev
 from topod.fleet.asking import why_not
 from topod.fleet.board import Board
@@ -30,6 +29,7 @@ from topod.fleet.view import FleetView
 from topod.model.rules import NO_RULES, Rules
 from topod.ports import Clock
 from topod.protocol.views import EventView
+from topod.shell.defects import internal
 from topod.shell.faults import checkpoint
 from topod.shell.health import Health
 from topod.shell.logs import Key
@@ -297,11 +297,7 @@ def _failed(letter: _Letter, error: Exception) -> None:
     if isinstance(error, TopodError):
         _fail(letter, error)
         return
-    problem = uuid.uuid4().hex[:8]
-    extra = {Key.EVENT: type(letter.event).__name__, Key.PROBLEM: problem}
-    log.error("event.failed", extra=extra, exc_info=error)
-    text = f"the coordinator failed at this by a defect of its own; its log has it as {problem}"
-    _fail(letter, InternalError(f"{text} ({type(error).__name__})"))
+    _fail(letter, internal(log, "event.failed", letter.event, error, "the coordinator failed at this"))
 
 
 def _fail(letter: _Letter, error: TopodError) -> None:

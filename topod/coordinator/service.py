@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +16,7 @@ from topod.coordinator.mailbox import Mailbox
 from topod.coordinator.passing import Passing
 from topod.coordinator.storage import FleetStore
 from topod.coordinator.views import fairness_view, host_views, job_line, job_view
-from topod.errors import ConflictError, InternalError, NotFoundError, TopodError, UsageError
+from topod.errors import ConflictError, NotFoundError, TopodError, UsageError
 from topod.fleet import events as ev
 from topod.fleet.asking import refusal_of
 from topod.fleet.states import ENDED, FleetJob, FleetJobId, FleetJobState, FleetRequest, FleetState
@@ -27,9 +26,9 @@ from topod.protocol import replies as rp
 from topod.protocol import requests as rq
 from topod.protocol.codec import PROTOCOL_VERSION
 from topod.shell.checks import CannotRunError, check_image, check_priority
+from topod.shell.defects import internal
 from topod.shell.elsewhere import NotHereError
 from topod.shell.health import Health
-from topod.shell.logs import Key
 
 WAITERS_MAX: Final = 512
 """Requests that may wait at the same time; one more is answered at once."""
@@ -84,10 +83,7 @@ class Service:
         except TopodError:
             raise
         except Exception as error:
-            problem = uuid.uuid4().hex[:8]
-            log.exception("request.failed", extra={Key.EVENT: type(request).__name__, Key.PROBLEM: problem})
-            text = f"the coordinator failed at this by a defect of its own; its log has it as {problem}"
-            raise InternalError(f"{text} ({type(error).__name__})") from error
+            raise internal(log, "request.failed", request, error, "the coordinator failed at this") from error
 
     async def owner(self, ident: int) -> tuple[str, str]:
         """Return a job's label and user. Raises `NotFoundError`."""

@@ -9,7 +9,6 @@ happened: a request is refused, and what the world reported is kept and tried ag
 import asyncio
 import contextlib
 import logging
-import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from typing import Final, TypeVar
 from topod.daemon.dependencies import with_settled
 from topod.daemon.pacing import Pacer
 from topod.daemon.storage import Store
-from topod.errors import InternalError, StoreError, TopodError
+from topod.errors import StoreError, TopodError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.deadlines import next_deadline
 from topod.lifecycle.effects import Effect
@@ -32,6 +31,7 @@ from topod.model.job import JobId
 from topod.model.rules import NO_RULES, Rules
 from topod.ports import Clock
 from topod.protocol.views import EventView
+from topod.shell.defects import internal
 from topod.shell.faults import checkpoint
 from topod.shell.health import Health
 from topod.shell.logs import Key
@@ -364,11 +364,7 @@ def _failed(letter: _Letter, error: Exception) -> None:
     if isinstance(error, TopodError):
         _fail(letter, error)
         return
-    problem = uuid.uuid4().hex[:8]
-    extra = {Key.EVENT: type(letter.event).__name__, Key.PROBLEM: problem}
-    log.error("event.failed", extra=extra, exc_info=error)
-    text = f"topod failed at this request by a defect of its own; its log has it as {problem}"
-    _fail(letter, InternalError(f"{text} ({type(error).__name__})"))
+    _fail(letter, internal(log, "event.failed", letter.event, error, "topod failed at this request"))
 
 
 def _fail(letter: _Letter, error: TopodError) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +20,7 @@ from topod.daemon.planning import Planning
 from topod.daemon.sessions import Sessions
 from topod.daemon.storage import Store
 from topod.daemon.views import fairness_view, host_view, job_line, job_view, resumed_text
-from topod.errors import InternalError, JobRejectedError, NotFoundError, TopodError, UsageError
+from topod.errors import JobRejectedError, NotFoundError, TopodError, UsageError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
 from topod.lifecycle.states import ENDED, HostState, Job, JobState, Mark, MarkKind
@@ -40,9 +39,9 @@ from topod.shell.checks import (
     check_spec,
     refuse_ended,
 )
+from topod.shell.defects import internal
 from topod.shell.elsewhere import one_host_only, refuse_fleet_wishes
 from topod.shell.health import Health
-from topod.shell.logs import Key
 
 WAITERS_MAX: Final = 512
 """Requests that may wait at the same time; one more is answered at once."""
@@ -106,10 +105,7 @@ class Service:
         except TopodError:
             raise
         except Exception as error:
-            problem = uuid.uuid4().hex[:8]
-            log.exception("request.failed", extra={Key.EVENT: type(request).__name__, Key.PROBLEM: problem})
-            text = f"topod failed at this request by a defect of its own; its log has it as {problem}"
-            raise InternalError(f"{text} ({type(error).__name__})") from error
+            raise internal(log, "request.failed", request, error, "topod failed at this request") from error
 
     async def _answer(self, request: rq.AnyRequest) -> rp.AnyReply:  # noqa: C901, PLR0912 - one case each
         reply: rp.AnyReply
