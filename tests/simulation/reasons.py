@@ -93,7 +93,7 @@ def _untrue_of_array(state: HostState, job: Job, limit: int) -> str:
         if other.array is not None
         and job.array is not None
         and other.array.id == job.array.id
-        and other.state in HOLDING
+        and (other.state in HOLDING or other.pinned_reserved)  # a job that moves keeps its turn
     ]
     return "" if len(held) == limit else f"{len(held)} of its array hold something"
 

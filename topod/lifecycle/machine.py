@@ -7,6 +7,7 @@ the queue, starting jobs whose GPUs are clear go on, and the queue is run.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
@@ -47,6 +48,8 @@ from topod.lifecycle.stopping import advance_stop, begin_stop, delivered, requeu
 from topod.model.job import JobId
 from topod.model.rules import NO_RULES, Rules
 
+_STOPS_OTHERS: Final = (ev.Created, ev.Go)
+
 
 def step(
     tables: TopologyTables, state: HostState, event: ev.Event, now: float, rules: Rules = NO_RULES
@@ -67,16 +70,17 @@ def step_all(
 ) -> tuple[Outcome, tuple[tuple[JobId, ...], ...]]:
     """Return what `events` lead to, coming one after the other at the same moment; and the jobs each made.
 
+    Those on which others are told to stop come last: nobody is stopped on less than is known at that moment.
     The queue is run once, after the last: so a burst of submits is decided by priority, not by arrival.
     Without `queue` it is left to a later step: what is submitted stays pending until then.
     """
     draft = Draft(tables, state, now, rules)
-    made = []
-    for event in events:
+    made: list[tuple[JobId, ...]] = [()] * len(events)
+    for place, event in sorted(enumerate(events), key=lambda numbered: isinstance(numbered[1], _STOPS_OTHERS)):
         first = draft.next_job
         _apply(draft, event)
         _settle(draft)
-        made.append(tuple(JobId(ident) for ident in range(first, draft.next_job)))
+        made[place] = tuple(JobId(ident) for ident in range(first, draft.next_job))
     if queue:
         run_queue(draft)
         settle_dependencies(draft)

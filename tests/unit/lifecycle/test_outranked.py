@@ -8,6 +8,7 @@ from tests.fakes.world import World, spec
 from topod.discovery.library import load_library_host
 from topod.lifecycle import effects as fx
 from topod.lifecycle import events as ev
+from topod.lifecycle.machine import step_all
 from topod.lifecycle.states import JobState, Stage
 from topod.model.container import Signal
 from topod.model.job import CheckpointHook, JobId, OnPreempt
@@ -78,6 +79,21 @@ def test_nobody_is_stopped_when_the_order_changes_while_the_container_is_made(
     assert told(world) == []
     assert world.job(winner).state is JobState.PENDING
     assert world.job(winner).attempt <= 2
+
+
+@pytest.mark.parametrize("victim_is", ["raised", "preemptor cancelled"])
+def test_nobody_is_stopped_when_the_container_is_ready_in_the_very_moment_of_the_change(
+    world: World, victim_is: str
+) -> None:
+    jobs = victims(world)
+    winner = serve(world)
+    job = world.job(winner)
+    made = ev.Created(job=winner, attempt=job.attempt, handle=f"topod-{winner}-{job.attempt}")
+    raise_both = [ev.PriorityChanged(job=victim, priority=1000) for victim in jobs]
+    meanwhile = raise_both if victim_is == "raised" else [ev.CancelRequested(job=winner, by="bob")]
+    outcome, _ = step_all(world.tables, world.state, [made, *meanwhile], world.now)
+    assert [outcome.state.jobs[victim].state for victim in jobs] == [JobState.RUNNING] * 2
+    assert not [effect for effect in outcome.effects if isinstance(effect, fx.Deliver)]
 
 
 @pytest.mark.parametrize("late", ["raised", "submitted"])
