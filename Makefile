@@ -5,7 +5,17 @@ BIN := $(VENV)/bin
 # Many tests wait for engines and grace times more than they compute.
 WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 
-.PHONY: setup demo test check fix bench soak soak-fuzz docs clean
+.PHONY: help setup demo test check fix bench soak soak-fuzz docs clean
+help:
+	@echo "make demo       see a preemption in a few seconds, on an emulated host"
+	@echo "make test       run the tests; what is missing here is skipped, with the reason"
+	@echo "make check      format, lint, types, import rules;  make fix: mend the first two"
+	@echo "make bench      measure; TOPOD_SHORT=1: the short form"
+	@echo "make soak       thousands of simulated days with faults; SEED=N: one of them again"
+	@echo "make soak-fuzz  a hundred thousand damaged inputs"
+	@echo "make docs       write the generated pages anew"
+	@echo "make setup      only make .venv, which all others do by themselves;  make clean: remove it"
+
 setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "topod needs Python 3.11 or newer; use make PYTHON=/path/to/python3.11")'

@@ -7,6 +7,7 @@ not answer, must not cost the rest of the host, nor the jobs that run: the host 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, Protocol
 
 from topod.adapters.emulated_faults import FaultsFile
@@ -55,7 +56,8 @@ def find_site(settings: Settings, remembered: Mapping[str, str]) -> Site:
         # A host read from a file is not the machine we run on, whatever the file says.
         topology = replace(document.topology, emulated=True)
         faults = FaultsFile(settings.emulated_faults, topology)
-        return Site(topology=topology, probe=EmulatedProbe(faults), notes=_emulation_notes(topology))
+        notes = (*_emulation_notes(topology), *_missing(settings.emulated_faults))
+        return Site(topology=topology, probe=EmulatedProbe(faults), notes=notes)
     if settings.emulated_faults is not None:
         raise UsageError("--emulated-faults needs --host: a real host has faults of its own")
     nvml = NvmlProbe()
@@ -113,6 +115,12 @@ def _known(remembered: Mapping[str, str]) -> Topology | None:
     except DataError as error:
         log.warning("discovery.hampered", extra={Key.ERROR: error.message})
         return None
+
+
+def _missing(faults: Path | None) -> tuple[str, ...]:
+    if faults is None or faults.exists():
+        return ()
+    return (f"{faults} was not there when topod started: no fault is emulated until it is",)
 
 
 def _emulation_notes(topology: Topology) -> tuple[str, ...]:

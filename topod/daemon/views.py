@@ -120,6 +120,7 @@ def fairness_view(state: HostState, now: float, rules: Rules, user: str = "") ->
         if hold is None or kept is None
         else HoldView(
             job=hold.job.id,
+            ident=hold.job.ident,
             gpus=list(kept.gpu_indices[: held_gpus(hold.job, now, rules)]),
             target=list(kept.gpu_indices),
             since=hold.job.ready_at,
@@ -221,6 +222,7 @@ def gpu_view(
         state = "releasing" if present.state is JobState.STOPPING else "held"
     else:
         state = "reserved" if coming is not None else "free"
+    following = coming if present is not None else None
     return GpuView(
         index=gpu.index,
         uuid=gpu.uuid,
@@ -228,7 +230,9 @@ def gpu_view(
         numa_node=gpu.numa_node,
         state=state,
         job=told.id if told else None,
-        next_job=coming.id if coming is not None and present is not None else None,
+        ident=told.ident if told else None,
+        next_job=following.id if following else None,
+        next_ident=following.ident if following else None,
         priority=told.priority if told else None,
         reason="; ".join(_mark_text(mark) for mark in marks),
         marks=[mark.kind.value for mark in blocking],

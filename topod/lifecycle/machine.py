@@ -76,7 +76,7 @@ def step_all(
     """
     draft = Draft(tables, state, now, rules)
     made: list[tuple[JobId, ...]] = [()] * len(events)
-    for place, event in sorted(enumerate(events), key=lambda numbered: isinstance(numbered[1], _STOPS_OTHERS)):
+    for place, event in sorted(enumerate(events), key=lambda one: isinstance(one[1], _STOPS_OTHERS)):
         first = draft.next_job
         _apply(draft, event)
         _settle(draft)

@@ -119,6 +119,8 @@ class HoldView(msgspec.Struct, frozen=True, kw_only=True):
     """What is kept for a job that has been blocked for long."""
 
     job: int
+    ident: str = ""
+    """How people name it: `12`, in an array `12[3]`; empty from an older topod."""
     gpus: list[int]
     """Indices held now."""
     target: list[int]
@@ -164,8 +166,12 @@ class GpuView(msgspec.Struct, frozen=True, kw_only=True):
     numa_node: int | None
     state: str
     job: int | None = None
+    ident: str | None = None
+    """How people name the job: `12`, in an array `12[3]`."""
     next_job: int | None = None
-    """The job it is reserved for while another still holds it."""
+    """The job it is reserved for while another still holds it ..."""
+    next_ident: str | None = None
+    """... and its name."""
     priority: int | None = None
     reason: str = ""
     """Every mark in words: `unhealthy: ...; drained: ...`; also those that an administrator set aside."""

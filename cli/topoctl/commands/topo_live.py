@@ -56,12 +56,12 @@ def live_text(view: HostView, document: HostDocument, style: Style) -> str:
 
 def idle_notes(view: HostView, now: float) -> list[str]:
     """Say which jobs have held GPUs without using them for long."""
-    idle: dict[int, list[GpuView]] = {}
+    idle: dict[str, list[GpuView]] = {}
     for gpu in view.gpus:
         if gpu.job is not None and gpu.idle_since is not None and now - gpu.idle_since >= IDLE_SECONDS:
-            idle.setdefault(gpu.job, []).append(gpu)
+            idle.setdefault(gpu.ident or str(gpu.job), []).append(gpu)
     notes = []
-    for job, gpus in sorted(idle.items()):
+    for job, gpus in idle.items():
         names = f"{'GPU' if len(gpus) == 1 else 'GPUs'} {CpuSet.of(gpu.index for gpu in gpus)}"
         seconds = now - max(gpu.idle_since or now for gpu in gpus)
         notes.append(f"job {job} has not used {names} for {format_duration(seconds)}")

@@ -192,9 +192,10 @@ def _tiles(host: HostMap, style: Style) -> dict[int, _Tile]:
 
 def _tile(gpu: GpuView, style: Style) -> _Tile:
     held, free, arrow = ("▮", "▯", "→") if style.unicode else ("#", ".", ">")
-    who = str(gpu.job) if gpu.job is not None else printable(gpu.reason)[:12]
+    job = printable(gpu.ident or str(gpu.job))
+    who = job if gpu.job is not None else printable(gpu.reason)[:12]
     prio = "" if gpu.priority is None else f" {priority_name(gpu.priority)}"
-    following = "" if gpu.next_job is None else f"{arrow}{gpu.next_job}"
+    following = "" if gpu.next_job is None else f"{arrow}{printable(gpu.next_ident or str(gpu.next_job))}"
     match gpu.state:
         case "free":
             text = f"{free} free"
@@ -205,7 +206,7 @@ def _tile(gpu: GpuView, style: Style) -> _Tile:
         case "reserved":
             text = f"{free}{following or arrow + who}{prio}"
         case _:
-            owner = f" {held}{gpu.job}" if gpu.job is not None else ""
+            owner = f" {held}{job}" if gpu.job is not None else ""
             text = f"{'✗' if style.unicode else '!'} {gpu.state}{owner}"
     # A mark beside its job: it goes on, and nobody comes after it.
     if gpu.marks and gpu.state not in _BAD:

@@ -62,4 +62,4 @@ def _hold(hold: HoldView, now: float) -> str:
     since = "" if hold.since is None else f", blocked for {format_duration(max(0.0, now - hold.since))}"
     plural = "" if len(hold.gpus) == 1 else "s"
     rest = "" if hold.gpus == hold.target else f" (in time: {ranges(hold.target)})"
-    return f"GPU{plural} {ranges(hold.gpus)} kept for job {hold.job}{since}{rest}\n"
+    return f"GPU{plural} {ranges(hold.gpus)} kept for job {hold.ident or hold.job}{since}{rest}\n"

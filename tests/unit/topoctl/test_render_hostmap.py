@@ -95,3 +95,25 @@ def test_gpus_in_a_preemption_show_who_leaves_and_who_comes() -> None:
     assert "GPU0 ▮17→18 low" in text
     assert "GPU1 ▯→18 high" in text
     assert "\nGPU1 drained: fan\ndrained: all\n" in text
+
+
+def test_jobs_of_arrays_have_the_names_that_the_command_line_takes() -> None:
+    topology = load_library_host("rtx3090x2").topology
+    leaving = GpuView(
+        index=0,
+        uuid="a",
+        name="",
+        numa_node=0,
+        state="releasing",
+        job=18,
+        ident="17[1]",
+        next_job=25,
+        next_ident="21[4]",
+        priority=100,
+    )
+    ill = GpuView(
+        index=1, uuid="b", name="", numa_node=0, state="unhealthy", job=19, ident="17[2]", marks=["unhealthy"]
+    )
+    text = host_map(HostMap(topology=topology, gpus=[leaving, ill]), Style())
+    assert "GPU0 ▮17[1]→21[4] low" in text
+    assert "GPU1 ✗ unhealthy ▮17[2]" in text
