@@ -5,8 +5,9 @@ import signal
 import pytest
 
 from tests.engine import engine
+from tests.etcd_cluster import one_etcd
 
-__all__ = ["engine"]
+__all__ = ["engine", "one_etcd"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -108,6 +108,12 @@ class StoreError(TopodError):
     exit_status = 74
 
 
+class LeadLostError(StoreError):
+    """A coordinator lost the lead before it knew whether what it was asked for is durable."""
+
+    code = "lead-lost"
+
+
 class JobRejectedError(TopodError):
     """The runtime can never start this job as it was specified (unknown image, bad mount, bad user)."""
 

@@ -1,21 +1,22 @@
 """What every memory of a fleet keeps: whole outcomes, all fields, numbers that are never used twice."""
 
+import contextlib
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from topod.adapters.sqlite_fleet import SqliteFleet
 from topod.adapters.sqlite_store import SqliteStore
 from topod.coordinator.storage import FleetStore
-from topod.errors import StoreError
+from topod.errors import LeadLostError, StoreError
 from topod.fleet.outcome import FleetNotice, FleetOutcome
 from topod.fleet.states import (
     Closed,
@@ -35,6 +36,10 @@ from topod.model.assignment import FleetJobReport, Place
 from topod.model.cpuset import CpuSet
 from topod.model.job import CheckpointHook, JobSpec, Mount, OnHostLost
 from topod.model.request import AUTO, Affinity, ResourceRequest
+
+if TYPE_CHECKING:
+    from tests.etcd_cluster import EtcdCluster
+    from topod.adapters.etcd_fleet import EtcdFleet
 
 SPEC = JobSpec(
     name="träin ✓",
@@ -106,21 +111,34 @@ def outcome(base: FleetState, *jobs: FleetJob, **more: Any) -> FleetOutcome:
 Opened = Callable[[], FleetStore]
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "etcd"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
     """Return what opens the same memory anew: another kind of it is one more parameter."""
-    assert request.param == "sqlite"
-    stores: list[SqliteFleet] = []
+    with contextlib.ExitStack() as stack:
+        if request.param == "etcd":
+            endpoints = request.getfixturevalue("one_etcd").endpoints
+            yield lambda: in_etcd(stack, endpoints, f"/{tmp_path.name}/")
+            return
 
-    def open_it() -> SqliteFleet:
-        for store in stores:
-            store.close()
-        stores[:] = [SqliteFleet(tmp_path / "fleet.db")]
-        return stores[0]
+        def in_sqlite() -> SqliteFleet:
+            stack.close()
+            return stack.enter_context(contextlib.closing(SqliteFleet(tmp_path / "fleet.db")))
 
-    yield open_it
-    for store in stores:
-        store.close()
+        yield in_sqlite
+
+
+def in_etcd(stack: contextlib.ExitStack, endpoints: Sequence[str], prefix: str, **more: int) -> "EtcdFleet":
+    """Open a fleet in etcd as its leader; the one that led before leads no more."""
+    from topod.adapters.etcd_client import EtcdClient  # noqa: PLC0415 - of the extra `etcd`
+    from topod.adapters.etcd_fleet import EtcdFleet  # noqa: PLC0415
+    from topod.adapters.etcd_lead import EtcdLead  # noqa: PLC0415
+
+    stack.close()
+    client = stack.enter_context(contextlib.closing(EtcdClient(endpoints)))
+    lead = EtcdLead(client, prefix, name="me", seconds=60.0)
+    assert lead.stand()
+    stack.callback(lead.resign)
+    return EtcdFleet(client, lead, prefix, **more)
 
 
 # --- every kind ---------------------------------------------------------------------------------------------
@@ -210,6 +228,139 @@ def test_a_memory_that_is_well_says_so(opened: Opened) -> None:
     store = opened()
     store.check(thorough=False)
     store.check(thorough=True)
+
+
+def test_an_outcome_of_any_size_happens_whole_or_not_at_all(opened: Opened) -> None:
+    store = opened()
+    long = replace(SPEC, env={"A": "x" * 900_000})
+    jobs = [
+        *(plain_job(ident) for ident in range(1, 300)),
+        *(plain_job(ident, request=FleetRequest(spec=long)) for ident in (300, 301)),
+    ]
+    notices = tuple(FleetNotice(name="job.submitted", text="", job=job.id) for job in jobs)
+    tokens = {f"t{job.id}": job.id for job in jobs[:250]}
+    first = outcome(FleetState(), *jobs, notices=notices)
+    made = store.commit(FleetState(), first, now=1.0, tokens=tokens)
+    store = opened()
+    assert store.load() == first.state
+    assert store.events(0, 1000) == made
+    assert store.events(199, 3) == made[199:202]
+    assert store.events(-2, 10) == made[-2:]
+    assert store.submitted(tokens) == tokens
+    again = [replace(job, reason="again") for job in jobs[:299]]
+    with pytest.raises(StoreError):
+        store.commit(first.state, outcome(first.state, *again), now=2.0, tokens={"t250": FleetJobId(9)})
+    assert opened().load() == first.state
+
+
+# --- etcd ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def etcd(one_etcd: "EtcdCluster", tmp_path: Path) -> Iterator[Callable[..., "EtcdFleet"]]:
+    """Return what opens a fleet of this test as its leader, with another leader before it dethroned."""
+    with contextlib.ExitStack() as stack:
+        yield lambda **more: in_etcd(stack, one_etcd.endpoints, f"/{tmp_path.name}/", **more)
+
+
+def test_who_lost_the_lead_writes_nothing_whatever_it_believes(etcd: Callable[..., "EtcdFleet"]) -> None:
+    old = etcd()
+    first = outcome(FleetState(), plain_job(1))
+    old.commit(FleetState(), first, now=1.0)
+    lead, created = old._lead, old._lead._created
+    # It hears nothing of the end of its lease, and its line to etcd works.
+    lead.resign()
+    lead._created, lead._until = created, lead._now() + 60
+    assert lead.leads()
+    with pytest.raises(LeadLostError, match="another coordinator leads"):
+        old.commit(first.state, outcome(first.state, plain_job(2)), now=2.0)
+    assert not lead.leads()
+    with pytest.raises(LeadLostError):
+        old.check(thorough=False)
+    assert etcd().load() == first.state
+
+
+@pytest.mark.parametrize("decided", [False, True], ids=["before", "after"])
+def test_a_leader_that_dies_amid_a_large_outcome_leaves_all_of_it_or_nothing(
+    etcd: Callable[..., "EtcdFleet"], decided: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = etcd()
+    first = outcome(FleetState(), *(plain_job(ident) for ident in range(1, 200)))
+    with monkeypatch.context() as patch:
+        patch.setattr(old, "_settle" if decided else "_decide", die)
+        with pytest.raises(KeyboardInterrupt):
+            old.commit(FleetState(), first, now=1.0)
+    new = etcd()
+    state = new.load()
+    assert state == (first.state if decided else FleetState())
+    second = outcome(state, *(plain_job(ident, reason="new") for ident in range(1, 200)))
+    new.commit(state, second, now=2.0)
+    assert etcd().load() == second.state
+
+
+def die(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_outcome_whose_answer_is_lost_is_known_to_have_happened(
+    etcd: Callable[..., "EtcdFleet"],
+) -> None:
+    import grpc  # noqa: PLC0415 - of the extra `etcd`
+
+    store = etcd()
+    store.load()
+    real = store._client._members[0].kv
+    lost: list[Any] = []
+
+    class Lost(grpc.RpcError):  # type: ignore[misc] # without types
+        def code(self) -> object:
+            return grpc.StatusCode.UNAVAILABLE
+
+        def details(self) -> str:
+            return "broken pipe"
+
+    class Losing:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def Txn(self, *args: Any, **more: Any) -> Any:  # noqa: N802 - as etcd names it
+            answer = real.Txn(*args, **more)
+            if not lost:
+                lost.append(answer)
+                raise Lost
+            return answer
+
+    store._client._members[0].kv = Losing()  # type: ignore[misc] # in a test
+    first = outcome(FleetState(), plain_job(1), notices=(FleetNotice(name="a", text="b"),))
+    assert [
+        event.seq for event in store.commit(FleetState(), first, now=1.0, tokens={"t": FleetJobId(1)})
+    ] == [1]
+    assert lost
+    second = outcome(first.state, plain_job(2), notices=(FleetNotice(name="c", text="d"),))
+    assert [event.seq for event in store.commit(first.state, second, now=1.0)] == [2]
+    assert etcd().load() == second.state
+
+
+def test_the_oldest_jobs_that_ended_are_forgotten_and_with_them_their_story(
+    etcd: Callable[..., "EtcdFleet"],
+) -> None:
+    store = etcd(jobs_kept=30, events_kept=10)
+    state = FleetState()
+    notice = FleetNotice(name="job.submitted", text="", job=FleetJobId(1))
+    jobs = [plain_job(ident) for ident in range(1, 81)]
+    made = outcome(state, *jobs, notices=(notice, *[FleetNotice(name="host.silent", text="")] * 299))
+    store.commit(state, made, now=1.0, tokens={f"t{job.id}": job.id for job in jobs})
+    ended = [replace(job, state=FleetJobState.FAILED, ended_at=100.0 - job.id) for job in jobs[:70]]
+    done = outcome(made.state, *ended, notices=(notice,) * 20)
+    done = replace(done, state=replace(done.state, generation=64))
+    store.commit(made.state, done, now=2.0)
+    assert [job.id for job in store.ended_jobs(100)] == list(range(30, 0, -1))
+    assert store.load() == done.state
+    assert store.jobs([31, 70, 71]) == {71: jobs[70]}
+    assert sorted(store.submitted(["t1", "t30", "t31", "t70", "t71"])) == ["t1", "t30", "t71"]
+    assert [event.seq for event in store.events(0, 100, job=1)] == [1, *range(301, 321)]
+    assert [event.seq for event in store.events(0, 1000)] == list(range(201, 321))
+    assert [event.seq for event in store.events(310, 5)] == list(range(311, 316))
 
 
 # --- SQLite -------------------------------------------------------------------------------------------------

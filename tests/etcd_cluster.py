@@ -1,0 +1,128 @@
+"""Real members of etcd on loopback, gone afterwards: Debian's etcd-server, never the machine's own service."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engine import skip_or_fail
+
+START_SECONDS = 60.0
+FAST = ("--heartbeat-interval", "100", "--election-timeout", "1000")
+
+
+def free_ports(number: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+class EtcdCluster:
+    """Some members; each can be killed, stopped in its tracks, and started again."""
+
+    def __init__(self, folder: Path, members: int) -> None:
+        ports = free_ports(2 * members)
+        self.folder = folder
+        self.endpoints = [f"http://127.0.0.1:{port}" for port in ports[:members]]
+        self._peers = [f"http://127.0.0.1:{port}" for port in ports[members:]]
+        self.processes: list[subprocess.Popen[bytes] | None] = [None] * members
+
+    def start(self, *members: int) -> None:
+        """Start these members, by default all, and wait until most of them answer."""
+        chosen = members or range(len(self.processes))
+        everybody = ",".join(f"m{number}={peer}" for number, peer in enumerate(self._peers))
+        for number in chosen:
+            command = [
+                "etcd",
+                *("--name", f"m{number}", "--data-dir", str(self.folder / f"m{number}")),
+                *("--listen-client-urls", self.endpoints[number]),
+                *("--advertise-client-urls", self.endpoints[number]),
+                *("--listen-peer-urls", self._peers[number]),
+                *("--initial-advertise-peer-urls", self._peers[number]),
+                *("--initial-cluster", everybody, "--initial-cluster-token", self.folder.name),
+                *("--logger", "zap", "--log-outputs", "stderr", *FAST),
+            ]
+            with (self.folder / f"m{number}.log").open("ab") as log:
+                self.processes[number] = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+        end = time.monotonic() + START_SECONDS
+        for number in chosen:
+            while self.leads(number) is None:
+                assert time.monotonic() < end, (self.folder / f"m{number}.log").read_text()[-3000:]
+                time.sleep(0.02)
+
+    def kill(self, number: int) -> None:
+        process = self.processes[number]
+        assert process is not None
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+        process.wait()
+        self.processes[number] = None
+
+    def close(self) -> None:
+        for number, process in enumerate(self.processes):
+            if process is not None:
+                self.kill(number)
+
+    def leader(self) -> int:
+        """Return the member that leads the others."""
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            for number, process in enumerate(self.processes):
+                if process is not None and self.leads(number):
+                    return number
+            time.sleep(0.02)
+        raise AssertionError("etcd has no leader")
+
+    def leads(self, number: int) -> bool | None:
+        """Say whether a member leads; None: it does not answer, or nobody does."""
+        import grpc  # noqa: PLC0415 - of the extra `etcd`
+        from aetcd import rpc  # noqa: PLC0415
+
+        with grpc.insecure_channel(self.endpoints[number].partition("://")[2]) as channel:
+            try:
+                status = rpc.MaintenanceStub(channel).Status(rpc.StatusRequest(), timeout=1)
+            except grpc.RpcError:
+                return None
+            return bool(status.leader == status.header.member_id) if status.leader else None
+
+
+def missing_etcd() -> str | None:
+    """Return why there can be no etcd here, or None."""
+    if shutil.which("etcd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
+        return "etcd is not installed (package etcd-server)"
+    try:
+        import aetcd  # noqa: F401, PLC0415
+    except ImportError:
+        return "aetcd is not installed (the extra `etcd`)"
+    return None
+
+
+@contextlib.contextmanager
+def etcd_cluster(folder: Path, members: int) -> Iterator[EtcdCluster]:
+    """Give a cluster that answers, and leave no process behind."""
+    if reason := missing_etcd():
+        skip_or_fail(reason)
+    cluster = EtcdCluster(folder, members)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture(scope="module")
+def one_etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
+    """Give an etcd of one member that the tests of a module share; each takes a prefix of its own."""
+    with etcd_cluster(tmp_path_factory.mktemp("etcd"), 1) as cluster:
+        yield cluster
