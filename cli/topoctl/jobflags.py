@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from topod.lifecycle.events import ArrayPlan
+from topod.model.arrays import ArrayPlan
 from topod.model.job import JobSpec
 from topod.model.request import PRIORITIES, Affinity, CpuAffinity, Policy
 from topod.protocol.jobfile import Origin, array_plan, build_spec, read_job_file

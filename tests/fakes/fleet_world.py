@@ -298,6 +298,7 @@ class FleetWorld:
         self.check_running()
         self.check_promises()
         self.check_quotas()
+        self.check_arrays()
         for job in self.leader.state.jobs.values():
             if job.state is FleetJobState.PENDING:
                 assert job.reason, f"{job.label} waits and does not say why"
@@ -349,6 +350,15 @@ class FleetWorld:
             used[job.spec.user] += job.spec.request.gpus * sum(not member.over for member in job.members)
         for quota in self.rules.quotas:
             assert used[quota.value] <= quota.gpus, f"{quota.value} holds {used[quota.value]} GPUs"
+
+    def check_arrays(self) -> None:
+        """No more of an array than its limit were given to hosts."""
+        held = Counter(job.array.id for job in self.leader.state.jobs.values() if job.array and job.members)
+        for job in self.leader.state.jobs.values():
+            if job.array is not None and job.array.limit is not None:
+                assert held[job.array.id] <= job.array.limit, f"{job.label}: {held[job.array.id]} hold"
+            if job.after:
+                assert not job.members, f"{job.label} does not wait for {job.after}"
 
     def check_durable(self) -> None:
         """What a restart would find is what is known, but for what pending jobs wait for."""

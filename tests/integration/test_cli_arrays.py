@@ -11,7 +11,7 @@ from tests.integration.test_cli import Cli
 from topoctl.session import job_ids
 from topod.adapters.secret_files import checked_secrets
 from topod.errors import JobRejectedError
-from topod.lifecycle.events import ArrayPlan
+from topod.model.arrays import ArrayPlan
 from topod.model.job import Dependency, JobId, JobSpec, Secret
 from topod.protocol.client import Client, RemoteError
 from topod.protocol.replies import AnyReply, Jobs, Welcome

@@ -96,8 +96,19 @@ def test_a_drained_host_gets_nothing_new_and_labels_choose_hosts(
         assert told("host", "label", "a", "rack-", "fast-") == "labels of a: rack=a\n"
         assert run(["--socket", socket, "host", "remove", "b", "--dead"]) == exit_codes.CONFLICT
         assert "it was heard of just now" in capsys.readouterr().err
-        assert run(["--socket", socket, "submit", "--array", "0-3", "--", "true"]) == exit_codes.ERROR
-        assert "a fleet has no arrays of jobs yet" in capsys.readouterr().err
+        assert told("submit", "--array", "0-3%1", "--name", "fold", "--", "true").startswith(
+            "Submitted array 3"
+        )
+        assert told("submit", "--after", "3", "--parsable", "--", "true") == "7\n"
+        assert told("wait", "3", "7").splitlines()[-2:] == [
+            "job 3[3] (fold) succeeded",
+            "job 7 (true) succeeded",
+        ]
+        assert told("submit", "--dry-run", "--after", "any:3[1]", "--", "true").startswith("would start now")
+        assert (
+            run(["--socket", socket, "submit", "--after", "failed:3[1]", "--", "true"]) == exit_codes.CONFLICT
+        )
+        assert "job 3[1] (fold) succeeded" in capsys.readouterr().err
         one = str(fleet.hosts["a"].socket)
         assert run(["--socket", one, "hosts"]) == exit_codes.ERROR
         assert "this is one host, not a fleet" in capsys.readouterr().err

@@ -9,7 +9,8 @@ from tests.fakes.fleet_real_host import RealHost
 from tests.fakes.fleet_world import FleetWorld, job_spec
 from topod.fleet import events as ev
 from topod.fleet.states import ENDED, FleetJobState, FleetRequest
-from topod.model.job import JobSpec, OnHostLost, RestartPolicy
+from topod.model.arrays import ArrayPlan
+from topod.model.job import AfterCondition, Dependency, JobId, JobSpec, OnHostLost, RestartPolicy
 from topod.model.request import Affinity, Policy, ResourceRequest
 from topod.model.rules import NO_RULES, Quota, Rules, Scope
 
@@ -49,13 +50,23 @@ def any_request(world: FleetWorld, gangs: bool) -> FleetRequest:
     )
 
 
+def any_submit(world: FleetWorld, gangs: bool) -> ev.Submitted:
+    choose, request = world.random.choice, any_request(world, gangs)
+    array = ArrayPlan(indices=(0, 1, 2), limit=choose([None, 1, 2]))
+    if world.leader.state.jobs and world.random.random() < 0.2:
+        named = choose(sorted(world.leader.state.jobs))
+        wanted = Dependency(job=JobId(named), condition=choose(list(AfterCondition)))
+        request = replace(request, spec=replace(request.spec, after=(wanted,)))
+    return ev.Submitted(request=request, array=array if world.random.random() < 0.15 else None)
+
+
 def something_happens(world: FleetWorld, gangs: bool) -> None:  # noqa: C901, PLR0912 - one case for each thing
     rng = world.random
     name = rng.choice(sorted(world.hosts))
     host = world.hosts[name]
     match rng.randrange(16):
         case 0 | 1 | 2 | 3:
-            world.apply(ev.Submitted(request=any_request(world, gangs)))
+            world.apply(any_submit(world, gangs))
         case 4 if world.leader.state.jobs:
             world.apply(ev.CancelRequested(job=rng.choice(sorted(world.leader.state.jobs))))
         case 5 if world.leader.state.jobs:

@@ -215,7 +215,7 @@ class Referee:
         ]
 
     def _check_arrays(self, state: HostState) -> None:
-        held: Counter[JobId] = Counter()
+        held: Counter[int] = Counter()
         for job in state.jobs.values():
             if job.array is not None and job.state in HOLDING:
                 held[job.array.id] += 1

@@ -15,9 +15,9 @@ from topod.errors import TopodError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
 from topod.lifecycle.admission import admit
-from topod.lifecycle.events import ArrayPlan
 from topod.lifecycle.moving import find_moves, new_place
 from topod.lifecycle.states import Job, Stage
+from topod.model.arrays import ArrayPlan
 from topod.model.container import Signal
 from topod.model.job import (
     AfterCondition,

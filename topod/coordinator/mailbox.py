@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
@@ -23,13 +23,14 @@ from topod.fleet.asking import why_not
 from topod.fleet.board import Board
 from topod.fleet.machine import step_all
 from topod.fleet.outcome import FleetOutcome
-from topod.fleet.states import FleetJobId, FleetState
+from topod.fleet.states import FleetJob, FleetJobId, FleetState
 from topod.fleet.terms import DEFAULT_TERMS, Terms
 from topod.fleet.view import FleetView
 from topod.model.rules import NO_RULES, Rules
 from topod.ports import Clock
 from topod.protocol.views import EventView
 from topod.shell.defects import internal
+from topod.shell.dependencies import settled
 from topod.shell.faults import checkpoint
 from topod.shell.health import Health
 from topod.shell.logs import Key
@@ -236,10 +237,12 @@ class Mailbox:
                 jobs.append(coming)
                 if letter.token:
                     of_tokens[letter.token] = coming
-                coming = FleetJobId(coming + 1)
+                coming = FleetJobId(coming + letter.event.count)
             else:
                 jobs.append(None)
         happened = [letter.event for letter in fresh]
+        if any(isinstance(event, ev.Submitted) and event.request.spec.after for event in happened):
+            happened = await self._stored(partial(_with_settled, self._store, base, happened))
         outcome = step_all(base, self.view, self.board, happened, now, rules=self._rules, terms=self._terms)
         events: tuple[EventView, ...] = ()
         if outcome.state.generation != base.generation:
@@ -271,6 +274,20 @@ class Mailbox:
 
     async def _stored(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _with_settled(store: FleetStore, base: FleetState, events: Sequence[ev.Event]) -> list[ev.Event]:
+    """Return the events, each submit with how the jobs that it waits for ended, of those put to rest."""
+
+    def stored(ident: int) -> FleetJob | None:
+        return base.jobs.get(FleetJobId(ident)) or store.job(ident)
+
+    return [
+        replace(event, settled=tuple(settled(event.request.spec.after, base.jobs, stored)))
+        if isinstance(event, ev.Submitted) and event.request.spec.after
+        else event
+        for event in events
+    ]
 
 
 def _ignore(*_: object) -> None:

@@ -20,6 +20,8 @@ from topod.errors import ConflictError, NotFoundError, TopodError, UsageError
 from topod.fleet import events as ev
 from topod.fleet.asking import refusal_of
 from topod.fleet.states import ENDED, FleetJob, FleetJobId, FleetJobState, FleetRequest, FleetState
+from topod.model.arrays import whole
+from topod.model.job import JobSpec
 from topod.model.rules import NO_RULES, Rules
 from topod.ports import Clock
 from topod.protocol import replies as rp
@@ -27,6 +29,7 @@ from topod.protocol import requests as rq
 from topod.protocol.codec import PROTOCOL_VERSION
 from topod.shell.checks import CannotRunError, check_image, check_priority
 from topod.shell.defects import internal
+from topod.shell.dependencies import check_array, never_met, refuse_unmet, resolved
 from topod.shell.elsewhere import NotHereError
 from topod.shell.health import Health
 
@@ -97,11 +100,13 @@ class Service:
             case rq.Submit():
                 return await self.submit(request)
             case rq.DryRun():
-                return self.dry_run(request)
+                return await self.dry_run(request)
             case rq.ListJobs():
                 return await self.list_jobs(request)
-            case rq.GetJob() | rq.GetArray():
+            case rq.GetJob():
                 return self._jobs(await self._find(request.job))
+            case rq.GetArray():
+                return await self.array(request.job)
             case rq.WaitJob():
                 return await self.wait_job(request)
             case rq.Cancel():
@@ -151,28 +156,38 @@ class Service:
         )
 
     async def submit(self, request: rq.Submit) -> rp.Jobs:
-        """Queue a job of the fleet; the answer comes when it is durable."""
+        """Queue a job of the fleet, or an array; the answer comes when it is durable."""
         if len(request.token) > TOKEN_CHARS_MAX:
             raise UsageError(f"the token has {len(request.token)} characters, {TOKEN_CHARS_MAX} are allowed")
-        if request.array is not None:
-            raise NotHereError("a fleet has no arrays of jobs yet", hint="submit the jobs one by one")
         if not request.spec.command and request.spec.image is None:
             raise UsageError("nothing to run: give a command, an image, or both")
         check_image(request.spec)
-        asked = _asked(request, self._rules)
-        done = await self._mailbox.ask(ev.Submitted(request=asked), token=request.token)
+        check_array(request.array)
+        spec = await resolved(request.spec, self._find)
+        asked = _asked(request, spec, self._rules)
+        await refuse_unmet(spec, request.token, self._find, self._store.submitted)
+        done = await self._mailbox.ask(ev.Submitted(request=asked, array=request.array), token=request.token)
         assert done.job is not None
-        return self._jobs(await self._find(done.job))
+        return await self.array(done.job)
 
-    def dry_run(self, request: rq.DryRun) -> rp.Planned:
+    async def dry_run(self, request: rq.DryRun) -> rp.Planned:
         """Say what the fleet would give the job now."""
+        spec = await resolved(request.spec, self._find)
         try:
-            asked = _asked(request, self._rules)
+            asked = _asked(request, spec, self._rules)
         except CannotRunError as refused:
             return rp.Planned(feasible=False, never=True, reason=refused.message)
+        never = await never_met(spec, self._find)
+        if never is not None:
+            return rp.Planned(feasible=False, never=True, reason=never)
         seen = self._mailbox.view.hosts
         tables = {name: host.tables for name, host in seen.items()}
         return dry_run(self._mailbox.board, self._mailbox.state, tables, asked, self._clock.now())
+
+    async def array(self, first: int) -> rp.Jobs:
+        """Return all jobs of an array; a job that is the first of none by itself."""
+        job = await self._find(first)
+        return self._jobs(job, *await self._find_all(whole(job.id, job.array)[1:]))
 
     async def list_jobs(self, request: rq.ListJobs) -> rp.Jobs | rp.JobLines:
         """List what has not ended, or the last that have."""
@@ -313,14 +328,14 @@ class Service:
             self._waiting -= 1
 
 
-def _asked(request: rq.Submit | rq.DryRun, rules: Rules) -> FleetRequest:
+def _asked(request: rq.Submit | rq.DryRun, spec: JobSpec, rules: Rules) -> FleetRequest:
     """Return what is asked of the fleet. Raises `UsageError` for what cannot be meant."""
     check_priority(request.spec.request.priority)
     if request.hosts > MEMBERS_MAX:
         raise UsageError(f"a job runs on {MEMBERS_MAX} hosts at most, not {request.hosts}")
     try:
         asked = FleetRequest(
-            spec=request.spec,
+            spec=spec,
             hosts=request.hosts,
             select=tuple(request.select),
             gpu_model=request.gpu_model,

@@ -61,6 +61,11 @@ def _line(job: FleetJob, now: float, rules: Rules) -> dict[str, Any]:
         "exit_code": job.exit_code,
         "gpu_seconds": job.gpu_seconds + sum(report.gpu_seconds for report in present),
         "label": job.label,
+        "array_id": job.array.id if job.array else None,
+        "array_index": job.array.index if job.array else None,
+        "array_limit": job.array.limit if job.array else None,
+        "array_count": job.array.count if job.array else None,
+        "after": [wanted.job for wanted in job.after],
         "hosts": [member.host for member in job.members],
     }
 

@@ -12,11 +12,10 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
-from topod.daemon.dependencies import with_settled
 from topod.daemon.pacing import Pacer
 from topod.daemon.storage import Store
 from topod.errors import StoreError, TopodError
@@ -26,12 +25,13 @@ from topod.lifecycle.effects import Effect
 from topod.lifecycle.events import ClockSet, Event, Recovered, Submitted, Tick
 from topod.lifecycle.machine import step_all
 from topod.lifecycle.outcome import Outcome
-from topod.lifecycle.states import HostState
+from topod.lifecycle.states import HostState, Job
 from topod.model.job import JobId
 from topod.model.rules import NO_RULES, Rules
 from topod.ports import Clock
 from topod.protocol.views import EventView
 from topod.shell.defects import internal
+from topod.shell.dependencies import settled
 from topod.shell.faults import checkpoint
 from topod.shell.health import Health
 from topod.shell.logs import Key
@@ -273,7 +273,7 @@ class Mailbox:
         fresh = [letter for letter in letters if letter.token not in known]
         happened: list[Event] = [*clock_set, *(letter.event for letter in fresh)]
         if any(isinstance(event, Submitted) and event.spec.after for event in happened):
-            happened = await self._stored(partial(with_settled, self._store, base, happened))
+            happened = await self._stored(partial(_with_settled, self._store, base, happened))
         loop = asyncio.get_running_loop()
         begun = loop.time()
         queued = not self._pacer.puts_off(happened, base.jobs, begun)
@@ -370,3 +370,17 @@ def _failed(letter: _Letter, error: Exception) -> None:
 def _fail(letter: _Letter, error: TopodError) -> None:
     if letter.reply is not None and not letter.reply.done():
         letter.reply.set_exception(error)
+
+
+def _with_settled(store: Store, base: HostState, events: Sequence[Event]) -> list[Event]:
+    """Return the events, each submit with how the jobs that it waits for ended, of those put to rest."""
+
+    def stored(ident: int) -> Job | None:
+        return base.jobs.get(JobId(ident)) or store.job(ident)
+
+    return [
+        replace(event, settled=tuple(settled(event.spec.after, base.jobs, stored)))
+        if isinstance(event, Submitted) and event.spec.after
+        else event
+        for event in events
+    ]

@@ -14,7 +14,6 @@ import msgspec
 from topod import __version__
 from topod.adapters.secret_files import checked_secrets
 from topod.daemon import joblog
-from topod.daemon.dependencies import array_ids, check_array, never_met, refuse_unmet, resolved
 from topod.daemon.mailbox import Mailbox
 from topod.daemon.planning import Planning
 from topod.daemon.sessions import Sessions
@@ -24,6 +23,7 @@ from topod.errors import JobRejectedError, NotFoundError, TopodError, UsageError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
 from topod.lifecycle.states import ENDED, HostState, Job, JobState, Mark, MarkKind
+from topod.model.arrays import whole
 from topod.model.job import JobId, JobSpec
 from topod.model.rules import NO_RULES, Rules
 from topod.model.topology import Gpu
@@ -40,6 +40,7 @@ from topod.shell.checks import (
     refuse_ended,
 )
 from topod.shell.defects import internal
+from topod.shell.dependencies import check_array, never_met, refuse_unmet, resolved
 from topod.shell.elsewhere import one_host_only, refuse_fleet_wishes
 from topod.shell.health import Health
 
@@ -180,7 +181,7 @@ class Service:
         if request.spec.secrets:
             await asyncio.to_thread(checked_secrets, request.spec)
         spec = await resolved(request.spec, self._find)
-        await refuse_unmet(spec, request.token, self._find, self._store)
+        await refuse_unmet(spec, request.token, self._find, self._store.submitted)
         done = await self._mailbox.ask(ev.Submitted(spec=spec, array=request.array), token=request.token)
         assert done.job is not None
         return await self.array(done.job)
@@ -203,7 +204,7 @@ class Service:
     async def array(self, first: int) -> rp.Jobs:
         """Return all jobs of an array that are still known; a job that is the first of none by itself."""
         job = await self._find(first)
-        members = await self._known(array_ids(job)[1:])
+        members = await self._known(whole(job.id, job.array)[1:])
         return self._jobs(job, *(one for _, one in sorted(members.items())), marks=self._mailbox.state.marks)
 
     async def list_jobs(self, request: rq.ListJobs) -> rp.Jobs | rp.JobLines:

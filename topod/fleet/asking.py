@@ -6,6 +6,7 @@
 from dataclasses import replace
 
 from topod.fleet import events as ev
+from topod.fleet.depending import impossible
 from topod.fleet.draft import Draft
 from topod.fleet.jobtable import jobs_on
 from topod.fleet.members import advance, end, finish, lose
@@ -21,14 +22,13 @@ from topod.fleet.states import (
     HostRecord,
 )
 from topod.fleet.view import FleetView
+from topod.model.arrays import members
 from topod.model.quotas import over_quota
 from topod.model.rules import NO_RULES, Rules
 
 
 def refusal_of(request: FleetRequest, rules: Rules = NO_RULES) -> str | None:
     """Return why a fleet can never do what is asked, in words, or None."""
-    if request.spec.after:
-        return "a job of a fleet cannot wait for others yet (`after`)"
     return over_quota(request.spec, rules, request.hosts)
 
 
@@ -61,14 +61,25 @@ def _why_not_removed(state: FleetState, view: FleetView, event: ev.HostRemoved) 
 
 
 def submitted(draft: Draft, event: ev.Submitted) -> None:
-    """Queue a new job under the next id."""
+    """Queue a new job, or each member of an array, under the next ids."""
     request = event.request
-    job = FleetJob(id=draft.next_job, request=request, submitted_at=draft.now, reason="queued")
-    draft.next_job = FleetJobId(draft.next_job + 1)
-    draft.put(job)
-    draft.note("job.submitted", f"{job.label} submitted", job=job, user=job.spec.user, priority=job.priority)
-    if (reason := refusal_of(request, draft.rules)) is not None:
-        finish(draft, job, Ending(state=FleetJobState.CANCELLED, reason=reason))
+    spec = request.spec
+    never = refusal_of(request, draft.rules) or impossible(draft, spec.after, event.settled)
+    draft.tell_dependents |= bool(spec.after)
+    for one, place in members(spec, event.array, draft.next_job):
+        job = FleetJob(
+            id=draft.next_job,
+            request=replace(request, spec=one),
+            submitted_at=draft.now,
+            reason="queued",
+            array=place,
+            after=spec.after if never is None else (),
+        )
+        draft.next_job = FleetJobId(draft.next_job + 1)
+        draft.put(job)
+        draft.note("job.submitted", f"{job.label} submitted", job=job, user=spec.user, priority=job.priority)
+        if never is not None:
+            finish(draft, job, Ending(state=FleetJobState.CANCELLED, reason=never))
 
 
 def cancel(draft: Draft, event: ev.CancelRequested) -> None:

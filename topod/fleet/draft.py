@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from topod.fleet.board import Board
-from topod.fleet.jobtable import FleetJobs
+from topod.fleet.jobtable import FleetJobs, held_of
 from topod.fleet.outcome import FleetNotice, FleetOutcome
 from topod.fleet.states import ENDED, FleetJob, FleetJobId, FleetJobState, FleetState, HostRecord
 from topod.fleet.terms import Terms
@@ -41,6 +41,8 @@ class Draft:
         """Whether the whole queue must be gone through: somewhere room may have come free."""
         self.fresh: set[FleetJobId] = set()
         """Jobs that are to be looked at even if no room came free."""
+        self.tell_dependents = False
+        """Whether a job ended, or a new one waits for others, since dependencies were looked at."""
         self.notices: list[FleetNotice] = []
         self._before = state
         self._view_before = view
@@ -66,6 +68,10 @@ class Draft:
             self.touch(member.host)
         if job.state is FleetJobState.PENDING:
             self.fresh.add(job.id)
+        if job.state in ENDED:
+            self.tell_dependents = True
+        if old is not None and held_of(old) is not None and held_of(job) is None:
+            self.behind = True  # another of its array may start
         return job
 
     def retell(self, job: FleetJob, reason: str) -> None:

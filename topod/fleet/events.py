@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from topod.fleet.hosts import HostSnapshot
 from topod.fleet.states import FleetJobId, FleetRequest
 from topod.flextopo.tables import TopologyTables
+from topod.model.arrays import ArrayPlan
 from topod.model.assignment import FleetJobReport
 
 
@@ -18,9 +19,17 @@ class Leading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submitted:
-    """A user submitted a job; its id is `state.next_job`."""
+    """A user submitted a job, or an array of them: the ids count up from `state.next_job`."""
 
     request: FleetRequest
+    array: ArrayPlan | None = None
+    settled: tuple[tuple[int, str], ...] = ()
+    """How the jobs that it waits for ended, of those that were put to rest: number and state."""
+
+    @property
+    def count(self) -> int:
+        """How many jobs it makes."""
+        return 1 if self.array is None else len(self.array.indices)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,12 +4,13 @@ Kept up to date at every change, so that an event that touches one job does not 
 """
 
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 from itertools import count
 from typing import Final, NamedTuple
 
-from topod.fleet.states import FleetJob, FleetJobId, FleetJobState
+from topod.fleet.states import ENDED, FleetJob, FleetJobId, FleetJobState
 from topod.model.request import ResourceRequest
 from topod.model.rules import Rules
 
@@ -45,14 +46,19 @@ class FleetJobs(dict[FleetJobId, FleetJob]):
         self._on: dict[str, frozenset[FleetJobId]]
         self._kinds: dict[FleetJobId, int]
         self._unready: set[FleetJobId]
+        self._after: set[FleetJobId]
+        self._arrays: dict[int, frozenset[FleetJobId]]
+        self._held: Counter[int]
         if isinstance(jobs, FleetJobs) and jobs._rules == rules:
             self._queue, self._waiting = jobs._queue.copy(), jobs._waiting.copy()
             self._on, self._kinds = jobs._on.copy(), jobs._kinds.copy()
-            self._unready = jobs._unready.copy()
+            self._unready, self._after = jobs._unready.copy(), jobs._after.copy()
+            self._arrays, self._held = jobs._arrays.copy(), jobs._held.copy()
             return
         self._queue = sorted(turn(job, rules) for job in self.values() if job.state is FleetJobState.PENDING)
         self._waiting = sorted(since for job in self.values() if (since := _waits_since(job)))
-        self._on, self._unready = {}, set()
+        self._on, self._unready, self._after = {}, set(), set()
+        self._arrays, self._held = {}, Counter()
         self._kinds = {job.id: kind for job in self.values() if (kind := _kind(job)) is not None}
         for job in self.values():
             self._enter(job)
@@ -71,7 +77,14 @@ class FleetJobs(dict[FleetJobId, FleetJob]):
         self._enter(job)
 
     def __delitem__(self, ident: FleetJobId) -> None:
-        self._forget(self[ident])
+        old = self[ident]
+        self._forget(old)
+        if old.array is not None:
+            left = self._arrays[old.array.id] - {ident}
+            if left:
+                self._arrays[old.array.id] = left
+            else:
+                del self._arrays[old.array.id]
         super().__delitem__(ident)
 
     def retell(self, job: FleetJob) -> None:
@@ -105,9 +118,27 @@ class FleetJobs(dict[FleetJobId, FleetJob]):
         """Return the hosts that jobs are on, by name."""
         return sorted(self._on)
 
+    def dependent(self) -> list[FleetJob]:
+        """Return the jobs that wait for others to end, lowest id first."""
+        return [self[ident] for ident in sorted(self._after)]
+
+    def array(self, first: int) -> list[FleetJob]:
+        """Return the jobs of an array, lowest id first; none of what is no array."""
+        return [self[ident] for ident in sorted(self._arrays.get(first, ()))]
+
+    def array_held(self, first: int) -> int:
+        """Return how many jobs of an array with a limit were given to hosts and are not over."""
+        return self._held[first]
+
     def _enter(self, job: FleetJob) -> None:
         if len(job.members) > 1 and not job.go and job.ending is None:
             self._unready.add(job.id)
+        if job.after:
+            self._after.add(job.id)
+        if job.array is not None and job.id not in (others := self._arrays.get(job.array.id, frozenset())):
+            self._arrays[job.array.id] = others | {job.id}
+        if (array := held_of(job)) is not None:
+            self._held[array] += 1
         for member in job.members:
             self._on[member.host] = self._on.get(member.host, frozenset()) | {job.id}
 
@@ -124,6 +155,11 @@ class FleetJobs(dict[FleetJobId, FleetJob]):
             del self._waiting[bisect_left(self._waiting, since)]
         self._kinds.pop(old.id, None)
         self._unready.discard(old.id)
+        self._after.discard(old.id)
+        if (array := held_of(old)) is not None:
+            self._held[array] -= 1
+            if not self._held[array]:
+                del self._held[array]
 
 
 def jobs_on(jobs: Mapping[FleetJobId, FleetJob], host: str) -> list[FleetJob]:
@@ -160,7 +196,7 @@ def _kind(job: FleetJob) -> int | None:
     spec = job.spec
     if job.state is not FleetJobState.PENDING or job.not_before or job.ready_at is None:
         return None
-    if job.target or job.fence or spec.wait_before_preempt_seconds:
+    if job.target or job.fence or _is_limited(job) or spec.wait_before_preempt_seconds:
         return None
     return _number(
         _Alike(
@@ -175,6 +211,17 @@ def _kind(job: FleetJob) -> int | None:
             job.preemptions,
         )
     )
+
+
+def _is_limited(job: FleetJob) -> bool:
+    return job.array is not None and job.array.limit is not None
+
+
+def held_of(job: FleetJob) -> int | None:
+    """Return the array whose limit a job counts against; None: none's."""
+    if job.array is None or not _is_limited(job) or not job.members or job.state in ENDED:
+        return None
+    return job.array.id
 
 
 def _waits_since(job: FleetJob) -> tuple[float, FleetJobId] | None:

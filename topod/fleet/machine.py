@@ -15,6 +15,7 @@ from topod.fleet import events as ev
 from topod.fleet.asking import administer, cancel, change_priority, submitted
 from topod.fleet.board import Board
 from topod.fleet.contact import leading, reported, seen, silent, tick
+from topod.fleet.depending import settle_dependencies
 from topod.fleet.draft import Draft
 from topod.fleet.outcome import FleetOutcome
 from topod.fleet.queue import run_queue
@@ -55,6 +56,7 @@ def step_all(
     draft = Draft(state, view, board, now, rules=rules, terms=terms)
     for event in events:
         _apply(draft, event)
+    settle_dependencies(draft)
     run_queue(draft)
     return draft.finish()
 

@@ -190,6 +190,7 @@ def finish(draft: Draft, job: FleetJob, ending: Ending) -> None:
         job,
         state=ending.state,
         reason=ending.reason,
+        after=(),
         ending=None,
         target=(),
         ready_at=None,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 from topod.fleet.board import Kept, ask
+from topod.fleet.depending import held_back
 from topod.fleet.draft import Draft
 from topod.fleet.jobtable import effective_priority, turn
 from topod.fleet.picking import Choice
@@ -104,6 +105,8 @@ def _meet_first(draft: Draft, job: FleetJob, now: _Pass) -> None:
     first = None if draft.first is None or now.blocked else draft.get(draft.first)
     if first is None or first.state is not FleetJobState.PENDING or first.id == job.id:
         return
+    if held_back(draft, first) is not None:
+        return
     if turn(first, draft.rules) < turn(job, draft.rules):
         now.blocked = True
         now.first = keeping(draft, first, other=now.longest)
@@ -113,6 +116,10 @@ def _try(draft: Draft, job: FleetJob, now: _Pass) -> str | None:
     """Place a job, or say what it waits for; None: it was placed."""
     if job.not_before > draft.now:
         return job.reason
+    if (wait := held_back(draft, job)) is not None:
+        if job.ready_at is not None:  # whatever it has waited for room does not count
+            draft.put(replace(job, ready_at=None, target=()))
+        return wait
     asked = gpus_asked(job)
     room = now.usage.room(job.spec)
     if room is not None and asked > room.gpus:

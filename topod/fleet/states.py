@@ -11,9 +11,11 @@ from enum import StrEnum
 from typing import Final, NewType
 
 from topod.fleet.select import Selector
+from topod.model.arrays import ArrayPlace
+from topod.model.arrays import ident as named
 from topod.model.assignment import REFUSED, RETURNED, FleetJobReport, Place
 from topod.model.cpuset import NO_CPUS, CpuSet
-from topod.model.job import JobSpec
+from topod.model.job import Dependency, JobSpec
 
 FleetJobId = NewType("FleetJobId", int)
 """Counts up from 1 in a fleet; never used twice. Hosts have ids of their own for the same job."""
@@ -140,6 +142,9 @@ class FleetJob:
     """Of the present assignment, by rank."""
     go: bool = False
     """All its hosts are ready, and are told so: of a job over several hosts only."""
+    after: tuple[Dependency, ...] = ()
+    """The jobs that it still waits for."""
+    array: ArrayPlace | None = None
     ending: Ending | None = None
     reprioritised: bool = False
     """Its priority was changed since it was assigned."""
@@ -175,8 +180,18 @@ class FleetJob:
 
     @property
     def label(self) -> str:
-        """How sentences name the job: `job 17 (train)`."""
-        return f"job {self.id} ({self.request.spec.name})"
+        """How sentences name the job: `job 17 (train)`, in an array `job 12[3] (train)`."""
+        return f"job {self.ident} ({self.request.spec.name})"
+
+    @property
+    def ident(self) -> str:
+        """How the command line names the job: `17`, in an array `12[3]`."""
+        return named(self.id, self.array)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it will never run again."""
+        return self.state in ENDED
 
     def on(self, host: str) -> Member | None:
         """Return the job's member on a host, or None."""

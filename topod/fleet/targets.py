@@ -13,6 +13,7 @@ from heapq import nsmallest
 from typing import Final, NamedTuple
 
 from topod.fleet.board import Kept
+from topod.fleet.depending import held_back
 from topod.fleet.draft import Draft
 from topod.fleet.hosts import HostSnapshot, occupancy_at
 from topod.fleet.jobtable import effective_priority
@@ -76,6 +77,8 @@ def longest(draft: Draft, usage: Ledger) -> Keeping | None:
             return None  # the others wait for less long
         alike = _alike(job)
         room = usage.room(job.spec)
+        if held_back(draft, job) is not None:
+            continue
         if alike in hopeless or (room is not None and room.gpus < gpus_asked(job)):
             continue
         if (found := keeping(draft, job, from_all=True)) is not None:

@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 from topod.lifecycle import events as ev
-from topod.lifecycle.depending import impossible, members
+from topod.lifecycle.depending import impossible
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import PullImage
 from topod.lifecycle.states import ENDED, Job, StopCause
 from topod.lifecycle.stopping import begin_stop
+from topod.model.arrays import members
 from topod.model.job import JobId
 
 
@@ -15,7 +16,7 @@ def submitted(draft: Draft, event: ev.Submitted) -> None:
     """Queue a new job, or each member of an array, under the next ids; images are pulled at once."""
     never = impossible(draft, event)
     draft.tell_dependents |= bool(event.spec.after)
-    for spec, place in members(event, draft.next_job):
+    for spec, place in members(event.spec, event.array, draft.next_job):
         job = Job(
             id=draft.next_job,
             spec=spec,

@@ -5,18 +5,11 @@ Events that answer an effect carry the attempt they belong to; one that comes la
 
 from dataclasses import dataclass
 
-from topod.lifecycle.states import JobState, Mark, MarkKind
+from topod.lifecycle.states import Mark, MarkKind
+from topod.model.arrays import ArrayPlan
 from topod.model.assignment import FleetTag, Place
 from topod.model.container import Observed, Signal
 from topod.model.job import Allocation, JobId, JobSpec
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ArrayPlan:
-    """The members of an array, and how many of them may hold an allocation at a time."""
-
-    indices: tuple[int, ...]
-    limit: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +18,7 @@ class Submitted:
 
     spec: JobSpec
     array: ArrayPlan | None = None
-    settled: tuple[tuple[JobId, JobState], ...] = ()
+    settled: tuple[tuple[int, str], ...] = ()
     """How the jobs that it depends on ended, of those that were put to rest."""
 
 

@@ -114,7 +114,7 @@ def current_hold(jobs: Mapping[JobId, Job], now: float, rules: Rules) -> Hold | 
     return None
 
 
-def update_hold(draft: Draft, usage: Usage, arrays: "Counter[JobId]") -> Hold | None:
+def update_hold(draft: Draft, usage: Usage, arrays: "Counter[int]") -> Hold | None:
     """Give the hold to whom it is due, take it from who had it before, and return it.
 
     `arrays`: how many of each array hold an allocation.
@@ -127,7 +127,7 @@ def update_hold(draft: Draft, usage: Usage, arrays: "Counter[JobId]") -> Hold | 
     return None
 
 
-def _first_with_target(draft: Draft, usage: Usage, arrays: "Counter[JobId]") -> Job | None:
+def _first_with_target(draft: Draft, usage: Usage, arrays: "Counter[int]") -> Job | None:
     hopeless: set[ResourceRequest] = set()
     for job in draft.jobs.blocked():
         if not held_gpus(job, draft.now, draft.rules):

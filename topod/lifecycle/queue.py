@@ -44,7 +44,7 @@ class _Pass:
     """One pass over the queue."""
 
     usage: Usage
-    arrays: Counter[JobId]
+    arrays: Counter[int]
     """How many of each array hold an allocation."""
     hold: Hold | None
     """What is kept for the job that was blocked for too long."""

@@ -12,6 +12,8 @@ from itertools import repeat
 from operator import attrgetter
 from typing import Final
 
+from topod.model.arrays import ArrayPlace
+from topod.model.arrays import ident as named
 from topod.model.assignment import FleetTag, Place
 from topod.model.job import Allocation, Dependency, JobId, JobSpec
 
@@ -120,19 +122,6 @@ class Leftover:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ArrayPlace:
-    """The place of a job in the array it was submitted with."""
-
-    id: JobId
-    """The first job of the array."""
-    index: int
-    limit: int | None = None
-    """At most so many of the array hold an allocation at a time."""
-    count: int = 1
-    """How many members the array has; their ids follow each other."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
     """That a job was assigned by the coordinator; see `topod.lifecycle.assignments`."""
 
@@ -233,7 +222,12 @@ class Job:
     @property
     def ident(self) -> str:
         """How the command line names the job: `17`, in an array `12[3]`."""
-        return str(self.id) if self.array is None else f"{self.array.id}[{self.array.index}]"
+        return named(self.id, self.array)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it will never run again."""
+        return self.state in ENDED
 
 
 _NAMES: Final = tuple(field.name for field in fields(Job))

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from topod.lifecycle.events import ArrayPlan
+from topod.model.arrays import ArrayPlan
 from topod.model.job import AfterCondition, Dependency, JobId, Secret, Signal
 from topod.protocol.jobfields import near, pairs, text
 from topod.protocol.units import parse_duration

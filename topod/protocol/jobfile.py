@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 from topod.errors import DataError, NotFoundError, UsageError
-from topod.lifecycle.events import ArrayPlan
+from topod.model.arrays import ArrayPlan
 from topod.model.job import CheckpointHook, JobSpec, Network, OnHostLost, OnPreempt, RestartPolicy, Secret
 from topod.model.request import AUTO, Affinity, CpuAffinity, Policy, ResourceRequest
 from topod.protocol import jobextras as extras

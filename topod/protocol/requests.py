@@ -4,7 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from topod.lifecycle.events import ArrayPlan
+from topod.model.arrays import ArrayPlan
 from topod.model.job import JobSpec
 from topod.model.request import PRIORITIES, Affinity
 

@@ -14,7 +14,7 @@ from topod.fleet.states import FleetJobState, FleetRequest
 from topod.fleet.view import FleetView
 from topod.flextopo.tables import TopologyTables
 from topod.model.assignment import FleetJobReport
-from topod.model.job import Dependency, JobId, OnHostLost
+from topod.model.job import OnHostLost
 from topod.model.rules import Quota, Rules, Scope
 from topod.preemption.victims import read_state
 
@@ -264,16 +264,6 @@ def test_a_twin_takes_neither_name_nor_jobs_from_a_host_that_is_there() -> None:
     world.apply(ev.HostSeen(host="h0", session="twin", tables=tables))
     assert world.leader.view.knows("h0", "h0-1")
     assert world.leader.view.turned_away("h0", "twin") is not None
-
-
-def test_who_waits_for_others_is_refused_in_words() -> None:
-    world = ready()
-    request = FleetRequest(spec=job_spec(after=(Dependency(job=JobId(1)),)))
-    event = ev.Submitted(request=request)
-    words = why_not(world.leader.state, world.leader.view, event)
-    assert words is not None
-    outcome = world.apply(event)
-    assert [(job.state, job.reason) for job in outcome.changed] == [(FleetJobState.CANCELLED, words)]
 
 
 def test_quotas_count_over_the_fleet_and_keep_nobody_else_waiting() -> None:

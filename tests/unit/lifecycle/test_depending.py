@@ -8,6 +8,7 @@ from topod.lifecycle import events as ev
 from topod.lifecycle.admission import dry_run
 from topod.lifecycle.machine import step_all
 from topod.lifecycle.states import JobState
+from topod.model.arrays import ArrayPlan
 from topod.model.job import AfterCondition, Dependency, JobId, RestartPolicy
 
 OK, ANY, FAILED = AfterCondition.OK, AfterCondition.ANY, AfterCondition.FAILED
@@ -24,7 +25,7 @@ def after(job: int, condition: AfterCondition = OK, index: int | None = None) ->
 
 def submit_array(world: World, *indices: int, limit: int | None = None, **changes: object) -> list[JobId]:
     first = world.state.next_job
-    world.apply(ev.Submitted(spec=spec(**changes), array=ev.ArrayPlan(indices=indices, limit=limit)))  # type: ignore[arg-type]  # fields by name
+    world.apply(ev.Submitted(spec=spec(**changes), array=ArrayPlan(indices=indices, limit=limit)))  # type: ignore[arg-type]  # fields by name
     ids = [JobId(first + place) for place in range(len(indices))]
     world.submitted.extend(ids)
     return ids

@@ -11,6 +11,7 @@ from topod.lifecycle import events as ev
 from topod.lifecycle.deadlines import next_deadline
 from topod.lifecycle.holds import current_hold
 from topod.lifecycle.states import Job, JobState, Mark, MarkKind
+from topod.model.arrays import ArrayPlan
 from topod.model.cpuset import CpuSet
 from topod.model.job import JobId, JobSpec
 from topod.model.rules import DisruptionBudget, Quota, Rules, Scope
@@ -303,7 +304,7 @@ def test_the_cpus_that_are_held_grow_with_the_gpus_so_that_jobs_without_gpus_del
 
 def test_nothing_is_held_for_who_waits_for_its_own_array() -> None:
     world = World(load_library_host("dgx1").topology, rules=RULES)
-    plan = ev.ArrayPlan(indices=(0, 1, 2, 3), limit=2)
+    plan = ArrayPlan(indices=(0, 1, 2, 3), limit=2)
     world.apply(ev.Submitted(spec=spec("arr", gpus=1, priority=100), array=plan))
     world.run()
     first = min(world.state.jobs)

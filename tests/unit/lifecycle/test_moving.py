@@ -15,6 +15,7 @@ from topod.lifecycle.admission import dry_run
 from topod.lifecycle.moves_text import rebalance_data
 from topod.lifecycle.moving import find_moves, new_place
 from topod.lifecycle.states import JobState, Mark, MarkKind, Stage
+from topod.model.arrays import ArrayPlan
 from topod.model.container import Signal
 from topod.model.job import CheckpointHook, JobId, OnPreempt
 from topod.model.moves import Goal, Rebalance
@@ -86,7 +87,7 @@ def test_two_jobs_on_two_pairs_move_so_that_four_linked_gpus_are_free(world: Wor
 def test_moves_name_the_jobs_of_an_array_as_everything_else_does() -> None:
     world = World(load_library_host("dgx1").topology)
     world.apply(
-        ev.Submitted(spec=spec("fold", priority=100, gpus=1), array=ev.ArrayPlan(indices=tuple(range(8))))
+        ev.Submitted(spec=spec("fold", priority=100, gpus=1), array=ArrayPlan(indices=tuple(range(8))))
     )
     world.run()
     for index in (2, 3, 6, 7):

@@ -1,51 +1,43 @@
-"""What the daemon adds to a submit of an array, or of a job that waits for others.
+"""What is added to a submit of an array, or of a job that waits for others: by a host and by a coordinator.
 
-The core knows the jobs that have not been put to rest; how the others ended is looked up in the store.
+The cores know the jobs that have not been put to rest; how the others ended is looked up in the store.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
-from topod.daemon.storage import Store
 from topod.errors import ConflictError, NotFoundError, UsageError
-from topod.lifecycle.depending import met, never
-from topod.lifecycle.events import ArrayPlan, Event, Submitted
-from topod.lifecycle.states import ENDED, HostState, Job, JobState
+from topod.model.arrays import ArrayPlan, whole
+from topod.model.dependencies import Related, met, never
 from topod.model.job import Dependency, JobId, JobSpec
 from topod.protocol.jobextras import AFTER_MAX, ARRAY_MAX, INDEX_MAX
 
-
-def with_settled(store: Store, base: HostState, events: Sequence[Event]) -> list[Event]:
-    """Return the events, each submit with how the jobs that it waits for ended, of those put to rest."""
-    return [
-        replace(event, settled=tuple(_settled(store, base, event)))
-        if isinstance(event, Submitted) and event.spec.after
-        else event
-        for event in events
-    ]
+Find = Callable[[int], Awaitable[Related]]
+"""Returns a job, ended or not; raises `NotFoundError` where there never was one."""
 
 
-def _settled(store: Store, base: HostState, event: Submitted) -> Iterator[tuple[JobId, JobState]]:
-    for wanted in event.spec.after:
-        parent = base.jobs.get(wanted.job) or store.job(wanted.job)
+def settled(
+    after: Iterable[Dependency], alive: Container[Any], stored: Callable[[int], Related | None]
+) -> Iterator[tuple[int, str]]:
+    """Yield how the jobs that one waits for ended, of those put to rest: the number named, and the state.
+
+    `alive` are the numbers of the jobs that the core knows, `stored` looks up any other. May block.
+    """
+    for wanted in after:
+        parent = stored(wanted.job)
         if parent is None:
             continue
-        for ident in array_ids(parent) if wanted.index is None else [parent.id]:
-            if ident in base.jobs:
+        for ident in whole(parent.id, parent.array) if wanted.index is None else [parent.id]:
+            if ident in alive:
                 continue
-            ended = parent if ident == parent.id else store.job(ident)
-            if ended is not None and ended.state in ENDED:
-                yield wanted.job, ended.state
+            ended = parent if ident == parent.id else stored(ident)
+            if ended is not None and ended.has_ended:
+                yield wanted.job, ended.state.value
 
 
-def array_ids(job: Job) -> range:
-    """Return the ids of the array that the job is the first of; of any other job only its own."""
-    whole = job.array is not None and job.array.id == job.id
-    return range(job.id, job.id + (job.array.count if whole and job.array is not None else 1))
-
-
-async def resolved(spec: JobSpec, find: Callable[[int], Awaitable[Job]]) -> JobSpec:
+async def resolved(spec: JobSpec, find: Find) -> JobSpec:
     """Return the job with every `12[3]` that it waits for turned into that job's own number.
 
     Raises `NotFoundError` for a job or a member that is not there, `UsageError` for one named twice.
@@ -64,38 +56,38 @@ async def resolved(spec: JobSpec, find: Callable[[int], Awaitable[Job]]) -> JobS
     return replace(spec, after=tuple(found))
 
 
-async def never_met(spec: JobSpec, find: Callable[[int], Awaitable[Job]]) -> str | None:
+async def never_met(spec: JobSpec, find: Find) -> str | None:
     """Return why what a job of `resolved` waits for can never be met, or None."""
     for wanted in spec.after:
         parent = await find(wanted.job)
-        for ident in array_ids(parent) if wanted.index is None else [parent.id]:
+        for ident in whole(parent.id, parent.array) if wanted.index is None else [parent.id]:
             job = parent if ident == parent.id else await find(ident)
-            if job.state in ENDED and not met(wanted.condition, job.state):
+            if job.has_ended and not met(wanted.condition, job.state):
                 return never(f"{job.label} {job.state.value}", wanted)
     return None
 
 
 async def refuse_unmet(
-    spec: JobSpec, token: str, find: Callable[[int], Awaitable[Job]], store: Store
+    spec: JobSpec, token: str, find: Find, submitted: Callable[[list[str]], Container[str]]
 ) -> None:
     """Raise `ConflictError` for what would never run for what it waits for.
 
-    Not for the second try, with the same token, of what was taken.
+    Not for the second try, with the same token, of what was taken: `submitted`, which may block, tells.
     """
     refused = await never_met(spec, find)
     if refused is None:
         return
-    if not await asyncio.to_thread(store.submitted, [token] if token else []):
+    if not token or token not in await asyncio.to_thread(submitted, [token]):
         raise ConflictError(f"the job would never run: {refused}", hint="--after any:ID waits for any end")
 
 
-async def _member(wanted: Dependency, index: int, find: Callable[[int], Awaitable[Job]]) -> Dependency:
+async def _member(wanted: Dependency, index: int, find: Find) -> Dependency:
     first = await find(wanted.job)
-    for ident in array_ids(first):
+    for ident in whole(first.id, first.array):
         job = await find(ident)
         if job.array is not None and job.array.index == index and job.array.id == first.id:
             # The first one's number would mean the whole array.
-            return replace(wanted, job=job.id, index=index if job.id == first.id else None)
+            return replace(wanted, job=JobId(job.id), index=index if job.id == first.id else None)
     raise NotFoundError(f"no job {first.id}[{index}]", hint=f"topoctl show {first.id}")
 
 
