@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -47,8 +47,12 @@ class Topod:
         engine: str = "",
         log_level: str = "debug",
         environment: dict[str, str] | None = None,
+        launch: Sequence[str] = (),
     ) -> None:
-        """`host` empty: the machine itself; `environment` is added to that of topod."""
+        """`host` empty: the machine itself; `environment` is added to that of topod.
+
+        `launch` instead of the interpreter with the module.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.state_dir = folder / "state"
@@ -59,6 +63,7 @@ class Topod:
         self.engine = engine
         self.environment = environment or {}
         self.log_level = log_level
+        self.launch = launch or (sys.executable, "-m", "topod.daemon")
         self.process: subprocess.Popen[bytes] | None = None
         self._plain = True
 
@@ -80,7 +85,7 @@ class Topod:
             **({"--engine": self.engine} if self.engine else {}),
         }
         words = [word for option in options.items() for word in option]
-        return [sys.executable, "-m", "topod.daemon", *words]
+        return [*self.launch, *words]
 
     def start(self, *more: str, wait: bool = True) -> Self:
         """Start topod and return when it answers; `more` are further options."""

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -60,12 +60,23 @@ def free_port() -> int:
 class CoordinatorProcess:
     """One state folder and the coordinator that works on it, if one does."""
 
-    def __init__(self, folder: Path, keys: Path, authorized: Path, *, lease: float = 60.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keys: Path,
+        authorized: Path,
+        *,
+        lease: float = 60.0,
+        listen: str = "",
+        launch: Sequence[str] = (),
+    ) -> None:
+        """`listen` empty: a free port of this machine; `launch` instead of the interpreter with the module."""
         folder.mkdir(parents=True)
         self.folder = folder
         self.socket = folder / "c.sock"
         self.log = folder / "log"
-        self.endpoint = f"tcp://127.0.0.1:{free_port()}"
+        self.endpoint = listen or f"tcp://127.0.0.1:{free_port()}"
+        self.launch = launch or (sys.executable, "-m", "topod.coordinator")
         self.config = folder / "topod.toml"
         self.config.write_text(
             f'[coordinator]\nlisten = "{self.endpoint}"\nstate_dir = "{folder / "state"}"\n'
@@ -78,7 +89,7 @@ class CoordinatorProcess:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TOPOD_")}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "topod.coordinator", "--config", str(self.config), *more],
+                [*self.launch, "--config", str(self.config), *more],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -118,7 +129,17 @@ class CoordinatorProcess:
 class Fleet:
     """A coordinator and its hosts; `close` leaves no process behind."""
 
-    def __init__(self, folder: Path, hosts: tuple[str, ...] = ("a", "b", "c"), kind: str = "dgx1") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        hosts: tuple[str, ...] = ("a", "b", "c"),
+        kind: str = "dgx1",
+        *,
+        lease: float = 60.0,
+        listen: str = "",
+        launch: Callable[[str, str], Sequence[str]] = lambda _, __: (),
+    ) -> None:
+        """`launch` makes of a host's name (`head`: the coordinator's) and a module the command that runs it."""
         self.runs = folder / "runs"
         self.runs.mkdir(parents=True)
         self.authorized = folder / "authorized_keys"
@@ -133,7 +154,15 @@ class Fleet:
                 roles=frozenset({Role.SUBMIT, Role.VIEW}),
             ),
         )
-        self.coordinator = CoordinatorProcess(folder / "head", folder / "coordinator.key", self.authorized)
+        self.coordinator = CoordinatorProcess(
+            folder / "head",
+            folder / "coordinator.key",
+            self.authorized,
+            lease=lease,
+            listen=listen,
+            launch=launch("head", "topod.coordinator"),
+        )
+        self._launch = launch
         self.hosts = {name: self._host(folder / name, name, kind) for name in hosts}
 
     def _host(self, folder: Path, name: str, kind: str) -> Topod:
@@ -146,7 +175,13 @@ class Fleet:
             f'coordinator_key = "{PUBLIC}{self.keys.public}"\n'
             f'key_file = "{folder / "host.key"}"\nname = "{name}"\nlabels = {{ rack = "{name}" }}\n'
         )
-        return Topod(folder, host=kind, environment={"TOPOD_CONFIG": str(config)}, log_level="info")
+        return Topod(
+            folder,
+            host=kind,
+            environment={"TOPOD_CONFIG": str(config)},
+            log_level="info",
+            launch=self._launch(name, "topod.daemon"),
+        )
 
     def __enter__(self) -> Self:
         self.coordinator.start()
