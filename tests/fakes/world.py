@@ -208,7 +208,13 @@ class World:
     def _launch(self, effect: fx.Launch) -> ev.Event:
         container = self.containers.get(effect.handle)
         if container is None or (container.status is ContainerStatus.CREATED and self._fails()):
-            return ev.StartFailed(job=effect.job, attempt=effect.attempt, error="start failed", final=False)
+            return ev.StartFailed(
+                job=effect.job,
+                attempt=effect.attempt,
+                error="start failed",
+                final=False,
+                in_doubt=effect.again,
+            )
         if container.status is ContainerStatus.CREATED:
             key = (effect.job, effect.attempt)
             self.starts[key] = self.starts.get(key, 0) + 1

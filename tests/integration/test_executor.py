@@ -222,7 +222,7 @@ def test_a_start_is_tried_again_while_it_is_wanted() -> None:
 
 
 def seen(status: ContainerStatus) -> tuple[Observed, ...]:
-    at = 7.0 if status is ContainerStatus.RUNNING else None
+    at = None if status is ContainerStatus.CREATED else 7.0
     return (Observed(job=ONE, attempt=1, handle="h", status=status, started_at=at),)
 
 
@@ -245,6 +245,35 @@ def test_a_start_that_is_no_longer_wanted_and_was_made_all_the_same_is_ended_by_
     assert world.calls == ["start", "observe", "SIGTERM"]
 
 
+REJECTED = JobRejectedError("no such device")
+
+
+@pytest.mark.parametrize(
+    ("again", "start", "in_doubt"),
+    [
+        (False, [REJECTED], False),
+        (True, [REJECTED], True),
+        (False, [DOWN, REJECTED], True),
+        (False, [ZeroDivisionError("planted")], True),
+    ],
+)
+def test_a_failed_start_is_in_doubt_where_an_earlier_order_may_still_be_carried_out(
+    again: bool, start: list[Exception], in_doubt: bool
+) -> None:
+    world = Scripted(start=list(start))
+    (told,) = played(world, a_job(stage=Stage.LAUNCHING), replace(LAUNCH, again=again)).events
+    assert isinstance(told, ev.StartFailed)
+    assert told.in_doubt == in_doubt
+
+
+def test_a_rejected_start_of_a_job_that_is_told_to_stop_cannot_come_late_any_more() -> None:
+    world = Scripted(start=[REJECTED], observe=[seen(ContainerStatus.CREATED)])
+    (told,) = played(world, a_job(JobState.STOPPING, Stage.LAUNCHING), replace(LAUNCH, again=True)).events
+    assert isinstance(told, ev.StartFailed)
+    assert not told.in_doubt
+    assert world.calls == ["start", "observe", "remove"]
+
+
 @pytest.mark.parametrize("trouble", [DOWN, ZeroDivisionError("planted")])
 def test_what_is_withdrawn_is_removed_before_anyone_is_told(trouble: Exception) -> None:
     world = Scripted(observe=[trouble, seen(ContainerStatus.CREATED)], remove=[DOWN])
@@ -253,11 +282,21 @@ def test_what_is_withdrawn_is_removed_before_anyone_is_told(trouble: Exception) 
     assert world.calls == ["observe", "observe", "remove", "remove"]
 
 
-def test_what_runs_when_it_is_withdrawn_is_owed_its_signal() -> None:
-    around = played(
-        Scripted(observe=[seen(ContainerStatus.RUNNING)]), a_job(JobState.STOPPING, Stage.LAUNCHING), WITHDRAW
-    )
+@pytest.mark.parametrize("status", [ContainerStatus.RUNNING, ContainerStatus.EXITED])
+def test_what_runs_or_ran_when_it_is_withdrawn_is_not_removed(status: ContainerStatus) -> None:
+    """It is owed its signal, or how it ended is to be told."""
+    world = Scripted(observe=[seen(status)])
+    around = played(world, a_job(JobState.STOPPING, Stage.LAUNCHING), WITHDRAW)
     assert around.events == [ev.Started(job=ONE, attempt=1, at=7.0)]
+    assert world.calls == ["observe"]
+
+
+def test_a_restore_that_is_withdrawn_is_removed_with_what_was_frozen() -> None:
+    world = Scripted(observe=[seen(ContainerStatus.EXITED)])
+    job = replace(a_job(stage=Stage.LAUNCHING), frozen="preemption-1", frozen_life=7.0)
+    (told,) = played(world, job, WITHDRAW).events
+    assert isinstance(told, ev.StartFailed)
+    assert world.calls == ["observe", "remove"]
 
 
 def test_sigkill_does_not_wait_for_a_sigterm_that_cannot_be_delivered() -> None:

@@ -42,6 +42,9 @@ RATES: Final[dict[str, float]] = {
     "disk.unsure": 0.01,
     # topod, where a job is told to stop whose start is on its way.
     "daemon.killed_in_doubt": 0.5,
+    # topod, while the engine takes its time to start a container; and the policy that it finds on its return.
+    "daemon.killed_starting": 0.3,
+    "policy.stricter": 0.6,
     # The line to the coordinator.
     "link.loses": 0.15,
     "link.slow": 0.1,
@@ -92,6 +95,10 @@ FLEET_FAULTS: Final = frozenset(
 """Of days on which the host belongs to a fleet ..."""
 FLEET_SHARE: Final = 0.25
 """... which so many do."""
+START_FAULTS: Final = frozenset({"daemon.killed_starting", "policy.stricter"})
+"""Of days on which starts are forbidden that were ordered before ..."""
+START_SHARE: Final = 0.4
+"""... which so many are."""
 ALL_FAULTS: Final = (*RATES, *TIMED)
 
 
@@ -103,9 +110,12 @@ class Chance:
         # Numbers of its own: a day without a fleet is the same whatever is asked of fleets.
         fleet = random.Random(f"fleet {seed}")
         self.in_fleet: Final = fleet.random() < FLEET_SHARE
+        forbids: Final = random.Random(f"starts {seed}").random() < START_SHARE
         self.on = {
             name: self.in_fleet and fleet.random() < 0.5
             if name in FLEET_FAULTS
+            else forbids
+            if name in START_FAULTS
             else self.rng.random() < (0.9 if name in RARE else 0.5)
             for name in ALL_FAULTS
         }

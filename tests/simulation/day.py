@@ -42,8 +42,9 @@ from topod.lifecycle.outcome import Outcome
 from topod.lifecycle.states import HostState, JobState, Stage
 from topod.model.container import ContainerStatus
 from topod.model.cpuset import CpuSet
-from topod.model.job import JobId
+from topod.model.job import JobId, JobSpec
 from topod.model.rules import Rules
+from topod.shell.vetting import PolicyError
 
 STORM_SECONDS: Final = 240.0
 CALM_SECONDS: Final = 6 * 3600.0
@@ -86,6 +87,9 @@ class Day:
         self.disk.referee = self.referee
         self.users = Users(self.world, self.tables, self.disk, self.referee, ask=self._ask, tell=self._tell)
         self.runtime = SimRuntime(self.engine, self.referee)
+        self.engine.kill_daemon = self._killed_starting
+        self._forbidden: frozenset[str] = frozenset()
+        """Whose jobs the policy forbids."""
         self._link: FleetLink | None = None
         self._lease: LeaseWatch | None = None
         self.lives = 0
@@ -224,7 +228,9 @@ class Day:
         ports = Ports(
             tables=self.tables, runtime=self.runtime, probe=self.devices, store=self.disk, clock=clock
         )
-        daemon = Daemon(ports, self.disk.load(), identity, rules=self.rules)
+        if self.lives > 1 and self.chance.strikes("policy.stricter"):
+            self._forbidden = frozenset({self.rng.choice(("alice", "bob"))})
+        daemon = Daemon(ports, self.disk.load(), identity, rules=self.rules, vet=self._vet)
         self._watch = GpuWatch(
             self.devices,
             daemon.mailbox,
@@ -264,6 +270,11 @@ class Day:
             self.disk.daemon_died()
         if not self._at_rest:
             self.world.pass_until(self.world.now + self.rng.choice((0.1, 1.0, 20.0)))
+
+    def _vet(self, spec: JobSpec) -> JobSpec:
+        if spec.user in self._forbidden:
+            raise PolicyError(f"not allowed by this host's policy: user {spec.user}")
+        return spec
 
     def _join(self, daemon: Daemon, ports: Ports, fleet: Coordinator) -> None:
         lease = fleet.lease()
@@ -308,6 +319,9 @@ class Day:
             return False
         self._steps_left = self.rng.randint(1, 60)
         return None
+
+    def _killed_starting(self) -> None:
+        self._daemon_killed()
 
     def _daemon_stopped(self) -> bool | None:
         daemon, watch = self._daemon, self._watch

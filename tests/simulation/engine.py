@@ -83,6 +83,7 @@ class Engine:
         self.down_until = 0.0
         self.referee: Referee | None = None
         self._on_exit: Callable[[Exit], None] | None = None
+        self.kill_daemon: Callable[[], None] = lambda: None
 
     # --- containers ---------------------------------------------------------------------------------------
 
@@ -261,6 +262,8 @@ class SimRuntime:
             seconds = self._chance.rng.uniform(1.0, 100.0)
             if (box := self._engine.boxes.get(handle)) is not None:
                 box.starting_until = self._world.now + seconds
+                if self._chance.strikes("daemon.killed_starting"):
+                    self._world.after(self._chance.rng.uniform(0.0, seconds), self._engine.kill_daemon)
             raise LaterError(seconds, act)
 
         slow = self._chance.strikes("start.slow")

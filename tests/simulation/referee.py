@@ -61,6 +61,8 @@ class Referee:
         self.accepted: set[JobId] = set()
         self.cancelled: set[JobId] = set()
         """Jobs that a user asked to cancel, heard or not."""
+        self._withdrawn: set[str] = set()
+        """Containers to be removed before they begin: whoever begins meanwhile is gone before it is seen."""
 
     @property
     def _durable(self) -> HostState:
@@ -265,6 +267,8 @@ class Referee:
         job, attempt = self._holder_of(handle)
         if job is None or (job.attempt == attempt and job.stage not in (Stage.LAUNCHING, None)):
             self._foul(f"{handle} is started before that is durable")
+        if job is not None and job.attempt == attempt and job.withdrawn is not None:
+            self._foul(f"{handle} is started while its start is withdrawn")
         if job is None or job.tag is None or self.fleet is None:
             return
         if job.tag.size > 1 and not job.tag.go:
@@ -290,8 +294,12 @@ class Referee:
 
     def asks_remove(self, handle: str) -> None:
         job, attempt = self._holder_of(handle)
-        # It is not known to have started, and is told to stop: nothing else makes sure that it never starts.
-        if job is not None and job.state is JobState.STOPPING and job.stage is Stage.LAUNCHING:
+        # It is not known to have started, and is not to: nothing else makes sure that it never does.
+        unwanted = job is not None and (job.state is JobState.STOPPING or job.withdrawn is not None)
+        if job is not None and unwanted and job.stage is Stage.LAUNCHING:
+            box = self._engine.boxes.get(handle)
+            if box is not None and not box.starts:
+                self._withdrawn.add(handle)
             return
         if job is not None and job.attempt == attempt and (job.state in HOLDING or job.frozen):
             self._foul(f"{handle} is removed and {job.label} still is {job.state}, {job.frozen}")
@@ -304,6 +312,8 @@ class Referee:
             self._foul(f"{box.handle} is restored elsewhere than {job.label} was placed")
         if box.starts > 1:
             self._foul(f"{box.handle} is started twice")
+        if job is None or job.attempt != box.attempt or job.state not in HOLDING:
+            self._foul(f"{box.handle} runs on what nobody holds for it: {job.state if job else 'it is over'}")
         for other in self._engine.live():
             if other is box:
                 continue
@@ -361,6 +371,7 @@ class Referee:
                 and last.attempt == job.attempt
                 and last.ended_well
                 and not last.meddled
+                and last.handle not in self._withdrawn
             ):
                 limit = job.spec.max_runtime_seconds
                 if last.exit_code == 0 and not (limit is not None and "time limit" in job.reason):

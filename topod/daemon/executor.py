@@ -183,30 +183,40 @@ class Executor:
         return ev.Created(job=effect.job, attempt=effect.attempt, handle=handle)
 
     async def _launch(self, effect: fx.Launch, lane: _Lane) -> ev.Event:
-        failed = partial(ev.StartFailed, job=effect.job, attempt=effect.attempt)
+        in_doubt = effect.again
 
         def obsolete() -> bool:
             # Told to stop meanwhile: the signal waits behind this start, which is better not made.
             return len(lane) > 1 or not self._is_at(effect.job, effect.attempt, Stage.LAUNCHING)
 
         def start() -> float:
+            nonlocal in_doubt
             job = self._around.state().jobs.get(effect.job)
             if job is not None:
                 at_create(self._around.vet, job.spec)
-            return self._runtime.start(effect.handle, effect.checkpoint)
+            # Whatever comes of it but a plain no: the runtime may be at it.
+            before, in_doubt = in_doubt, True
+            try:
+                return self._runtime.start(effect.handle, effect.checkpoint)
+            except JobRejectedError:
+                in_doubt = before
+                raise
 
         try:
             turn = self._turn(self._light_starts, effect.job)
             at = await self._patiently(start, effect, obsolete, turn)
-        except JobRejectedError as error:
-            return failed(error=error.message, final=True)
-        except RuntimeUnavailableError as error:
-            ran_since = await self._never_to_start(effect) if self._is_stopping(effect) else None
+        except (JobRejectedError, RuntimeUnavailableError, AdapterDefectError, UnknownUserError) as error:
+            stopping = self._is_stopping(effect)
+            ran_since = await self._never_to_start(effect) if stopping else None
             if ran_since is None:
-                return failed(error=error.message, final=False)
+                return ev.StartFailed(
+                    job=effect.job,
+                    attempt=effect.attempt,
+                    error=error.message,
+                    final=isinstance(error, JobRejectedError),
+                    in_doubt=in_doubt and not stopping,
+                )
             at = ran_since
-        except (AdapterDefectError, UnknownUserError) as error:
-            return failed(error=error.message, final=False)
         return ev.Started(job=effect.job, attempt=effect.attempt, at=at)
 
     async def _withdraw(self, effect: fx.Withdraw) -> ev.Event:
@@ -217,13 +227,13 @@ class Executor:
         return ev.Started(job=effect.job, attempt=effect.attempt, at=at)
 
     async def _never_to_start(self, effect: fx.Launch | fx.Withdraw) -> float | None:
-        """Return since when a container runs all the same that is not to start; else remove it: None.
+        """Return since when a container runs (or ran) all the same that is not to; else remove it: None.
 
         The runtime may carry out long after what it did not answer in time. Others get the GPUs when this is
         over, so it must be unable to start by then; where it did start, it is owed SIGTERM and its grace.
         """
         for found in await self._look(effect):
-            if found.handle == effect.handle and found.status is ContainerStatus.RUNNING:
+            if found.handle == effect.handle and self._has_begun(found):
                 return found.started_at or 0.0
         await self._remove(effect)
         return None
@@ -369,6 +379,13 @@ class Executor:
     def _job(self, job: JobId, attempt: int) -> Job | None:
         found = self._around.state().jobs.get(job)
         return found if found is not None and found.attempt == attempt else None
+
+    def _has_begun(self, container: Observed) -> bool:
+        """Say whether a container runs or ran; one that is frozen has had another life before."""
+        job = self._job(container.job, container.attempt)
+        was_frozen = job is not None and job.frozen is not None and job.frozen_life == container.started_at
+        ran = container.status is ContainerStatus.EXITED and container.started_at is not None
+        return container.status is ContainerStatus.RUNNING or (ran and not was_frozen)
 
     def _is_at(self, job: JobId, attempt: int, stage: Stage) -> bool:
         found = self._job(job, attempt)

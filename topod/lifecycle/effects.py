@@ -46,6 +46,8 @@ class Launch:
     handle: str
     checkpoint: str | None = None
     """Restore it from this checkpoint instead of starting its command."""
+    again: bool = False
+    """An earlier topod may have ordered it already, and the runtime may still be at it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,7 +66,7 @@ def left_behind(draft: Draft, job: Job) -> Job:
         return job
     draft.do(Collect(job=job.id, attempt=job.attempt, handle=job.handle))
     leftover = Leftover(attempt=job.attempt, handle=job.handle)
-    return replace(job, handle=None, leftovers=(*job.leftovers, leftover))
+    return replace(job, handle=None, withdrawn=None, leftovers=(*job.leftovers, leftover))
 
 
 def give_back(draft: Draft, job: Job, reason: str, exit_code: int | None = None) -> Job:

@@ -161,12 +161,13 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartFailed:
-    """The container could not be started."""
+    """The container could not be started; `in_doubt` while an earlier order may still start it."""
 
     job: JobId
     attempt: int
     error: str
     final: bool
+    in_doubt: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

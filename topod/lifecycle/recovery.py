@@ -105,7 +105,9 @@ def _recover_starting(draft: Draft, job: Job, container: Observed | None) -> Ite
         if container is None:
             yield ev.Exited(job=job.id, attempt=job.attempt, exit_code=None)
         elif container.status is ContainerStatus.CREATED or _still_frozen(job, container):
-            draft.do(Launch(job=job.id, attempt=job.attempt, handle=container.handle, checkpoint=job.frozen))
+            _start_again(draft, job, container.handle)
+        elif job.withdrawn is not None and container.status is ContainerStatus.EXITED:
+            yield _exit_of(container)
         else:
             at = container.started_at if container.started_at is not None else draft.now
             yield ev.Started(job=job.id, attempt=job.attempt, at=at)
@@ -122,6 +124,14 @@ def _recover_starting(draft: Draft, job: Job, container: Observed | None) -> Ite
         draft.do(Create(job=job.id, attempt=job.attempt, spec=job.spec, allocation=job.allocation))
     elif job.stage is Stage.CHECKING:
         draft.do(CheckDevices(job=job.id, attempt=job.attempt, gpus=job.allocation.gpus))
+
+
+def _start_again(draft: Draft, job: Job, handle: str) -> None:
+    """Order once more what may have been ordered before: the start, or that it is taken back."""
+    if job.withdrawn is not None:
+        draft.do(Withdraw(job=job.id, attempt=job.attempt, handle=handle))
+        return
+    draft.do(Launch(job=job.id, attempt=job.attempt, handle=handle, checkpoint=job.frozen, again=True))
 
 
 def _may_yet_start(job: Job, container: Observed) -> bool:

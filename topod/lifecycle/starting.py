@@ -7,13 +7,13 @@ from topod.lifecycle import events as ev
 from topod.lifecycle.accepting import placed_by_host
 from topod.lifecycle.backoff import BACK_OFF_SECONDS, back_off
 from topod.lifecycle.draft import Draft
-from topod.lifecycle.effects import CheckDevices, Collect, Launch, PullImage
+from topod.lifecycle.effects import CheckDevices, Collect, Launch, PullImage, Withdraw
 from topod.lifecycle.ending import fail, forsake_checkpoint, give_back, unpinned, unplace
 from topod.lifecycle.holdings import overlaps
 from topod.lifecycle.jobtable import Role
 from topod.lifecycle.queue import still_good
-from topod.lifecycle.states import Job, JobState, Mark, MarkKind, Stage, StopCause, StopPhase
-from topod.lifecycle.stopping import REPLAN_SECONDS, exited, stop_victims, terminate
+from topod.lifecycle.states import Job, JobState, Mark, MarkKind, Stage, StopCause, StopPhase, Withdrawn
+from topod.lifecycle.stopping import KILLED, REPLAN_SECONDS, exited, stop_victims, terminate
 from topod.lifecycle.transitions import moved
 from topod.model.cpuset import CpuSet
 from topod.model.job import JobId
@@ -109,21 +109,39 @@ def create_failed(draft: Draft, event: ev.CreateFailed) -> None:
 
 
 def start_failed(draft: Draft, event: ev.StartFailed) -> None:
-    """Try again later, or fail: the container could not be started."""
+    """Try again later, or fail: the container could not be started, and nothing can start it any more."""
     job = draft.get(event.job)
     if job is None or job.attempt != event.attempt or job.stage is not Stage.LAUNCHING:
         return
-    if job.state is JobState.STOPPING:
+    if event.in_doubt:
+        _withdraw(draft, job, event)
+    elif job.state is JobState.STOPPING:
         exited(draft, replace(job, frozen=None), None, out_of_memory=False)
-    elif job.state is JobState.STARTING and job.frozen is not None and _hopeless(job, event):
-        job = forsake_checkpoint(draft, job, event.error)
-        unplace(draft, job, f"it could not be restored and starts anew: {event.error}")
     elif job.state is JobState.STARTING:
-        _not_started(draft, job, event.error, final=event.final)
+        why = job.withdrawn or Withdrawn(error=event.error, final=event.final)
+        _given_up(draft, job, why)
 
 
-def _hopeless(job: Job, event: ev.StartFailed) -> bool:
-    return event.final or job.failures + 1 >= START_TRIES
+def _withdraw(draft: Draft, job: Job, event: ev.StartFailed) -> None:
+    """Hold the job's GPUs until nothing can start it any more; then `start_failed` is told again."""
+    assert job.handle is not None
+    text = (
+        f"its start failed and is withdrawn, since an earlier order may still be carried out: {event.error}"
+    )
+    draft.note("start.withdrawn", job, f"{job.label}: {text}")
+    draft.do(Withdraw(job=job.id, attempt=job.attempt, handle=job.handle))
+    reason = text if job.state is JobState.STARTING else job.reason
+    draft.put(replace(job, withdrawn=Withdrawn(error=event.error, final=event.final), reason=reason))
+
+
+def _given_up(draft: Draft, job: Job, why: Withdrawn) -> None:
+    # A start that was withdrawn took the container with it, and its checkpoint.
+    hopeless = why.final or job.withdrawn is not None or job.failures + 1 >= START_TRIES
+    if job.frozen is not None and hopeless:
+        job = forsake_checkpoint(draft, job, why.error)
+        unplace(draft, job, f"it could not be restored and starts anew: {why.error}")
+    else:
+        _not_started(draft, job, why.error, final=why.final)
 
 
 def _not_started(draft: Draft, job: Job, error: str, *, final: bool) -> None:
@@ -188,7 +206,7 @@ def started(draft: Draft, event: ev.Started) -> None:
     # Said by the runtime's clock; whatever became of that, it was after the order to start and is over.
     at = min(max(event.at, job.stage_since), draft.now)
     starts = job.starts + (not restored)
-    job = replace(unpinned(job), stage=None, started_at=at, starts=starts, frozen=None)
+    job = replace(unpinned(job), stage=None, started_at=at, starts=starts, frozen=None, withdrawn=None)
     job = replace(job, restart_first=False, ready_at=None)
     job = replace(job, assignment=placed_by_host(job.assignment, job.allocation))
     if job.state is JobState.STOPPING:
@@ -244,6 +262,10 @@ def container_exited(draft: Draft, event: ev.Exited) -> None:
         return
     if job.frozen_life is not None and job.frozen_life == event.started_at:
         return  # the end of the life that was frozen, told late or again
+    if job.withdrawn is not None and job.state is JobState.STARTING and event.exit_code in (None, KILLED):
+        # The withdrawal ended what had just begun to run.
+        start_failed(draft, ev.StartFailed(job=job.id, attempt=job.attempt, error="withdrawn", final=False))
+        return
     if job.stage is Stage.LAUNCHING:
         # It ended before the runtime's answer to the start was heard.
         started(draft, ev.Started(job=job.id, attempt=job.attempt, at=draft.now))

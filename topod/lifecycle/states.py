@@ -114,6 +114,14 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn:
+    """Why a start is taken back that the runtime may still carry out; see `StartFailed`."""
+
+    error: str
+    final: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
     """The container of an attempt that ended; it goes once its log is complete."""
 
@@ -164,6 +172,8 @@ class Job:
     """While starting: the jobs that are stopped for it."""
     plan: Mapping[str, object] = field(default_factory=dict)
     """The last plan with its reasons, for people (see `explain`)."""
+    withdrawn: Withdrawn | None = None
+    """While being started: its start was rejected, and its GPUs stay held until nothing can start it."""
     stop: Stop | None = None
     started_at: float | None = None
     """When the present, or the last, attempt was started."""

@@ -147,6 +147,11 @@ def delivered(draft: Draft, event: ev.Delivered) -> None:
     job = draft.get(event.job)
     if job is None or job.attempt != event.attempt or job.stop is None or job.stop.deadline is not None:
         return
+    if job.withdrawn is not None:
+        # Sent before its start was withdrawn, so perhaps before it ran: once more, behind the withdrawal.
+        handle = job.handle or ""
+        draft.do(Deliver(job=job.id, attempt=job.attempt, handle=handle, signal=event.signal))
+        return
     match job.stop.phase, event.signal:
         case StopPhase.TERM, Signal.TERM:
             seconds = job.spec.grace_seconds

@@ -316,6 +316,28 @@ def test_a_frozen_container_that_somebody_removed_means_a_new_start(world: Freez
     assert (again.state, again.attempt, again.stop) == (JobState.RUNNING, 2, None)
 
 
+def test_a_restore_that_may_have_been_ordered_before_is_withdrawn_with_its_checkpoint(
+    world: Freezing,
+) -> None:
+    job = running(world)
+    serve = world.submit(high())
+    world.run()
+    world.exit(serve)
+    while world.job(job).stage is not Stage.LAUNCHING:
+        assert world.act()
+    restart(world)
+    assert world.lanes[job].popleft() == fx.Launch(
+        job=job, attempt=1, handle=f"c-{job}-1", checkpoint=world.job(job).frozen, again=True
+    )
+    world.apply(ev.StartFailed(job=job, attempt=1, error="away", final=False, in_doubt=True))
+    restart(world)
+    assert world.job(job).state is JobState.STARTING
+    world.run()
+    again = world.job(job)
+    assert (again.state, again.attempt, again.starts, again.frozen) == (JobState.RUNNING, 2, 2, None)
+    assert not again.withdrawn
+
+
 def test_the_phase_is_told_apart_from_a_hook(world: Freezing) -> None:
     job = running(world, checkpoint=CheckpointHook(command=("save",)))
     world.submit(high())
