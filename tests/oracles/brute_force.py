@@ -187,7 +187,11 @@ def best(  # noqa: C901, PLR0912 - one plain nest of loops is easier to trust th
             counted = [name for i in v for name in holders[i].budgets]
             if any(counted.count(budget.name) > budget.stops for budget in occupancy.budgets):
                 continue
-            by_key1[tuple(sum(holders[i].priority == p for i in v) for p in prios)].append(v)
+            by_key1[
+                tuple(sum(holders[i].stops for i in v if holders[i].priority == p) for p in prios)
+            ].append(v)
+    held = {i for h in holders for i in range(host.n) if h.gpus >> i & 1}
+    spoils = [i for i in range(host.n) if occupancy.spoils >> i & 1 and i not in held]
     guaranteed = request.policy.value == "guaranteed"
     cpu_levels = CPU_LADDER[CPU_LADDER.index(request.cpu_affinity.value) :]
     if guaranteed or request.gpus == 0:
@@ -198,6 +202,8 @@ def best(  # noqa: C901, PLR0912 - one plain nest of loops is easier to trust th
             kept = [h for i, h in enumerate(holders) if i not in v]
             free = [i for i in range(host.n) if i not in blocked and not any(h.gpus >> i & 1 for h in kept)]
             lost = [i for i in range(host.n) if any(holders[j].gpus >> i & 1 for j in v)]
+            lost += [i for i in spoils if i not in lost]
+            elsewhere = sum(holders[i].elsewhere for i in v)
             pool = host.cpus - no_cpus - {c for h in kept for c in h.cpus}
             work = sum(holders[i].work for i in v)
             for s in combinations(free, request.gpus):
@@ -209,7 +215,7 @@ def best(  # noqa: C901, PLR0912 - one plain nest of loops is easier to trust th
                 )
                 if cpu_steps is None:
                     continue
-                stranded = sum(i not in s for i in lost)
+                stranded = elsewhere + sum(i not in s for i in lost)
                 if found is not None and (steps, cpu_steps, stranded, work) > found[0][:4]:
                     continue
                 scores = [host.score(a, b) for a, b in combinations(s, 2)]

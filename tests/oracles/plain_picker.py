@@ -1,9 +1,10 @@
 """The decision over a fleet as simply as can be: every host is planned on, and the least cost wins."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from topod.fleet.hosts import HostSnapshot, occupancy_at
+from topod.fleet.picking import Choice
 from topod.fleet.select import Selector
 from topod.flextopo.tables import TopologyTables
 from topod.model.plan import Plan, Refusal
@@ -58,3 +59,14 @@ class PlainPicker:
         if found:
             return min(found, key=lambda entry: entry[:2])[2]
         return Refusal(reason=reasons[0] if reasons else "no host is as asked", details=tuple(reasons))
+
+    def together(
+        self,
+        request: ResourceRequest,
+        now: float,
+        chosen: Sequence[Choice],
+        *,
+        selector: Selector,
+        exclude: Collection[str],
+    ) -> Sequence[Choice]:
+        return chosen

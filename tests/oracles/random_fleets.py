@@ -150,6 +150,20 @@ def with_many_levels(rng: random.Random, hosts: list[Host]) -> list[Host]:
     ]
 
 
+def with_gangs(rng: random.Random, hosts: list[Host]) -> list[Host]:
+    """Return the hosts with some of their jobs part of jobs over several hosts."""
+
+    def part(held: HeldBy) -> HeldBy:
+        size = rng.choice([1, 2, 2, 3, 250])
+        lost = rng.choice([0, held.gpus.bit_count(), 9]) * (size - 1)
+        return replace(held, stops=size, elsewhere=lost, work_gpus=held.work_gpus * size)
+
+    return [
+        (replace(snapshot, holders=tuple(part(held) for held in snapshot.holders)), tables)
+        for snapshot, tables in hosts
+    ]
+
+
 @cache
 def _narrow(nodes: int) -> TopologyTables:
     return TopologyTables(

@@ -266,6 +266,18 @@ def full_occupancy(rng: random.Random, topology: Topology) -> Occupancy:
     return Occupancy(holders=tuple(holders))
 
 
+def with_gangs(rng: random.Random, occupancy: Occupancy) -> Occupancy:
+    """Return the state with some of its jobs part of jobs over several hosts, and GPUs that others left."""
+    some = rng.choice([0.3, 0.7, 1.0])
+    holders = []
+    for holder in occupancy.holders:
+        size = rng.choice([2, 2, 3, 4]) if rng.random() < some else 1
+        lost = rng.choice([0, (size - 1) * holder.gpus.bit_count(), 5]) if size > 1 else 0
+        holders.append(replace(holder, stops=size, elsewhere=lost, work=holder.work * size))
+    spoils = rng.getrandbits(8) & rng.getrandbits(8) if rng.random() < 0.5 else 0
+    return replace(occupancy, holders=tuple(holders), spoils=spoils)
+
+
 def with_rules(rng: random.Random, occupancy: Occupancy) -> Occupancy:
     """Return the state with what a site's rules add: disruption budgets, sometimes a quota or no victims at all."""
     names = ["a", "b", "c"][: rng.choice([1, 1, 2, 3])]

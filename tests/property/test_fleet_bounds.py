@@ -112,5 +112,5 @@ def test_a_head_that_does_not_fit_counts_as_the_highest_that_does() -> None:
     priorities = Priorities()
     priorities.number(100)
     levels = Levels(priorities, 500)
-    assert levels.head_of(((100, 500),)) == levels.head_of(((100, 63),)) > levels.head_of(((100, 62),))
+    assert levels.head_of(((100, 9000),)) == levels.head_of(((100, 4095),)) > levels.head_of(((100, 4094),))
     assert levels.head_of(()) == 0

@@ -17,6 +17,7 @@ from tests.oracles.random_fleets import (
     fleet_request,
     random_fleet,
     random_snapshot,
+    with_gangs,
     with_many_levels,
 )
 from topod.fleet.pick import free, victims
@@ -94,6 +95,8 @@ def run(rng: random.Random, kinds: Counter[str]) -> None:
     hosts = random_fleet(rng, most=rng.choice([8, 12, 40]))
     if rng.random() < 0.1:
         hosts = with_many_levels(rng, hosts)
+    if rng.random() < 0.3:
+        hosts = with_gangs(rng, hosts)
     fleet = Fleet()
     for snapshot, tables in hosts:
         fleet.put(snapshot, tables)

@@ -17,6 +17,7 @@ from tests.oracles.random_hosts import (
     random_host,
     random_occupancy,
     random_request,
+    with_gangs,
     with_rules,
 )
 from topod.flextopo.tables import TopologyTables
@@ -109,6 +110,23 @@ def test_thousands_of_random_hosts_and_states_agree_with_brute_force(part: int) 
         "an extra victim with GPUs",
     }, kinds
     assert min(kinds.values()) >= 3, kinds
+
+
+@pytest.mark.parametrize("part", range(2))
+def test_jobs_over_several_hosts_count_as_a_whole(part: int) -> None:
+    kinds: Counter[str] = Counter()
+    for seed in range(part * 200, part * 200 + 200):
+        rng = random.Random(seed)
+        topology = random_host(rng)
+        tables, oracle = TopologyTables(topology), brute_force.Host(topology)
+        for state in (random_occupancy, alike_occupancy):
+            if state is alike_occupancy and not topology.cpus:
+                continue
+            occupancy = with_gangs(rng, state(rng, topology))
+            if rng.random() < 0.3:
+                occupancy = with_rules(rng, occupancy)
+            kinds[check(tables, oracle, occupancy, random_request(rng, topology))] += 1
+    assert min(kinds["victims"], kinds["an extra victim"], kinds["an extra victim with GPUs"]) >= 5, kinds
 
 
 @pytest.mark.parametrize("part", range(4))

@@ -1,8 +1,9 @@
 """The decision over all hosts that a coordinator uses: the exact one, with its site's way of placing."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from topod.fleet.hosts import HostSnapshot
+from topod.fleet.pick.cost import Chosen
 from topod.fleet.pick.fleet import Fleet
 from topod.fleet.picking import Choice, Picker
 from topod.fleet.select import Selector
@@ -36,6 +37,21 @@ class _Placing:
         """Return the best of all hosts but `exclude`, or why there is none."""
         return self._fleet.decide(
             request, now, selector=selector, spread=self._spread, may_evict=may_evict, exclude=exclude
+        )
+
+    def together(
+        self,
+        request: ResourceRequest,
+        now: float,
+        chosen: Sequence[Choice],
+        *,
+        selector: Selector,
+        exclude: Collection[str],
+    ) -> Sequence[Choice]:
+        """Return the hosts that are best together; `chosen` were found one by one."""
+        found = [one for one in chosen if isinstance(one, Chosen)]
+        return self._fleet.together(
+            request, now, found, selector=selector, spread=self._spread, exclude=exclude
         )
 
 

@@ -79,7 +79,9 @@ def _held_by(job: Job, holder: Holder, now: float, rules: Rules) -> HeldBy:
         evictable_from=evictable_from,
         protection=protection,
         work_since=work_since,
-        work_gpus=len(held),
+        work_gpus=holder.stops * len(held),
+        stops=holder.stops,
+        elsewhere=holder.elsewhere,
         budgets=holder.budgets,
     )
 

@@ -4,7 +4,7 @@ A cache: what it holds follows from the state and the view alone, so an outcome 
 harm.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -15,6 +15,7 @@ from topod.fleet.picking import Choice, Picker
 from topod.fleet.promised import Promise, with_promises
 from topod.fleet.states import FleetJob, FleetJobId, FleetState, HostRecord, Target
 from topod.fleet.view import FleetView, HostView
+from topod.fleet.whole import with_wholes
 from topod.model.occupancy import Block
 from topod.model.plan import Refusal
 from topod.model.rules import Rules
@@ -57,7 +58,7 @@ class Board:
         """Bring these hosts up to date."""
         self._stamp = None
         for host in hosts:
-            self._show(host, jobs, records.get(host), view.hosts.get(host), rules)
+            self._show(host, jobs, records.get(host), view, rules)
 
     def known(self) -> Collection[str]:
         """Return the hosts on the board."""
@@ -85,17 +86,19 @@ class Board:
         host: str,
         jobs: Mapping[FleetJobId, FleetJob],
         record: HostRecord | None,
-        seen: HostView | None,
+        view: FleetView,
         rules: Rules,
     ) -> None:
+        seen = view.hosts.get(host)
         if record is None or seen is None or seen.snapshot is None or seen.silent:
             if self._put.pop(host, None) is not None:
                 self._picker.remove(host)
             return
         closed = record.closed
+        here = jobs_on(jobs, host)
         promised = with_promises(
-            seen.snapshot,
-            unconfirmed(jobs_on(jobs, host), host, rules),
+            with_wholes(seen.snapshot, here, view.hosts),
+            unconfirmed(here, host, rules),
             labels={**seen.snapshot.labels, **record.all_labels},
             closed=None
             if closed is None
@@ -144,3 +147,11 @@ def ask(
     return board.picker.decide(
         job.spec.request, now, selector=job.request.selector, may_evict=may_evict, exclude=exclude
     )
+
+
+def together(
+    board: Board, job: FleetJob, now: float, chosen: Sequence[Choice], *, exclude: Collection[str]
+) -> list[Choice]:
+    """Return the hosts that are best for all members of a job; `chosen` were found one by one."""
+    asked = job.spec.request
+    return [*board.picker.together(asked, now, chosen, selector=job.request.selector, exclude=exclude)]

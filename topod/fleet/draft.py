@@ -109,6 +109,9 @@ class Draft:
         self.seen[host] = seen
         if old is None or (old.snapshot, old.jobs, old.silent) != (seen.snapshot, seen.jobs, seen.silent):
             self._stale.add(host)
+            # A member elsewhere stands for the one here too.
+            for job in self.jobs.on(host) if old is None or old.snapshot != seen.snapshot else ():
+                self._stale.update(member.host for member in job.members)
 
     def unsee(self, host: str) -> None:
         """Forget what was seen of a host."""

@@ -35,6 +35,12 @@ class HeldBy:
     work_gpus: int = 0
     """On so many GPUs; some of them may be promised to others already, and are not in `gpus` any more."""
     budgets: tuple[str, ...] = ()
+    stops: int = 1
+    """As `Holder.stops`; of a job over several hosts `work_gpus` are those of all of them, too."""
+    elsewhere: int = 0
+    """As `Holder.elsewhere`."""
+    gang: int = 0
+    """The job of the fleet over several hosts that it is part of, and ends with; 0: of none."""
     ident: str = ""
     """How people name it, where that differs."""
 
@@ -48,6 +54,8 @@ class HostSnapshot:
     holders: tuple[HeldBy, ...] = ()
     blocks: tuple[Block, ...] = ()
     budgets: tuple[Budget, ...] = ()
+    spoils: int = 0
+    """As `Occupancy.spoils`."""
     closed: str | None = None
     """Why it takes no new work, in words; None: it does."""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -56,13 +64,15 @@ class HostSnapshot:
 def occupancy_at(snapshot: HostSnapshot, now: float) -> Occupancy:
     """Return who holds what as the planner of one host sees it at `now`."""
     return Occupancy(
-        holders=tuple(_holder(held, now) for held in snapshot.holders),
+        holders=tuple(holder_at(held, now) for held in snapshot.holders),
         blocks=snapshot.blocks,
         budgets=snapshot.budgets,
+        spoils=snapshot.spoils,
     )
 
 
-def _holder(held: HeldBy, now: float) -> Holder:
+def holder_at(held: HeldBy, now: float) -> Holder:
+    """Return one holder as the planner of its host sees it at `now`."""
     left = inf if held.evictable_from is None else held.evictable_from - now
     protection = "" if left <= 0 else held.protection or f"protected for {left:.0f} s more"
     guarded = held.guard_priority is not None and now < held.guarded_until
@@ -76,5 +86,7 @@ def _holder(held: HeldBy, now: float) -> Holder:
         protection=protection,
         work=0 if since is None else max(0, round((now - since) * 1000)) * held.work_gpus,
         budgets=held.budgets,
+        stops=held.stops,
+        elsewhere=held.elsewhere,
         ident=held.ident,
     )

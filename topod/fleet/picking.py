@@ -1,6 +1,6 @@
 """What the coordinator asks of the decision: on which host a job runs, by the plan of least cost over all."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from topod.fleet.hosts import HostSnapshot
@@ -45,4 +45,16 @@ class Picker(Protocol):
         exclude: Collection[str],
     ) -> Choice | Refusal:
         """Return the best of all hosts but `exclude`, or why there is none."""
+        ...
+
+    def together(
+        self,
+        request: ResourceRequest,
+        now: float,
+        chosen: Sequence[Choice],
+        *,
+        selector: Selector,
+        exclude: Collection[str],
+    ) -> Sequence[Choice]:
+        """Return the hosts that are best together; `chosen` were found one by one."""
         ...

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
 
-from topod.fleet.board import Kept, ask
+from topod.fleet.board import Kept, ask, together
 from topod.fleet.depending import held_back
 from topod.fleet.draft import Draft
 from topod.fleet.jobtable import effective_priority, turn
@@ -173,8 +173,8 @@ def _kept_from(draft: Draft, job: FleetJob, now: _Pass) -> frozenset[Kept]:
 def _decide(draft: Draft, job: FleetJob, kind: _Kind) -> list[Choice] | str:
     """Return the hosts of least cost for all members of a job, or why there are not enough.
 
-    Costs add up, and are compared from the left: so the best hosts one by one are the best together, as far
-    as a job over several hosts that is a victim on two of them may be counted twice.
+    Costs add up, and are compared from the left: so the best hosts one by one are the best together, unless
+    jobs over several hosts are to be stopped, which are paid for once.
     """
     board = draft.show()
     board.keep(kind.kept, draft.view())
@@ -188,7 +188,9 @@ def _decide(draft: Draft, job: FleetJob, kind: _Kind) -> list[Choice] | str:
             found = f"{len(chosen)} of {kind.hosts} hosts could take it now"
             return _explained(draft, kind, f"{found}; the next: {answer.reason}")
         chosen.append(answer)
-    return chosen
+    if kind.hosts == 1:
+        return chosen
+    return together(board, job, draft.now, chosen, exclude=kind.without)
 
 
 def _explained(draft: Draft, kind: _Kind, reason: str) -> str:

@@ -2,10 +2,12 @@
 
 The coordinator planned on what the host last told. The host plans anew on what is so now, by the same rules
 as for its own jobs. It takes the assignment if its plan stops nobody whom the coordinator did not name, and
-if its GPUs miss the affinity by no more steps than the coordinator's. Which GPUs it takes then is its own
+if its GPUs miss the affinity by no more steps than the coordinator's; where it would rather stop others, it
+plans once more with those who were named only. Which GPUs it takes then is its own
 affair: where the coordinator's place is still to be had, the host's plan is no worse by the same costs.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from topod.lifecycle.draft import Draft
@@ -13,8 +15,10 @@ from topod.lifecycle.effects import PullImage
 from topod.lifecycle.states import Assignment, Job
 from topod.model.assignment import Place
 from topod.model.job import Allocation, JobId
-from topod.model.plan import Plan
+from topod.model.occupancy import Block, Occupancy
+from topod.model.plan import Plan, Refusal
 from topod.preemption.refusal import gpu_names
+from topod.preemption.search import plan
 
 
 def may_wait(job: Job, now: float) -> bool:
@@ -27,6 +31,28 @@ def may_wait(job: Job, now: float) -> bool:
 def pulls(job: Job) -> bool:
     """Say whether a pending job waits for its image; before it is pulled there must be room for the job."""
     return not job.image_ready and (job.assignment is None or job.assignment.taken)
+
+
+def as_expected(
+    draft: Draft, job: Job, answer: Plan, taken: Occupancy, blocks: Sequence[Block] = ()
+) -> Plan | Refusal:
+    """Return the plan that a job is placed by, `answer` being the host's own for what is `taken`.
+
+    Where that is not as the coordinator expects, it is the best that stops nobody else than it named: what
+    jobs over several hosts cost on the others, the coordinator knows better. The `blocks` are left alone.
+    """
+    worse = unexpected(draft, job, answer)
+    if worse is None or job.assignment is None:
+        return answer
+    victims = job.assignment.place.victims
+    holders = tuple(
+        holder if holder.job in victims else replace(holder, evictable=False) for holder in taken.holders
+    )
+    taken = replace(taken, holders=holders, blocks=(*taken.blocks, *blocks))
+    as_named = plan(draft.tables, taken, job.spec.request)
+    if isinstance(as_named, Plan) and unexpected(draft, job, as_named) is None:
+        return as_named
+    return Refusal(reason=worse)
 
 
 def unexpected(draft: Draft, job: Job, answer: Plan) -> str | None:

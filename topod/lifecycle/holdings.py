@@ -137,14 +137,18 @@ def _holder(job: Job, allocation: Allocation, now: float, rules: Rules) -> Holde
         left = job.started_at + job.spec.min_runtime_seconds - now
         if left > 0:
             protection = f"protected for {left:.0f} s more"
+    size = 1 if job.tag is None else job.tag.size
     return Holder(
         job=str(job.id),
         priority=standing(job, now, rules),
         gpus=gpu_mask(allocation.gpu_indices),
+        # On its other hosts it is taken to be as it is here.
+        stops=size,
+        elsewhere=(size - 1) * len(allocation.gpu_indices),
         cpus=allocation.cpus,
         evictable=not protection,
         protection=protection,
-        work=work_lost(job, now),
+        work=size * work_lost(job, now),
         ident="" if job.array is None else job.ident,
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 
-from topod.lifecycle.accepting import may_wait, named, pulls, take, unexpected
+from topod.lifecycle.accepting import as_expected, may_wait, named, pulls, take
 from topod.lifecycle.depending import array_counts, array_is_full, waits_for
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import Create
@@ -137,8 +137,9 @@ def _try(draft: Draft, job: Job, now: _Pass) -> str | None:
     alone = job.assignment is None  # the coordinator's plan overtakes nobody
     if isinstance(answer, Refusal) and known is None and kept is None and alone:
         answer = _overtake(draft, job, held, now) or answer
-    if isinstance(answer, Plan) and (worse := unexpected(draft, job, answer)) is not None:
-        answer = Refusal(reason=worse)
+    if isinstance(answer, Plan):
+        blocks = [block for block in (kept,) if block is not None]
+        answer = as_expected(draft, job, answer, _asked(draft, job, held), blocks)
     if isinstance(answer, Plan):
         # Who was served by a hold keeps it in mind: see `guarded_until`.
         served = replace(job, hold=None if own is None else job.hold)
@@ -371,6 +372,8 @@ def still_good(draft: Draft, job: Job) -> tuple[JobId, ...] | None:
     if hold is not None and hold.binds(job, draft.now, draft.rules):
         now = replace(now, blocks=(*now.blocks, hold.block))
     fresh = plan(draft.tables, now, job.spec.request)
+    if isinstance(fresh, Plan):
+        fresh = as_expected(draft, job, fresh, now)
     if isinstance(fresh, Refusal):
         return None
     if (fresh.gpus, fresh.cpus) != (job.allocation.gpu_indices, job.allocation.cpus):

@@ -25,6 +25,10 @@ class Holder:
     """GPU-milliseconds lost if it is stopped now."""
     budgets: tuple[str, ...] = ()
     """The disruption budgets (by name) that count it."""
+    stops: int = 1
+    """How many containers stop with it: of a job over several hosts those on all of them."""
+    elsewhere: int = 0
+    """GPUs of other hosts that it loses with those here: nobody of this host takes them."""
     ident: str = ""
     """How people name it where that is not `job`: `12[3]`, the job with index 3 of array 12."""
 
@@ -77,3 +81,5 @@ class Occupancy:
     """False: nobody may be stopped for the asking job just now."""
     evict_reason: str = ""
     """Why not, in words: `waits 20 s more for free GPUs`."""
+    spoils: int = 0
+    """Mask of GPUs that victims on other hosts leave free here: they are stranded where nobody takes them."""

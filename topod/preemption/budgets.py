@@ -18,7 +18,7 @@ from operator import ge
 from typing import Final
 
 from topod.flextopo.tables import TopologyTables
-from topod.model.occupancy import Budget, Occupancy
+from topod.model.occupancy import Budget, Holder, Occupancy
 from topod.model.plan import Plan
 from topod.model.request import ResourceRequest
 from topod.preemption.costs import cost_key
@@ -94,7 +94,7 @@ class Order:
                 candidate.index,
                 tuple([(candidate.cpus & atom).bit_count() for atom in atoms]),
                 frozenset(candidate.holder.budgets),
-                (candidate.holder.priority, candidate.holder.work, candidate.index),
+                (candidate.holder.priority, *_lesser_keys(candidate.holder), candidate.index),
             )
             for candidate in state.candidates
             if not candidate.holder.gpus
@@ -126,6 +126,11 @@ class _Node:
     taken: int = field(compare=False)
     """Holders that the plans looked for all stop: what is left of their budgets follows from it."""
     plan: Plan = field(compare=False)
+
+
+def _lesser_keys(holder: Holder) -> tuple[int, int, int]:
+    """Return what a holder without GPUs adds to the cost keys within its level."""
+    return holder.stops, holder.elsewhere, holder.work
 
 
 class TooManyError(Exception):

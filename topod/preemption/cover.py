@@ -124,8 +124,10 @@ class Cover:
         victims hold. None where that does not tell the kinds.
         """
         state, tables = self._sets.state, self._sets.tables
-        if not self._offers.exact or state.blocked_gpus:
+        if not self._offers.exact or state.blocked_gpus or state.spoils:
             return None
+        if any(candidate.holder.elsewhere for candidate in state.candidates):
+            return None  # a cost then tells of GPUs of other hosts too
         codes = np.zeros(len(self._sets), dtype=np.int64)
         for at, region in enumerate(self._offers.regions):
             gpus = sum(state.candidates[i].gpus for i in self._offers.branch if self._offers.gives[i][at])

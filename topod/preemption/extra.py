@@ -132,7 +132,7 @@ class _Search:
     def __init__(self, shortage: Shortage) -> None:
         candidates = shortage.state.candidates
         self.shortage = shortage
-        self.packing = Packing(candidates)
+        self.packing = Packing(candidates, shortage.state.spoils)
         self.own = self.packing.own(shortage.sets)
         """What each set costs without further victims, but for the CPU steps."""
         self.best = Best(cost=self.packing.never)

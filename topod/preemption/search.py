@@ -180,12 +180,15 @@ def _plan(tables: TopologyTables, state: State, request: ResourceRequest, choice
     gpus = tuple(i for i in range(tables.count) if choice.gpus >> i & 1)
     weakest, total = tables.link_quality(choice.gpus)
     stays = (state.free_gpus | freed) & ~state.blocked_gpus & ~choice.gpus
-    levels = Counter(victim.holder.priority for victim in victims)
+    levels: Counter[int] = Counter()
+    for victim in victims:
+        levels[victim.holder.priority] += victim.holder.stops
+    lost = (freed | state.spoils) & ~choice.gpus
     cost = Cost(
         victims=tuple(sorted(levels.items(), reverse=True)),
         affinity_steps=steps,
         cpu_affinity_steps=choice.cpu_steps,
-        stranded_gpus=(freed & ~choice.gpus).bit_count(),
+        stranded_gpus=lost.bit_count() + sum(victim.holder.elsewhere for victim in victims),
         work_lost=sum(victim.holder.work for victim in victims),
         weakest_link=weakest,
         link_sum=total,

@@ -122,9 +122,9 @@ class GpuSets:
         """Return the mask that is best by cost keys 3 to 7, its holders being the only victims."""
         sets = self
         if len(sets) > FEW:
-            if victims:
-                freed = sets.sums([c.gpus.bit_count() for _, c in sets.holders])
-                taken = sum(c.gpus for _, c in sets.holders)
+            if victims or sets.state.spoils:
+                freed = sets.sums([c.gpus.bit_count() + c.holder.elsewhere for _, c in sets.holders])
+                taken = sum(c.gpus for _, c in sets.holders) | sets.state.spoils
                 sets = sets.least(freed - sets.tables.sizes[sets.masks & taken])
                 sets = sets.least(sets.sums([c.holder.work for _, c in sets.holders]))
             if links_first and len(sets) > FEW:
@@ -139,20 +139,22 @@ class GpuSets:
 
     def first(self, *, links_first: bool) -> int:
         """Return the mask that is best by cost keys 3 to 7, looking at one set after the other."""
-        free, open_gpus = self.state.free_gpus, ~self.state.blocked_gpus
+        free, open_gpus, spoils = self.state.free_gpus, ~self.state.blocked_gpus, self.state.spoils
         all_links, all_left = self.tables.links, self.tables.left
         best: tuple[int, int, int, int] | None = None
         best_mask = 0
         for mask in self.masks.tolist():
-            freed = work = 0
+            freed = work = elsewhere = 0
             for _, candidate in self.holders:
                 if candidate.gpus & mask:
                     freed |= candidate.gpus
                     work += candidate.holder.work
+                    elsewhere += candidate.holder.elsewhere
             links = -int(all_links[mask])
             left = -int(all_left[(freed | free) & open_gpus & ~mask])
             first, second = (links, left) if links_first else (left, links)
-            key = ((freed & ~mask).bit_count(), work, first, second)
+            stranded = ((freed | spoils) & ~mask).bit_count() + elsewhere
+            key = (stranded, work, first, second)
             if best is None or key < best:
                 best, best_mask = key, mask
         return best_mask

@@ -36,6 +36,8 @@ class State:
     blocked_gpus: int
     pool: int
     """Free CPUs."""
+    spoils: int = 0
+    """Of the GPUs that nobody holds those that count as stranded if nobody takes them."""
     limits: tuple[tuple[int, int], ...] = ()
     """The disruption budgets that could be broken: who counts (by position, a mask), how many may stop."""
 
@@ -59,7 +61,7 @@ def read_state(tables: TopologyTables, occupancy: Occupancy, priority: int) -> S
         else:
             fixed |= gpus
     allowed = tables.cpus & ~blocked_cpus
-    weights = _weights([holder.priority for _, holder in eligible])
+    weights = _weights([holder for _, holder in eligible])
     return State(
         candidates=tuple(
             Candidate(
@@ -67,7 +69,7 @@ def read_state(tables: TopologyTables, occupancy: Occupancy, priority: int) -> S
                 holder=holder,
                 gpus=holder.gpus,
                 cpus=holder.cpus.mask & allowed,
-                weight=weights[holder.priority],
+                weight=weights[holder.priority] * holder.stops,
             )
             for index, holder in eligible
         ),
@@ -75,6 +77,7 @@ def read_state(tables: TopologyTables, occupancy: Occupancy, priority: int) -> S
         usable_gpus=tables.all_gpus & ~fixed & ~blocked_gpus,
         blocked_gpus=blocked_gpus,
         pool=allowed & ~held_cpus,
+        spoils=occupancy.spoils & tables.all_gpus & ~held_gpus,
         limits=tuple(_limits(occupancy, [holder for _, holder in eligible])) if occupancy.budgets else (),
     )
 
@@ -86,14 +89,17 @@ def _limits(occupancy: Occupancy, eligible: list[Holder]) -> Iterator[tuple[int,
             yield members, budget.stops
 
 
-def _weights(priorities: list[int]) -> dict[int, int]:
+def _weights(eligible: list[Holder]) -> dict[int, int]:
     """Return a weight per priority such that sums of weights compare as cost key 1 does.
 
-    One victim of a level weighs more than all eligible holders of the levels below it together.
+    One container of a level weighs more than all that stop with holders of the levels below it together.
     """
     weights: dict[int, int] = {}
     weight = 1
-    for priority, count in sorted(Counter(priorities).items()):
+    counts: Counter[int] = Counter()
+    for holder in eligible:
+        counts[holder.priority] += holder.stops
+    for priority, count in sorted(counts.items()):
         weights[priority] = weight
         weight *= count + 1
     return weights

@@ -6,7 +6,7 @@ no more than the next bound: mostly at one. The order of costs is that of `cost.
 `tests/property/test_fleet_decision.py` proves it against every host's own planner.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from heapq import merge
 
 import numpy as np
@@ -19,6 +19,7 @@ from topod.fleet.pick.levels import NEVER, Levels
 from topod.fleet.pick.refusal import Looked, refuse, refuse_to_stop
 from topod.fleet.pick.rows import FloatTable, KindRows, Priorities
 from topod.fleet.pick.shape import Shapes
+from topod.fleet.pick.together import Hosts, Together, shared_gangs
 from topod.fleet.pick.victims import VictimBounds
 from topod.fleet.select import EVERYWHERE, Selector
 from topod.flextopo.affinity import BoolTable, IntTable
@@ -105,6 +106,49 @@ class Fleet:
             request=request, now=now, selector=selector, exclude=exclude, bounds=bounds, refusals=refusals
         )
         return refuse([kind for kind, _ in self._kinds.values()], looked)
+
+    def together(
+        self,
+        request: ResourceRequest,
+        now: float,
+        chosen: Sequence[Chosen],
+        *,
+        selector: Selector = EVERYWHERE,
+        spread: bool = False,
+        exclude: Collection[str] = (),
+    ) -> Sequence[Chosen]:
+        """Return the hosts that are best together; `chosen` are those that `decide` found one by one.
+
+        Else than these only where jobs over several hosts are to be stopped: see `pick.together`.
+        """
+        if all(not one.plan.victims for one in chosen):
+            return chosen  # keys add up, so these are the best
+        candidates = [
+            kind.snapshots[row]
+            for kind, _ in self._kinds.values()
+            for row in self._candidates(kind, selector, exclude).tolist()
+        ]
+        gangs = shared_gangs(candidates, request, now)
+        if not gangs:
+            return chosen
+
+        def best(taken: Collection[str]) -> Chosen | None:
+            without = {*exclude, *taken}
+            found = self.decide(request, now, selector=selector, spread=spread, exclude=without)
+            return None if isinstance(found, Refusal) else found
+
+        def plan_on(snapshot: HostSnapshot) -> Chosen | None:
+            kind = self._kind_of[snapshot.host]
+            here = plan(kind.tables, occupancy_at(snapshot, now), request)
+            if isinstance(here, Refusal):
+                return None
+            return choice(kind, kind.row_of[snapshot.host], here, request, spread=spread)
+
+        def show(snapshot: HostSnapshot) -> None:
+            self.put(snapshot, self._kind_of[snapshot.host].tables)
+
+        hosts = Hosts(best=best, plan=plan_on, show=show, snapshot=self.snapshot)
+        return Together(hosts, gangs, request, now, wanted=len(chosen)).search(list(chosen))
 
     def _candidates(self, kind: KindRows, selector: Selector, exclude: Collection[str]) -> IntTable:
         open_rows = kind.open[: kind.count]

@@ -1,7 +1,8 @@
 """Cost key 1 of plans on different hosts in numbers: victims by priority level, the highest level first.
 
-A level has six bits: a GPU set touches at most 20 holders, and a bound counts at most 43 more. Eight levels
-make a word, which a float holds exactly; most fleets need one word.
+A level has twelve bits: a GPU set touches at most 20 holders, of which each counts `MOST_EACH` containers at
+most, and a bound counts at most 43 more. Four levels make a word, which a float holds exactly; most fleets
+need one word.
 """
 
 from collections.abc import Sequence
@@ -12,10 +13,12 @@ import numpy as np
 from topod.fleet.pick.rows import FloatTable, Priorities
 from topod.flextopo.affinity import IntTable
 
-BITS: Final = 6
+BITS: Final = 12
 MOST_EXTRA: Final = 43
 """So many further victims are counted at most; with 20 they fit into the bits of a level."""
-_PER_WORD: Final = 8
+MOST_EACH: Final = 200
+"""A job over more hosts counts as one over so many: that promises no less."""
+_PER_WORD: Final = 4
 HEAD: Final = 1 << BITS
 NEVER: Final = 1 << 60
 """The head of a host that has no plan."""

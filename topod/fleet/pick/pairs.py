@@ -29,6 +29,7 @@ class Pairs:
         rows: IntTable,
         rank: IntTable,
         gpus: IntTable,
+        stops: IntTable,
         work: FloatTable,
         places: IntTable,
         sets: IntTable,
@@ -43,7 +44,9 @@ class Pairs:
         self._sets = sets
         """The GPU set of each pair, by its place in the family."""
         slots = np.broadcast_to(1 << np.arange(gpus.shape[1]), gpus.shape)
-        parts = [levels.weights[rank], np.stack([gpus, work, slots], axis=2)]
+        lost = kind.elsewhere[rows, : gpus.shape[1]]
+        weights = levels.weights[rank] * stops[:, :, None]
+        parts = [weights, np.stack([gpus, work, slots, lost], axis=2)]
         if shape.levels:
             parts.append(kind.cpus[rows, : gpus.shape[1]])
         sums = _sums(shape.family.masks, gpus, np.concatenate(parts, axis=2))[places, sets]
@@ -56,7 +59,9 @@ class Pairs:
         """GPUs that the victims lose, as masks: no two hold the same one."""
         self._work: FloatTable = sums[:, words + 1]
         self._victims: IntTable = sums[:, words + 2].astype(np.int64)
-        self._cpus: IntTable = sums[:, words + 3 :].astype(np.int64)
+        self._elsewhere: IntTable = sums[:, words + 3].astype(np.int64)
+        """GPUs that the victims lose on other hosts."""
+        self._cpus: IntTable = sums[:, words + 4 :].astype(np.int64)
         self._cpu_steps: IntTable = np.zeros(len(places), dtype=np.int64)
 
     def within_budgets(self) -> IntTable:
@@ -150,7 +155,7 @@ class Pairs:
         return [
             *self._word_columns(),
             _take(family.steps[sets] * STEP + self._cpu_steps),
-            _take(self._kind.tables.sizes[self._freed & ~masks]),
+            _take(self._kind.tables.sizes[self._freed & ~masks] + self._elsewhere),
             _take(self._work),
             *tail(
                 self._kind,

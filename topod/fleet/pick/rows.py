@@ -18,7 +18,7 @@ from topod.flextopo.tables import TopologyTables
 FloatTable = NDArray[np.float64]
 _ARRAYS: Final = (
     "open", "free", "blocked", "free_cpus", "pool", "gpus", "cpus", "priority", "guard", "until", "start",
-    "since", "working", "members", "stops",
+    "since", "working", "stopping", "elsewhere", "members", "stops",
 )  # fmt: skip
 
 
@@ -68,7 +68,10 @@ class KindRows:
         self.until: FloatTable = np.zeros((1, slots))
         self.start: FloatTable = np.full((1, slots), inf)
         self.since: FloatTable = np.full((1, slots), inf)
-        self.working: NDArray[np.int16] = np.zeros((1, slots), dtype=np.int16)
+        self.working: NDArray[np.int32] = np.zeros((1, slots), dtype=np.int32)
+        self.stopping: NDArray[np.int32] = np.zeros((1, slots), dtype=np.int32)
+        """Containers that stop with each."""
+        self.elsewhere: NDArray[np.int32] = np.zeros((1, slots), dtype=np.int32)
         # Budgets that can spare someone, by host: whom they count (a mask of slots) and how many may stop.
         self.members: IntTable = np.zeros((1, 0), dtype=np.int64)
         self.stops: IntTable = np.zeros((1, 0), dtype=np.int64)
@@ -165,6 +168,8 @@ class KindRows:
         self.start[row, :many] = [_start(held, spared) for held in large]
         self.since[row, :many] = [inf if held.work_since is None else held.work_since for held in large]
         self.working[row, :many] = [held.work_gpus for held in large]
+        self.stopping[row, :many] = [held.stops for held in large]
+        self.elsewhere[row, :many] = [held.elsewhere for held in large]
 
     def _put_budgets(self, row: int, snapshot: HostSnapshot, large: Iterable[HeldBy]) -> None:
         binding = [budget for budget in snapshot.budgets if budget.stops > 0]

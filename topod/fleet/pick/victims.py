@@ -14,7 +14,7 @@ import numpy as np
 
 from topod.fleet.pick.cost import FleetKey
 from topod.fleet.pick.keys import least_each
-from topod.fleet.pick.levels import NEVER, Levels, head
+from topod.fleet.pick.levels import MOST_EACH, NEVER, Levels, head
 from topod.fleet.pick.pairs import KEYS, Pairs
 from topod.fleet.pick.rows import FloatTable, KindRows
 from topod.fleet.pick.shape import Shape
@@ -49,6 +49,7 @@ class VictimBounds:
         priority = np.where(now < kind.until[used], kind.guard[used], kind.priority[used])
         self._rank = np.where(kind.start[used] <= now, levels.rank_of[priority], levels.count)
         self._gpus = np.where(self._rank < levels.count, kind.gpus[used], 0)
+        self._stops = np.minimum(kind.stopping[used], MOST_EACH)
         freed = self._gpus.sum(axis=1, dtype=np.int64)
         self.usable: IntTable = kind.free[rows] | (freed & ~kind.blocked[rows])
         """GPUs that are free or can be freed."""
@@ -122,6 +123,7 @@ class VictimBounds:
             rows=rows,
             rank=self._rank[hosts],
             gpus=self._gpus[hosts],
+            stops=self._stops[hosts],
             work=self._work(rows),
             places=places,
             sets=sets,
