@@ -100,7 +100,10 @@ class Server:
         return (self._router, self.path), (self._publisher, self.events_path)
 
     def _take(self, wire: _Wire, listener: Listener) -> None:
-        """Let a socket answer at a listener too: those it has go on, and so do who came by them."""
+        """Let a socket answer at a listener too: those it has go on, and so do who came by them.
+
+        To unbind an old one would end its connections: libzmq has sessions owned by their listener.
+        """
         # With a descriptor of ours libzmq leaves the file alone; by itself it removes whatever lies there.
         wire.set(zmq.USE_FD, listener.fd)
         try:
