@@ -1,6 +1,7 @@
 """The NVML probe and its worker process against the stand-in library of tests/nvml."""
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,13 +11,16 @@ import pytest
 
 from tests.nvml.stand_in import World, build_library, eight_hgx, four_a100_in_pairs, one_gpu, uuid
 from topod.adapters import nvml_probe
+from topod.adapters.gpu_check import NvmlGpuProbe
 from topod.adapters.nvml_probe import NvmlProbe
 from topod.discovery.gpufacts import GpuFacts, XidEvent, nvlink_lanes
 from topod.errors import ProbeError
+from topod.health.rules import HealthRules
 
 PATIENT = 30.0
 """Seconds for a call that is expected to answer: generous, since the test machine may be busy."""
 Start = Callable[..., NvmlProbe]
+STRICT = HealthRules(ignore_processes=())
 
 
 class Clock:
@@ -185,6 +189,24 @@ def test_a_gpu_is_free_only_when_processes_are_gone_and_memory_is_back(start: St
     world.put(gpu__1__used=5).save()
     assert probe.busy(both, PATIENT) == {}
     assert probe.busy(["GPU-unheard-of"], PATIENT) == {"GPU-unheard-of": "NVML does not know it"}
+
+
+def test_a_process_of_an_ignored_name_keeps_no_gpu_from_a_job(start: Start, tmp_path: Path) -> None:
+    server = tmp_path / "nvidia-cuda-mps-server"
+    shutil.copy(shutil.which("sleep") or "", server)
+    running = subprocess.Popen([server, "600"])
+    try:
+        world = four_a100_in_pairs(tmp_path)
+        world.put(gpu__1__compute__0=f"{running.pid} 2000", gpu__1__used=2000).save()
+        probe = start(world)
+        strict, site = (NvmlGpuProbe(probe, PATIENT, rules.ignores) for rules in (STRICT, HealthRules()))
+        assert f"pid {running.pid} (nvidia-cuda-mps" in strict.busy((uuid(1),))[uuid(1)]
+        assert site.busy((uuid(0), uuid(1))) == {}
+        world.put(gpu__1__compute__1="4194305 100").save()
+        assert site.busy((uuid(1),)) == {uuid(1): "pid 4194305 holds 100 MiB"}
+    finally:
+        running.kill()
+        running.wait()
 
 
 def test_the_health_of_each_gpu_is_read(start: Start, tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """How the GPUs are: `GpuProbe` and `HealthProbe` for real and for emulated hosts."""
 
 import threading
+from collections.abc import Callable
 
 from topod.adapters.emulated_faults import FaultsFile
-from topod.adapters.host_processes import identify
+from topod.adapters.host_processes import busy_for, identify
 from topod.adapters.nvml_probe import NvmlProbe
-from topod.discovery.gpufacts import LiveFacts, XidEvent, busy_reasons
+from topod.discovery.gpufacts import LiveFacts, XidEvent
 from topod.health.use import Who
 
 EMULATED_LOOK_SECONDS = 0.2
@@ -14,15 +15,15 @@ EMULATED_LOOK_SECONDS = 0.2
 class EmulatedProbe:
     """An emulated GPU is well, and free when its container is gone, unless its faults say otherwise."""
 
-    def __init__(self, faults: FaultsFile) -> None:
+    def __init__(self, faults: FaultsFile, ignores: Callable[[str], bool]) -> None:
+        """`ignores` says of which name a process on a GPU does not count."""
         self._faults = faults
+        self._ignores = ignores
         self._closed = threading.Event()
 
     def busy(self, uuids: tuple[str, ...]) -> dict[str, str]:
         """Return, for each GPU that is not free, why. Raises `ProbeError` when the faults say so."""
-        live = self._faults.live()
-        pids = {process.pid for gpu in live.gpus for process in gpu.processes or ()}
-        return busy_reasons(live, uuids, names={pid: self.identify(pid).words for pid in pids})
+        return busy_for(self._faults.live(), uuids, self.identify, self._ignores)
 
     def live(self) -> LiveFacts:
         """Return one reading of all GPUs. Raises `ProbeError` when the faults say so."""
@@ -51,9 +52,19 @@ class EmulatedProbe:
 class NvmlGpuProbe:
     """Asks NVML for processes, memory and health; waits for its events in a worker process of its own."""
 
-    def __init__(self, probe: NvmlProbe, timeout: float, events: NvmlProbe | None = None) -> None:
-        """`timeout`: how many seconds NVML may take for one answer."""
+    def __init__(
+        self,
+        probe: NvmlProbe,
+        timeout: float,
+        ignores: Callable[[str], bool],
+        events: NvmlProbe | None = None,
+    ) -> None:
+        """`timeout`: how many seconds NVML may take for one answer.
+
+        `ignores` says of which name a process on a GPU does not count.
+        """
         self._probe = probe
+        self._ignores = ignores
         self._timeout = timeout
         self._events = NvmlProbe() if events is None else events
         self._unwell: set[str] = set()
@@ -61,7 +72,7 @@ class NvmlGpuProbe:
 
     def busy(self, uuids: tuple[str, ...]) -> dict[str, str]:
         """Return, for each GPU that is not free, why. Raises `ProbeError`; bounded by the timeout."""
-        return self._probe.busy(uuids, self._timeout)
+        return self._probe.busy(uuids, self._timeout, ignores=self._ignores)
 
     def live(self) -> LiveFacts:
         """Return one reading of all GPUs. Raises `ProbeError`; bounded by the timeout and a little."""

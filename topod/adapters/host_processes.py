@@ -1,10 +1,12 @@
 """Who a process of this host is: its name, its user, its container, and the job it was started for."""
 
 import re
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import psutil
 
+from topod.discovery.gpufacts import LiveFacts, busy_reasons
 from topod.health.use import Who
 
 _CONTAINER = re.compile(r"[0-9a-f]{64}")
@@ -40,9 +42,18 @@ def identify(pid: int) -> Who:
     )
 
 
-def called(pid: int) -> str:
-    """Return how to call a process in a sentence: `python, alice`; empty where nothing is known."""
-    return identify(pid).words
+def busy_for(
+    live: LiveFacts, uuids: Collection[str], who: Callable[[int], Who], ignores: Callable[[str], bool]
+) -> dict[str, str]:
+    """Return, for each of the GPUs that is not free, why, with the names of the processes on it.
+
+    `who` tells who a process is, `ignores` of which name one does not count.
+    """
+    pids = {process.pid for gpu in live.gpus if gpu.uuid in uuids for process in gpu.processes or ()}
+    found = {pid: who(pid) for pid in pids}
+    names = {pid: one.words for pid, one in found.items()}
+    ignored = {pid for pid, one in found.items() if ignores(one.name)}
+    return busy_reasons(live, uuids, names=names, ignore_pids=ignored)
 
 
 def _user(process: psutil.Process, uid: int) -> str:

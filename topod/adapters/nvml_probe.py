@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from topod.adapters.host_processes import called
+from topod.adapters.host_processes import busy_for, identify
 from topod.adapters.nvml_worker import Call, Reply, Request
 from topod.discovery.gpufacts import (
     IDLE_MEMORY_BYTES,
@@ -27,7 +27,6 @@ from topod.discovery.gpufacts import (
     GpuProcess,
     LiveFacts,
     XidEvent,
-    busy_reasons,
 )
 from topod.errors import ProbeError
 
@@ -112,13 +111,18 @@ class NvmlProbe:
         return {gpu.uuid: gpu.processes for gpu in self.live(timeout).gpus}
 
     def busy(
-        self, uuids: Collection[str], timeout: float = 5.0, *, ignore_pids: Collection[int] = ()
+        self,
+        uuids: Collection[str],
+        timeout: float = 5.0,
+        *,
+        ignores: Callable[[str], bool] = lambda _: False,
     ) -> dict[str, str]:
-        """Return, for each of these GPUs that is not free yet, why; empty when all are free."""
+        """Return, for each of these GPUs that is not free yet, why; empty when all are free.
+
+        `ignores` says of which name a process does not count.
+        """
         live = self.live(timeout)
-        pids = {process.pid for gpu in live.gpus for process in gpu.processes or ()}
-        names = {pid: words for pid in pids if (words := called(pid))}
-        return busy_reasons(live, uuids, names=names, ignore_pids=ignore_pids)
+        return busy_for(live, uuids, identify, ignores)
 
     def events(self, timeout: float = 5.0, *, wait_seconds: float = 0.0) -> tuple[XidEvent, ...]:
         """Return the Xid events since the last call, after waiting up to `wait_seconds` for a first one.

@@ -23,6 +23,7 @@ from topod.errors import DataError, ProbeError, UsageError
 from topod.health.probe import HealthProbe
 from topod.model.topology import Topology
 from topod.ports import GpuProbe
+from topod.shell.config_file import health_rules_of
 from topod.shell.logs import Key
 
 FACT: Final = "topology"
@@ -51,13 +52,14 @@ def find_site(settings: Settings, remembered: Mapping[str, str]) -> Site:
     Raises `NotFoundError` and `DataError` for a wrong `--host`, `ProbeError` when this machine has no GPU to
     schedule that could be found, and had none before.
     """
+    ignores = health_rules_of(settings.file).ignores
     if settings.host is not None:
         document = load_library_host(settings.host)
         # A host read from a file is not the machine we run on, whatever the file says.
         topology = replace(document.topology, emulated=True)
         faults = FaultsFile(settings.emulated_faults, topology)
         notes = (*_emulation_notes(topology), *_missing(settings.emulated_faults))
-        return Site(topology=topology, probe=EmulatedProbe(faults), notes=notes)
+        return Site(topology=topology, probe=EmulatedProbe(faults, ignores), notes=notes)
     if settings.emulated_faults is not None:
         raise UsageError("--emulated-faults needs --host: a real host has faults of its own")
     nvml = NvmlProbe()
@@ -76,7 +78,7 @@ def find_site(settings: Settings, remembered: Mapping[str, str]) -> Site:
         )
     return Site(
         topology=topology,
-        probe=NvmlGpuProbe(nvml, float(settings.file.health.timeout)),
+        probe=NvmlGpuProbe(nvml, float(settings.file.health.timeout), ignores),
         notes=(*found.problems, *notes),
     )
 

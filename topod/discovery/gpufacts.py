@@ -207,9 +207,10 @@ def busy_reasons(
 ) -> dict[str, str]:
     """Return, for each of the GPUs that is not free, what shows it; empty when all are free.
 
-    A compute process always counts. A graphics process (a desktop) counts only by the memory that it holds:
+    A compute process counts. A graphics process (a desktop) counts only by the memory that it holds:
     memory must be back at `idle_bytes`, the least seen on the idle GPU, and below a general bound where that
-    is unknown. A GPU that cannot be read is not free. `names`: how to call a process: `python, alice`.
+    is unknown. Processes of `ignore_pids` do not count, nor does the memory that they are known to hold. A
+    GPU that cannot be read is not free. `names`: how to call a process: `python, alice`.
     """
     found = {uuid: _signs(live.of(uuid), names or {}, ignore_pids) for uuid in sorted(uuids)}
     return {uuid: "; ".join(signs) for uuid, signs in found.items() if signs}
@@ -245,6 +246,7 @@ def _signs(gpu: GpuLive | None, names: Mapping[int, str], ignore_pids: Collectio
         if process.kind == "compute" and process.pid not in ignore_pids
     ]
     used, limit = gpu.memory_used_bytes, idle_limit(gpu)
-    if used is not None and used > limit:
+    ignored = (process for process in gpu.processes or () if process.pid in ignore_pids)
+    if used is not None and used - sum(process.memory_bytes or 0 for process in ignored) > limit:
         signs.append(f"{size_text(used)} in use, at most {size_text(limit)} when free")
     return signs

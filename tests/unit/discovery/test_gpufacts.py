@@ -122,6 +122,15 @@ def test_a_process_of_unknown_memory_makes_a_gpu_busy_unless_it_is_to_be_ignored
     assert busy(gpu, ignore_pids=(7,)) == {}
 
 
+def test_what_an_ignored_process_holds_does_not_count_and_what_others_left_does() -> None:
+    server = (GpuProcess(pid=7, memory_bytes=2000 * MIB),)
+    gpu = GpuLive(uuid="GPU-0", processes=server, memory_used_bytes=2200 * MIB)
+    assert busy(gpu, quietest=4, ignore_pids=(7,)) == {}
+    assert busy(replace(gpu, memory_used_bytes=2300 * MIB), quietest=4, ignore_pids=(7,)) == {
+        "GPU-0": "2.2 GiB in use, at most 260 MiB when free"
+    }
+
+
 def test_a_gpu_that_does_not_tell_its_processes_or_is_lost_is_not_free() -> None:
     assert busy(GpuLive(uuid="GPU-0")) == {"GPU-0": "NVML does not tell its processes"}
     assert busy(GpuLive(uuid="GPU-0", problem="GPU is lost")) == {"GPU-0": "GPU is lost"}
