@@ -70,14 +70,14 @@ def step_all(
 ) -> tuple[Outcome, tuple[tuple[JobId, ...], ...]]:
     """Return what `events` lead to, coming one after the other at the same moment; and the jobs each made.
 
-    Those on which others are told to stop come last: nobody is stopped on less than is known at that moment.
+    Those on which others are told to stop come late: nobody is stopped on less than is known at that moment.
     The queue is run once, after the last: so a burst of submits is decided by priority, not by arrival.
     Without `queue` it is left to a later step: what is submitted stays pending until then.
     """
     draft = Draft(tables, state, now, rules)
     made: list[tuple[JobId, ...]] = [()] * len(events)
-    for place, event in sorted(enumerate(events), key=lambda one: isinstance(one[1], _STOPS_OTHERS)):
-        first = draft.next_job
+    for place in _order(events):
+        event, first = events[place], draft.next_job
         _apply(draft, event)
         _settle(draft)
         made[place] = tuple(JobId(ident) for ident in range(first, draft.next_job))
@@ -85,6 +85,33 @@ def step_all(
         run_queue(draft)
         settle_dependencies(draft)
     return draft.finish(), tuple(made)
+
+
+def _order(events: Sequence[ev.Event]) -> list[int]:
+    """Return the places of the events in the order in which they are looked at.
+
+    Those on which others are told to stop come last, but before what is reported later of the same attempt.
+    """
+    order: list[int] = []
+    late: list[int] = []
+    for place, event in enumerate(events):
+        if isinstance(event, _STOPS_OTHERS):
+            late.append(place)
+            continue
+        attempt = _attempt(event)
+        if late and attempt is not None:
+            due = [one for one in late if _attempt(events[one]) == attempt]
+            order += due
+            late = [one for one in late if one not in due]
+        order.append(place)
+    return order + late
+
+
+def _attempt(event: ev.Event) -> tuple[int, int] | None:
+    """Return the job and the attempt that an event reports on; None for one that is no such report."""
+    attempt: int | None = getattr(event, "attempt", None)
+    job: int | None = getattr(event, "job", None)
+    return None if attempt is None or job is None else (job, attempt)
 
 
 def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901, PLR0912 - one case an event

@@ -96,6 +96,14 @@ def test_nobody_is_stopped_when_the_container_is_ready_in_the_very_moment_of_the
     assert not [effect for effect in outcome.effects if isinstance(effect, fx.Deliver)]
 
 
+def test_reports_of_one_attempt_keep_their_order(world: World) -> None:
+    job = world.job(serve(world))
+    made = ev.Created(job=job.id, attempt=job.attempt, handle="h")
+    reports: list[ev.Event] = [made, ev.DevicesFree(job=job.id, attempt=job.attempt)]
+    outcome, _ = step_all(world.tables, world.state, reports, world.now)
+    assert outcome.state.jobs[job.id].stage is Stage.LAUNCHING
+
+
 @pytest.mark.parametrize("late", ["raised", "submitted"])
 def test_who_goes_before_a_preemptor_that_has_stopped_nobody_takes_its_place(world: World, late: str) -> None:
     jobs = victims(world, (1,) * 8)
