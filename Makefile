@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Images of containers often set it; then every topod and topoctl that is started compiles its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Many tests wait for engines and grace times more than they compute.
 WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 
