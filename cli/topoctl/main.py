@@ -65,6 +65,10 @@ def topoctl(
             show_default=False,
         ),
     ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Of a fleet: ask this host of it.", show_default=False),
+    ] = None,
     no_color: Annotated[bool, typer.Option("--no-color", help="Plain text (also: NO_COLOR=1).")] = False,
     version: Annotated[
         bool,
@@ -74,7 +78,7 @@ def topoctl(
     """Run GPU jobs on this host: placed by its topology, stopping as few others as possible."""
     del version
     places = {"socket": socket, "coordinator": coordinator, "key": key, "coordinator_key": coordinator_key}
-    ctx.ensure_object(dict).update({**places, "no_color": no_color})
+    ctx.ensure_object(dict).update({**places, "host": host, "no_color": no_color})
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

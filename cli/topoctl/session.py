@@ -64,9 +64,12 @@ JobsArgument = Annotated[
 
 
 @contextmanager
-def connect(ctx: typer.Context) -> Iterator[Client]:
-    """Yield a client of the topod, or of the coordinator, that the options or the environment name."""
-    with Client(place(ctx)) as client:
+def connect(ctx: typer.Context, host: str = "") -> Iterator[Client]:
+    """Yield a client of the topod, or of the coordinator, that the options or the environment name.
+
+    `host`, or the option of that name: the host of the fleet that is asked.
+    """
+    with Client(place(ctx), host=host or (ctx.obj or {}).get("host") or "") as client:
         yield client
 
 

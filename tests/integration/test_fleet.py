@@ -10,8 +10,8 @@ from topoctl import exit_codes
 from topoctl.main import run
 from topod.errors import TopodError
 from topod.protocol.client import Client
-from topod.protocol.replies import LogChunk
-from topod.protocol.requests import ListJobs, ReadLog
+from topod.protocol.replies import Jobs, LogChunk
+from topod.protocol.requests import AtHost, Drain, ListJobs, ReadLog
 
 WAIT = "while :; do sleep 0.1; done"
 
@@ -116,8 +116,38 @@ def test_a_drained_host_gets_nothing_new_and_labels_choose_hosts(
         assert "this is one host, not a fleet: --hosts" in capsys.readouterr().err
         told("host", "resume", "a")
         assert fleet.wait(1, "running").hosts == ["a"]
-        fleet.cancel(1, there.id)
-        assert [fleet.wait(ident).state for ident in (1, there.id)] == ["cancelled"] * 2
+
+        # A job that goes on elsewhere: its output is found where it lies.
+        fleet.cancel(1)
+        assert fleet.wait(1).state == "cancelled"
+        told("host", "drain", "b", "--requeue", "--reason", "fan")
+        fleet.until(lambda: fleet.job(there.id).hosts == ["a"] and fleet.job(there.id).state == "running")
+        assert told("logs", "--attempt", "1", "2").splitlines()[0] == "job 2 on b"
+        fleet.until(lambda: told("logs", "2") == "job 2 on a\n")
+        assert run(["--socket", socket, "logs", "--attempt", "3", "2"]) == exit_codes.NOT_FOUND
+        assert "has no attempt 3; its last is 2" in capsys.readouterr().err
+        assert ": attempt 1" in next(line for line in told("show", "2").splitlines() if "before" in line)
+
+        # What only a host knows or does, through the fleet.
+        assert "GPU7" in told("topo", "--host", "a")
+        local = fleet.job(there.id).members[0].local_job
+        assert told("--host", "a", "ps", "-o", "name") == f"{local}\n"
+        assert told("--host", "b", "drain", "--gpu", "3", "--reason", "x").startswith("GPU3 is drained")
+        assert told("hosts", "--select", "rack=b").split()[11] == "7/8"
+        with Client(fleet.remote()) as alice:
+            assert isinstance(alice.ask(AtHost(host="b", request=ListJobs())), Jobs)
+            with pytest.raises(TopodError, match="may not drain"):
+                alice.ask(AtHost(host="b", request=Drain(gpu="3", reason="x")))
+        for words, hint in ((["rebalance"], "--host NAME rebalance"), (["topo"], "--host NAME topo")):
+            assert run(["--socket", socket, *words]) == exit_codes.ERROR
+            assert hint in capsys.readouterr().err
+        assert run(["--socket", socket, "--host", "a", "cancel", "2"]) == exit_codes.USAGE
+        assert run(["--socket", socket, "--host", "z", "topo"]) == exit_codes.NOT_FOUND
+        assert run(["--socket", one, "--host", "a", "topo"]) == exit_codes.ERROR
+        assert run(["--socket", socket, "plan", "--hosts", "2", "--gpus", "1"]) == exit_codes.WOULD_WAIT
+        capsys.readouterr()
+        fleet.cancel(there.id)
+        assert fleet.wait(there.id).state == "cancelled"
 
 
 @pytest.mark.parametrize("at", [3, 4, 5, 6])

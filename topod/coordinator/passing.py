@@ -1,13 +1,13 @@
 """What only a job's host can answer, a log or a command beside a job, is passed on to it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from typing import Final
 
 import msgspec
 
-from topod.coordinator.hosts import Hosts
+from topod.coordinator.hosts import HostAwayError, HostRefusedError, Hosts
 from topod.errors import ConflictError, NotFoundError
-from topod.fleet.states import ENDED, FleetJob, FleetJobId, FleetState
+from topod.fleet.states import ENDED, Earlier, FleetJob, FleetJobId, FleetState
 from topod.protocol import replies as rp
 from topod.protocol import requests as rq
 
@@ -15,6 +15,8 @@ WAIT_SECONDS_MAX: Final = 60.0
 ANSWER_SECONDS: Final = 10.0
 """How long a host may take to answer, beside what it is told to wait."""
 SESSIONS_MAX: Final = 1024
+MOVES_SECONDS: Final = 50.0
+"""What the search for moves on a large host may take."""
 
 
 class Passing:
@@ -43,19 +45,45 @@ class Passing:
             return job is None or _there(job) is not None
 
         job = await self._find(request.job)
-        if wait and job.state not in ENDED and _there(job) is None:
+        if wait and job.state not in ENDED and _output(job, request.attempt) is None:
             await self._until(begun, wait)
             wait = 0.0
             job = await self._find(request.job)
-        there = _there(job)
-        if there is None:
+        found = _output(job, request.attempt)
+        if found is None:
             if job.state not in ENDED:
                 # Nothing is printed yet of the assignment that comes.
                 return rp.LogChunk(attempt=0, data=b"", next_offset=max(0, request.offset), ended=False)
-            raise NotFoundError(f"{job.label} ended on no host, so there is no output of it here")
-        host, local = there
-        question = msgspec.structs.replace(request, job=local, wait=wait)
-        return await self._hosts.ask(host, job.spec.user, question, wait + ANSWER_SECONDS)
+            raise NotFoundError(f"{job.label} was never started, so there is no output of it")
+        attempt = None if request.attempt is None else request.attempt - found.before
+        question = msgspec.structs.replace(request, job=found.local, attempt=attempt, wait=wait)
+        try:
+            chunk = await self._hosts.ask(found.host, job.spec.user, question, wait + ANSWER_SECONDS)
+        except HostAwayError as away:
+            raise HostAwayError(
+                f"the output of {job.label} lies on {found.host}, as job {found.local} there: {away.message}",
+                hint="topoctl hosts",
+            ) from None
+        except HostRefusedError as refused:
+            if refused.code != NotFoundError.code:
+                raise
+            raise NotFoundError(
+                f"the output of {job.label} is not kept on {found.host} any more: {refused.message}"
+            ) from None
+        if isinstance(chunk, rp.LogChunk) and chunk.attempt:
+            return msgspec.structs.replace(chunk, attempt=chunk.attempt + found.before)
+        return chunk
+
+    async def at_host(self, request: rq.AtHost, known: Container[str]) -> rp.AnyReply:
+        """Ask one of the `known` hosts what a user wants to know of it, or wants it to do."""
+        if request.host not in known:
+            raise NotFoundError(f"no host {request.host} in this fleet", hint="topoctl hosts lists them")
+        asked = request.request
+        wait = MOVES_SECONDS if isinstance(asked, rq.PlanMoves | rq.MakeMoves) else 0.0
+        if isinstance(asked, rq.WaitJob):
+            wait = max(0.0, min(asked.timeout, WAIT_SECONDS_MAX))
+            asked = msgspec.structs.replace(asked, timeout=wait)
+        return await self._hosts.ask(request.host, request.by, asked, wait + ANSWER_SECONDS)
 
     async def execute(self, request: rq.Exec | rq.ExecTalk | rq.ExecStop) -> rp.AnyReply:
         """Pass a command beside a job on to the job's host."""
@@ -82,6 +110,33 @@ class Passing:
         if not isinstance(reply, rp.ExecOutput) or reply.ended:
             self._executions.pop(request.session, None)
         return reply
+
+
+def _output(job: FleetJob, attempt: int | None) -> Earlier | None:
+    """Return where the output of an attempt lies; by default of the last that was started.
+
+    None: of one that is still to come. Raises `NotFoundError` for one that there never was, or so long ago
+    that nobody remembers where.
+    """
+    last = job.earlier[-1] if job.earlier else None
+    before = 0 if last is None else last.before + last.starts
+    there, report = _there(job), next((m.report for m in job.members if m.report is not None), None)
+    starts = 0 if report is None else max(report.starts, report.attempt)
+    present = None
+    if there is not None:
+        present = Earlier(host=there[0], local=there[1], before=before, starts=starts)
+    if attempt is None:
+        return present if last is None or starts else last
+    if attempt > before:
+        if present is not None and attempt > before + max(1, starts):
+            raise NotFoundError(f"{job.label} has no attempt {attempt}; its last is {before + starts}")
+        return present
+    found = next((one for one in job.earlier if one.before < attempt <= one.before + one.starts), None)
+    if found is None:
+        raise NotFoundError(
+            f"where the output of attempt {attempt} of {job.label} lies is not known any more"
+        )
+    return found
 
 
 def _there(job: FleetJob) -> tuple[str, int] | None:

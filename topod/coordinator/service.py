@@ -30,7 +30,7 @@ from topod.protocol.codec import PROTOCOL_VERSION
 from topod.shell.checks import CannotRunError, check_image, check_priority
 from topod.shell.defects import internal
 from topod.shell.dependencies import check_array, never_met, refuse_unmet, resolved
-from topod.shell.elsewhere import NotHereError
+from topod.shell.elsewhere import a_host_of_the_fleet
 from topod.shell.health import Health
 
 WAITERS_MAX: Final = 512
@@ -125,16 +125,16 @@ class Service:
                 return await self._passing.read_log(request)
             case rq.Exec() | rq.ExecTalk() | rq.ExecStop():
                 return await self._passing.execute(request)
-            case rq.Drain() | rq.Resume():
-                raise NotHereError("this is a coordinator: say which host", hint="topoctl host drain NAME")
+            case rq.AtHost():
+                return await self._passing.at_host(request, self._mailbox.state.hosts)
+            case rq.Drain():
+                raise a_host_of_the_fleet("drain", "`topoctl host drain NAME` takes a whole host")
+            case rq.Resume():
+                raise a_host_of_the_fleet("resume", "`topoctl host resume NAME` takes a whole host")
             case rq.GetHost():
-                raise NotHereError(
-                    "this is a coordinator, not a host", hint="topoctl hosts lists the fleet's"
-                )
+                raise a_host_of_the_fleet("topo", "`topoctl hosts` lists them")
             case rq.PlanMoves() | rq.MakeMoves():
-                raise NotHereError(
-                    "a coordinator moves no jobs yet", hint="ask the host: topoctl --socket PATH"
-                )
+                raise a_host_of_the_fleet("rebalance", "jobs move within one host")
 
     def hello(self) -> rp.Welcome:
         """Say who answers."""

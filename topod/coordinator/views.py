@@ -10,13 +10,17 @@ from topod.fleet.view import FleetView, HostView
 from topod.model.quotas import Ledger
 from topod.model.rules import Rules
 from topod.protocol.replies import Fairness
-from topod.protocol.views import FleetHostView, JobLine, JobView, MemberView, QuotaView
+from topod.protocol.views import EarlierView, FleetHostView, JobLine, JobView, MemberView, QuotaView
 
 
 def job_view(job: FleetJob, now: float, rules: Rules) -> JobView:
     """Return what is told of a job of the fleet."""
     members = [_member(member) for member in job.members]
-    return JobView(**_line(job, now, rules), spec=job.spec, members=members)
+    earlier = [
+        EarlierView(host=one.host, local_job=one.local, attempts=[one.before + 1, one.before + one.starts])
+        for one in job.earlier
+    ]
+    return JobView(**_line(job, now, rules), spec=job.spec, members=members, earlier=earlier)
 
 
 def job_line(job: FleetJob, now: float, rules: Rules) -> JobLine:

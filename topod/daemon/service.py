@@ -148,7 +148,9 @@ class Service:
                 reply = await self.sessions.answer(request, self._find)
             case rq.ReadEvents():
                 reply = await self.read_events(request)
-            case rq.GetHosts() | rq.DrainHost() | rq.ResumeHost() | rq.LabelHost() | rq.RemoveHost():
+            case rq.GetHosts() | rq.DrainHost() | rq.ResumeHost() | rq.LabelHost():
+                raise one_host_only()
+            case rq.RemoveHost() | rq.AtHost():
                 raise one_host_only()
         return reply
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from topod.fleet.draft import Draft
-from topod.fleet.states import ENDED, Ending, FleetJob, FleetJobState, Member
+from topod.fleet.states import EARLIER_MAX, ENDED, Earlier, Ending, FleetJob, FleetJobState, Member
 from topod.fleet.view import Refused
 from topod.model.assignment import REFUSED, RETURNED, FleetJobReport
 from topod.model.job import RestartPolicy
@@ -166,12 +166,19 @@ def _settle(draft: Draft, job: FleetJob) -> None:
     if ending.state in ENDED:
         finish(draft, job, ending)
         return
+    ran = job.members[0].report
+    earlier = job.earlier
+    if ran is not None and ran.starts and ran.local:
+        before = earlier[-1].before + earlier[-1].starts if earlier else 0
+        where = Earlier(host=job.members[0].host, local=ran.local, before=before, starts=ran.starts)
+        earlier = (*earlier, where)[-EARLIER_MAX:]
     failures = job.failures + 1 if ending.failed else 0
     again = replace(
         job,
         state=FleetJobState.PENDING,
         reason=ending.reason,
         members=(),
+        earlier=earlier,
         guard=None,
         go=False,
         ending=None,

@@ -16,6 +16,7 @@ from topod.fleet.picking import Choice
 from topod.fleet.states import FleetJob, FleetJobId, FleetJobState, Guard, Member
 from topod.fleet.targets import Keeping, gpus_asked, keeping, longest, may_evict_at
 from topod.model.assignment import Place
+from topod.model.cpuset import CpuSet
 from topod.model.plan import Refusal
 from topod.model.quotas import Ledger
 from topod.model.request import ResourceRequest
@@ -247,7 +248,7 @@ def _place(draft: Draft, job: FleetJob, choices: list[Choice], guard: Guard | No
 def _story(members: tuple[Member, ...]) -> str:
     parts = []
     for member in members:
-        gpus = ",".join(map(str, member.place.gpus))
+        gpus = str(CpuSet.of(member.place.gpus))
         stops = f", stops {', '.join(member.place.victims)} there" if member.place.victims else ""
         parts.append(f"GPUs {gpus} of {member.host}{stops}" if gpus else f"{member.host}{stops}")
     return "; ".join(parts)

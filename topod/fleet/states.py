@@ -96,6 +96,23 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """Where a job ran in an assignment that is over: its output lies there."""
+
+    host: str
+    local: int
+    """Its number on the host."""
+    before: int
+    """How often it was started in all assignments before this one."""
+    starts: int
+    """How often in this one."""
+
+
+EARLIER_MAX: Final = 32
+"""So many assignments back a job's output is found; a job that is stopped more often than that has many."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
     """What becomes of a job once its hosts have stopped it; until then they are told to."""
 
@@ -151,6 +168,8 @@ class FleetJob:
     preemptions: int = 0
     """In earlier assignments, as all the counts here."""
     starts: int = 0
+    earlier: tuple[Earlier, ...] = ()
+    """The assignments in which it was started, the last `EARLIER_MAX` of them; of rank 0."""
     failures: int = 0
     """In a row, of a job over several hosts: else its host counts them."""
     gpu_seconds: float = 0.0

@@ -29,7 +29,7 @@ from topod.protocol.codec import (
 from topod.protocol.remote import Remote
 from topod.protocol.remote_client import RemoteLine
 from topod.protocol.replies import AnyReply, Events, Failure
-from topod.protocol.requests import AnyRequest, ReadEvents
+from topod.protocol.requests import AnyRequest, AtHost, HostRequest, ReadEvents
 from topod.protocol.views import EventView
 
 EVENTS_SECONDS = 1.0
@@ -75,8 +75,9 @@ class RemoteError(TopodError):
 class Client:
     """A connection to one topod by its socket, or to a fleet's coordinators. Not thread-safe."""
 
-    def __init__(self, where: Path | Remote | None = None) -> None:
-        """`where`: None takes the socket that `find_socket` finds."""
+    def __init__(self, where: Path | Remote | None = None, *, host: str = "") -> None:
+        """`where`: None takes the socket that `find_socket` finds. `host`: of a fleet, which one is asked."""
+        self._host = host
         self._context = zmq.Context()
         self._socket: zmq.Socket[bytes] | None = None
         self._remote = where if isinstance(where, Remote) else None
@@ -108,12 +109,14 @@ class Client:
         self._context.destroy(linger=0)
 
     def ask(self, request: AnyRequest, timeout: float = 10.0) -> AnyReply:
-        """Send one request and return its reply within `timeout` seconds.
+        """Send one request, on to the host if one is named, and return its reply within `timeout` seconds.
 
         Raises `DaemonUnavailableError` when nobody answers, `NotAllowedError` where the socket may not be
         opened or the key is not known, `RemoteError` when topod refuses, `UsageError` for text that no
         message can hold.
         """
+        if self._host:
+            request = self._at_host(request)
         others = len(self._remote.coordinators) - 1 if self._remote else 0
         while True:
             reply = self._ask(request, timeout)
@@ -124,6 +127,15 @@ class Client:
             # It did nothing, so another one may be asked for the same.
             others -= 1
             self._line.move_on()
+
+    def _at_host(self, request: AnyRequest) -> AnyRequest:
+        if not isinstance(request, HostRequest):
+            raise UsageError(
+                "--host asks one host of a fleet: topo, drain, resume, rebalance, ps, show, wait, history,"
+                " events, quota; this is asked of the fleet",
+                hint="the same command without --host",
+            )
+        return AtHost(host=self._host, request=request)
 
     def _ask(self, request: AnyRequest, timeout: float) -> AnyReply:
         ident = uuid.uuid4().hex
@@ -159,7 +171,7 @@ class Client:
         The subscription is in force when the first value is yielded. A coordinator has no stream: it is
         asked about every second.
         """
-        if self._line is not None:
+        if self._line is not None or self._host:
             yield from self._events_asked_for()
             return
         self._check()

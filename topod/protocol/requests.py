@@ -231,6 +231,30 @@ class ReadEvents(Request, frozen=True, kw_only=True, tag="read-events"):
     job: int | None = None
 
 
+HostRequest = (
+    ListJobs
+    | GetJob
+    | GetArray
+    | WaitJob
+    | Drain
+    | Resume
+    | GetHost
+    | GetFairness
+    | PlanMoves
+    | MakeMoves
+    | ReadEvents
+)
+"""What a fleet passes on to one of its hosts. Job ids are the host's own."""
+
+
+class AtHost(Request, frozen=True, kw_only=True, tag="at-host"):
+    """What does this host of the fleet answer to that? Answer: the host's. Only a coordinator has hosts."""
+
+    host: str
+    request: HostRequest
+    by: str = ""
+
+
 AnyRequest = (
     Hello
     | Submit
@@ -257,4 +281,5 @@ AnyRequest = (
     | ExecTalk
     | ExecStop
     | ReadEvents
+    | AtHost
 )

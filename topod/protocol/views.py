@@ -77,6 +77,8 @@ class JobView(JobLine, frozen=True, kw_only=True, omit_defaults=False):
     spec: JobSpec
     members: list["MemberView"] = []
     """In a fleet: the job on each of its hosts, by rank."""
+    earlier: list["EarlierView"] = []
+    """In a fleet: where it ran before that, and its output lies; the oldest first."""
 
 
 class MemberView(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +93,16 @@ class MemberView(msgspec.Struct, frozen=True, kw_only=True):
     cpu_list: str = ""
     victims: list[str] = []
     """Jobs of the host, by their numbers there, that were to be stopped for it."""
+
+
+class EarlierView(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a job of a fleet ran in an assignment that is over."""
+
+    host: str
+    local_job: int
+    """Its number on the host."""
+    attempts: list[int]
+    """The first and the last of its attempts there, as `topoctl logs --attempt` counts them."""
 
 
 class QuotaView(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,14 @@ def refuse_fleet_wishes(request: rq.AnyRequest) -> None:
             raise NotHereError(f"this is one host, not a fleet: --{name} chooses hosts", hint=ASK_COORDINATOR)
 
 
+def a_host_of_the_fleet(command: str, rest: str) -> NotHereError:
+    """Return the error for what only one of a fleet's hosts can do, with the command that asks it."""
+    return NotHereError(
+        f"this is a fleet's coordinator: {command} is asked of one host: topoctl --host NAME {command}",
+        hint=rest,
+    )
+
+
 def one_host_only() -> NotHereError:
     """Return the error for a request about the hosts of a fleet."""
     return NotHereError("this is one host, not a fleet", hint=ASK_COORDINATOR)

@@ -100,8 +100,11 @@ class Gate:
             caller = await self._access.caller(peer)
             await self._check(request, caller)
             named = await self._vetted(_in_the_name_of(request, caller))
-            if NEEDS.get(type(request), Need.ADMINISTER) is Need.ADMINISTER:
-                extra = {Key.EVENT: type(request).__name__, Key.PEER: f"{caller.user} {caller.source}"}
+            if _need(request) is Need.ADMINISTER:
+                extra = {
+                    Key.EVENT: type(_asked(request)).__name__,
+                    Key.PEER: f"{caller.user} {caller.source}",
+                }
                 log.info("request.administered", extra=extra)
         except TopodError as refused:
             if isinstance(refused, PolicyError) and isinstance(request, rq.DryRun):
@@ -111,12 +114,12 @@ class Gate:
         return _told(await self._answer(named), caller)
 
     async def _check(self, request: rq.AnyRequest, caller: Caller) -> None:
-        need = NEEDS.get(type(request), Need.ADMINISTER)
+        need = _need(request)
         if need is Need.NOTHING or caller.is_admin:
             return
         role = _ROLES.get(need, Role.ADMINISTER)
         if role not in caller.roles:
-            raise self._lacks(caller, role, _WORDS.get(type(request), "do this"))
+            raise self._lacks(caller, role, _WORDS.get(type(_asked(request)), "do this"))
         if need is Need.OWN:
             for ident in _jobs_of(request):
                 label, user = await self._owner(ident)
@@ -180,6 +183,15 @@ _TO_A_JOB: Final[Mapping[type[rq.Request], str]] = {
     rq.Cancel: "cancel",
     rq.SetPriority: "change the priority of",
 }
+
+
+def _need(request: rq.AnyRequest) -> Need:
+    return NEEDS.get(type(_asked(request)), Need.ADMINISTER)
+
+
+def _asked(request: rq.AnyRequest) -> rq.AnyRequest:
+    """Return what is asked in the end, of whomever."""
+    return request.request if isinstance(request, rq.AtHost) else request
 
 
 def _without_placeholder(request: rq.Submit | rq.DryRun) -> JobSpec:

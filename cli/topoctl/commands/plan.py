@@ -9,11 +9,13 @@ import typer
 
 from topoctl.jobflags import takes_job
 from topoctl.session import TextOrJson, TextOrJsonOption
+from topoctl.whereflags import GpuModelOption, HostsOption, SelectOption, where
 from topod.errors import DataError, NotFoundError, UsageError
 
 EXAMPLES = """
 topoctl plan --gpus 4 --affinity nvlink --priority high
 topoctl plan -f job.yaml -o json
+topoctl plan --hosts 2 --gpus 8 --gpu-model "*h100*"
 topoctl plan --host dgx-a100 --gpus 2 --affinity numa
 topoctl topo -o json > host.json; topoctl plan --host host.json --gpus 4
 topoctl plan --batch questions.jsonl > answers.jsonl
@@ -42,6 +44,9 @@ def plan(
             show_default=False,
         ),
     ] = None,
+    hosts: HostsOption = 1,
+    select: SelectOption = None,
+    gpu_model: GpuModelOption = "",
     output: TextOrJsonOption = TextOrJson.TABLE,
 ) -> int:
     """Show what a job would get now, and who would be stopped.
@@ -49,15 +54,20 @@ def plan(
     Exit status: 0 the job fits without stopping anyone, 10 others would be stopped, 11 it would wait,
     1 it can never run on this host.
     """
+    chosen = where(hosts, select, gpu_model)
+    of_a_fleet = [f"{name}" for name, value in chosen.items() if value not in (1, [], "")]
     if batch is not None:
-        others = [name for name, value in job.items() if value not in (None, [])]
+        others = [*(name for name, value in job.items() if value not in (None, [])), *of_a_fleet]
         if others or host is not None:
             flag = (others or ["host"])[0].replace("_", "-")
             raise UsageError(f"--batch takes no --{flag}: each line of its file says what is asked")
         return _answer(batch)
     from topoctl.commands.plan_one import plan_one
 
-    return plan_one(ctx, job, host, output)
+    if host is not None and of_a_fleet:
+        flag = of_a_fleet[0].replace("_", "-")
+        raise UsageError(f"--host plans on that one host: it takes no --{flag}")
+    return plan_one(ctx, job, host, chosen, output)
 
 
 def _answer(path: Path) -> int:

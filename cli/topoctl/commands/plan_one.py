@@ -6,28 +6,34 @@ import typer
 
 from topoctl import exit_codes
 from topoctl.jobflags import job_spec
-from topoctl.render.plan import plan_text
+from topoctl.render.plan import plan_text, victims_of
 from topoctl.session import TextOrJson, ask, connect, show, show_json, style
 from topod.model.job import JobSpec
 from topod.protocol.replies import Planned
 from topod.protocol.requests import DryRun
 
 
-def plan_one(ctx: typer.Context, job: dict[str, Any], host: str | None, output: TextOrJson) -> int:
+def plan_one(
+    ctx: typer.Context,
+    job: dict[str, Any],
+    host: str | None,
+    where: dict[str, Any],
+    output: TextOrJson,
+) -> int:
     """Print what would happen to the job now; return 0, or the status for stopping, waiting or never."""
     spec = job_spec(job, runs=False)
     if host is not None:
         planned = _offline(spec, host)
     else:
         with connect(ctx) as client:
-            planned = ask(client, DryRun(spec=spec), Planned)
+            planned = ask(client, DryRun(spec=spec, **where), Planned)
     if output is TextOrJson.JSON:
         show_json(planned)
     else:
         show(plan_text(planned, spec.request, style(ctx)))
     if not planned.feasible:
         return exit_codes.ERROR if planned.never else exit_codes.WOULD_WAIT
-    return exit_codes.WOULD_PREEMPT if planned.plan.get("victims") else exit_codes.OK
+    return exit_codes.WOULD_PREEMPT if victims_of(planned.plan) else exit_codes.OK
 
 
 def _offline(spec: JobSpec, host: str) -> Planned:

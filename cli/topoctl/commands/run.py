@@ -9,6 +9,7 @@ from topoctl.attached import Attached, Interrupts, run_status
 from topoctl.jobflags import job_and_array, takes_job, user_name
 from topoctl.session import ask, ask_patiently, connect, note, one_job
 from topoctl.waiting import ending
+from topoctl.whereflags import GpuModelOption, HostsOption, SelectOption, where
 from topod.errors import UsageError
 from topod.protocol.replies import Jobs, Welcome
 from topod.protocol.requests import Hello, Submit
@@ -29,6 +30,9 @@ def run(
     quiet: Annotated[
         bool, typer.Option("-q", "--quiet", help="Only the job's output, nothing about the job.")
     ] = False,
+    hosts: HostsOption = 1,
+    select: SelectOption = None,
+    gpu_model: GpuModelOption = "",
 ) -> int:
     """Run a job and stay attached: its output and its exit code.
 
@@ -45,7 +49,7 @@ def run(
     with connect(ctx) as client, Interrupts() as interrupts:
         ask(client, Hello(), Welcome)  # nobody there is told at once; later a restart is waited for
         # An interrupt waits for the answer: only then is it known what there is to cancel.
-        submit = Submit(spec=spec, token=uuid.uuid4().hex)
+        submit = Submit(spec=spec, token=uuid.uuid4().hex, **where(hosts, select, gpu_model))
         view = one_job(ask_patiently(client, submit, Jobs, SUBMIT_SECONDS))
         attached = Attached(client, view, interrupts, quiet=quiet)
         try:

@@ -21,6 +21,7 @@ from topoctl.session import (
     style,
 )
 from topoctl.waiting import ending, exit_status, wait_until_ended
+from topoctl.whereflags import GpuModelOption, HostsOption, SelectOption, where
 from topod.errors import NotAllowedError
 from topod.protocol.replies import Jobs, Planned
 from topod.protocol.requests import DryRun, Submit
@@ -37,29 +38,6 @@ topoctl submit --after $id --gpus 1 -- python evaluate.py
 topoctl submit --array 0-9%2 --gpus 1 -- \\
     sh -c 'exec python fold.py --fold $TOPOD_ARRAY_INDEX'
 """
-
-
-HostsOption = Annotated[
-    int, typer.Option("--hosts", metavar="N", help="In a fleet: on so many hosts at a time.")
-]
-SelectOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--select",
-        metavar="K=V",
-        help="In a fleet: hosts with this label. Repeatable.",
-        show_default=False,
-    ),
-]
-GpuModelOption = Annotated[
-    str,
-    typer.Option(
-        "--gpu-model",
-        metavar="GLOB",
-        help="In a fleet: hosts with such GPUs: '*h100*'.",
-        show_default=False,
-    ),
-]
 
 
 @takes_job
@@ -91,17 +69,17 @@ def submit(
     if owner is not None and os.geteuid() != 0:
         raise NotAllowedError("only root may submit in another's name (--for)")
     spec, array = job_and_array(job, owner or user_name())
-    where: dict[str, Any] = {"hosts": hosts, "select": select or [], "gpu_model": gpu_model}
+    chosen = where(hosts, select, gpu_model)
     with connect(ctx) as client:
         if dry_run:
-            planned = ask(client, DryRun(spec=spec, **where), Planned)
+            planned = ask(client, DryRun(spec=spec, **chosen), Planned)
             if output is TextOrJson.JSON:
                 show_json(planned)
             else:
                 show(plan_text(planned, spec.request, style(ctx)))
             return exit_codes.ERROR if planned.never else None
         # The token makes asking twice safe; the first answer may be slow on a busy disk.
-        request = Submit(spec=spec, array=array, token=uuid.uuid4().hex, **where)
+        request = Submit(spec=spec, array=array, token=uuid.uuid4().hex, **chosen)
         jobs = ask(client, request, Jobs, timeout=30).jobs
         first = jobs[0]
         if output is TextOrJson.JSON and not wait:

@@ -12,6 +12,7 @@ EXAMPLES = """
 topoctl topo
 topoctl topo -o json > host.json
 topoctl topo --host dgx1
+topoctl topo --host node-a
 nvidia-smi topo -m > host.txt
 topoctl topo --from host.txt
 topoctl topo --from host.txt -o json > host.json
@@ -41,7 +42,9 @@ def topo(
     host: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME|FILE", help="Show an emulated host; `list` names them all.", show_default=False
+            metavar="NAME|FILE",
+            help="Show an emulated host, `list` names them all; or a host of the fleet.",
+            show_default=False,
         ),
     ] = None,
     output: Annotated[
@@ -51,7 +54,8 @@ def topo(
 ) -> None:
     """Show the map of this host: GPUs, CPUs, links, holders.
 
-    --from and --host show another host, and ask no daemon.
+    --from and --host show another host, and ask no daemon; but for --host with the name of a host of the
+    fleet that is asked, which answers itself.
     """
     if source is not None and host is not None:
         raise UsageError("--from and --host cannot be combined")
@@ -66,13 +70,13 @@ def topo(
 
 
 def _map(ctx: typer.Context, host: str | None, output: TopoFormat) -> bytes | str:
-    """Return the live host, or the emulated one called `host`."""
+    """Return the live host, the emulated one called `host`, or the host of the fleet."""
     from topoctl.commands import topo_live
     from topoctl.session import encodable, style
 
     view = None
-    if host is None:
-        view, document = topo_live.live_host(ctx)
+    if host is None or topo_live.is_of_the_fleet(ctx, host):
+        view, document = topo_live.live_host(ctx, host or "")
     else:
         document = topo_live.library_host(host)
     match output:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -11,12 +12,12 @@ from topoctl.render.hostmap import HostMap, host_map, pinned, views
 from topoctl.render.style import Style
 from topoctl.session import ask, connect
 from topod.discovery.document import HostDocument, dump_host, load_host
-from topod.discovery.library import load_library_host
-from topod.errors import DataError
+from topod.discovery.library import host_names, load_library_host
+from topod.errors import DataError, TopodError
 from topod.model.cpuset import CpuSet
 from topod.protocol.codec import ProtocolError
-from topod.protocol.replies import Host
-from topod.protocol.requests import GetHost
+from topod.protocol.replies import Host, Welcome
+from topod.protocol.requests import GetHost, Hello
 from topod.protocol.units import format_duration
 from topod.protocol.views import GpuView, HostView
 
@@ -24,9 +25,20 @@ IDLE_SECONDS: Final = 600.0
 """Shorter pauses are no news: data is loaded, a model is evaluated on the CPUs."""
 
 
-def live_host(ctx: typer.Context) -> tuple[HostView, HostDocument]:
-    """Ask topod for its host; raises `ProtocolError` when its document cannot be read."""
-    with connect(ctx) as client:
+def is_of_the_fleet(ctx: typer.Context, name: str) -> bool:
+    """Whether a name is no emulated host's and no file's, and a fleet is asked that may have such a host."""
+    if name in host_names() or Path(name).is_file():
+        return False
+    try:
+        with connect(ctx) as client:
+            return ask(client, Hello(), Welcome).fleet
+    except TopodError:
+        return False
+
+
+def live_host(ctx: typer.Context, host: str = "") -> tuple[HostView, HostDocument]:
+    """Ask topod, or a `host` of the fleet; raises `ProtocolError` when its document cannot be read."""
+    with connect(ctx, host) as client:
         view = ask(client, GetHost(), Host).host
     try:
         return view, load_host(json.dumps(view.document).encode(), "topod's host document")

@@ -21,19 +21,15 @@ def plan_text(planned: Planned, request: ResourceRequest, style: Style) -> str:
         lines += labelled("", printable(detail), style)
     if planned.plan and not planned.feasible:
         lines += labelled("then", "once that is over, as things are now, the job would get:", style)
-    if planned.plan:
-        lines += plan_lines(planned.plan, style)
+    places = _entries(planned.plan.get("hosts"))
+    for place in places if len(places) > 1 else [planned.plan] if planned.plan else []:
+        lines += plan_lines(place, style)
     return "\n".join(lines) + "\n"
 
 
 def plan_lines(plan: Mapping[str, Any], style: Style) -> list[str]:
     """Return the parts of one plan as labelled lines: where, victims, reasons, cost, alternative."""
-    places = [str(place.get("host")) for place in _entries(plan.get("hosts"))]
-    lines = (
-        labelled("hosts" if len(places) > 1 else "host", printable(", ".join(places)), style)
-        if places
-        else []
-    )
+    lines = labelled("host", printable(str(plan["host"])), style) if plan.get("host") else []
     lines += labelled("gpus", _gpus(plan), style)
     lines += labelled("cpus", str(plan.get("cpus") or "the shared pool"), style)
     lines += labelled("affinity", _affinity(plan), style)
@@ -93,11 +89,18 @@ def _verdict(planned: Planned, request: ResourceRequest) -> str:
         if planned.never:
             return "can never run here"
         return "would wait: the host is drained" if planned.drained is not None else "would wait"
-    victims = len(planned.plan.get("victims") or [])
+    victims, hosts = len(victims_of(planned.plan)), len(_entries(planned.plan.get("hosts")))
     where = f" on {request.gpus} GPU{'' if request.gpus == 1 else 's'}" if request.gpus else ""
+    if hosts > 1:
+        where = f"{where} of each of {hosts} hosts" if where else f" on {hosts} hosts"
     if not victims:
         return f"would start now{where}, stopping nobody"
     return f"would start{where} after stopping {victims} job{'' if victims == 1 else 's'}"
+
+
+def victims_of(plan: Mapping[str, Any]) -> list[object]:
+    """Return who is stopped for a plan, on all its hosts."""
+    return [one for place in _entries(plan.get("hosts")) or [plan] for one in place.get("victims") or []]
 
 
 def _gpus(plan: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from topoctl.render.plan import LABEL, idents_of, labelled, plan_lines
 from topoctl.render.style import STATE_COLORS, Style, printable
 from topod.model.job import JobSpec
 from topod.protocol.units import format_duration, format_size
-from topod.protocol.views import EventView, JobView, MemberView
+from topod.protocol.views import EarlierView, EventView, JobView, MemberView
 
 
 def job_text(job: JobView, events: Sequence[EventView], now: float, style: Style) -> str:
@@ -48,6 +48,7 @@ def _life(job: JobView, now: float) -> list[tuple[str, str]]:
         cpus = f", CPUs {job.cpu_list}" if job.cpu_list else ""
         rows.append((verb, f"{_gpus(job.gpu_indices)}{cpus}"))
     rows += [("host" if not at else "", _member(member)) for at, member in enumerate(job.members)]
+    rows += [("before" if not at else "", _earlier(one)) for at, one in enumerate(job.earlier)]
     if job.array_id is not None:
         most = "" if job.array_limit is None else f", at most {job.array_limit} at a time"
         text = f"index {job.array_index}, one of the {job.array_count} jobs of array {job.array_id}{most}"
@@ -68,6 +69,12 @@ def _member(member: MemberView) -> str:
     held = f": {_gpus(member.gpu_indices)}" if member.gpu_indices else ""
     cpus = f", CPUs {member.cpu_list}" if member.cpu_list else ""
     return f"{member.host} ({local}){held}{cpus}"
+
+
+def _earlier(one: EarlierView) -> str:
+    first, last = one.attempts
+    attempts = f"attempt {first}" if first == last else f"attempts {first}-{last}"
+    return f"{one.host} (job {one.local_job} there): {attempts}"
 
 
 def _count(number: int, what: str) -> str:

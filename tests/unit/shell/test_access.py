@@ -8,7 +8,7 @@ import pytest
 from topod.adapters.peers import Peer, UnixUser, parse_peer, unix_user, unknown_groups
 from topod.errors import DataError, NotAllowedError
 from topod.model.roles import Role
-from topod.protocol.requests import AnyRequest
+from topod.protocol.requests import AnyRequest, AtHost
 from topod.shell.access import Access, Caller, groups_named
 from topod.shell.config_file import SecuritySection, parse_config
 from topod.shell.config_kinds import Level
@@ -27,7 +27,8 @@ def caller(*groups: str, rules: SecuritySection | None = None, uid: int = 4242) 
 
 def test_every_request_says_what_it_needs() -> None:
     # A new request is an administrator's until it is listed in `topod.shell.gate.NEEDS`.
-    assert set(get_args(AnyRequest)) == set(NEEDS)
+    # What is asked of a host through its fleet needs what the same needs there.
+    assert set(get_args(AnyRequest)) == {*NEEDS, AtHost}
 
 
 def test_what_works_on_a_job_names_it() -> None:
