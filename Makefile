@@ -7,13 +7,14 @@ unexport PYTHONDONTWRITEBYTECODE
 # Many tests wait for engines and grace times more than they compute.
 WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 
-.PHONY: help setup demo test check fix bench soak soak-fuzz docs clean
+.PHONY: help setup demo test check fix bench soak soak-fuzz soak-fleet docs clean
 help:
 	@echo "make demo       see a preemption in a few seconds, on an emulated host"
 	@echo "make test       run the tests; what is missing here is skipped, with the reason"
 	@echo "make check      format, lint, types, import rules;  make fix: mend the first two"
 	@echo "make bench      measure; TOPOD_SHORT=1: the short form"
 	@echo "make soak       thousands of simulated days with faults; SEED=N: one of them again"
+	@echo "make soak-fleet ten minutes of a real fleet under faults, as root; SEED=N: the same faults again"
 	@echo "make soak-fuzz  a hundred thousand damaged inputs"
 	@echo "make docs       write the generated pages anew"
 	@echo "make setup      only make .venv, which all others do by themselves;  make clean: remove it"
@@ -50,6 +51,11 @@ bench: setup
 soak: setup
 	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED))
 	@$(if $(SEED),,$(BIN)/python -m tests.fuzz)
+	@$(if $(SEED),,$(BIN)/python -m tests.fleet_soak)
+
+# Ten minutes of a real fleet in network namespaces: links cut, processes killed (as root; iproute2, iptables).
+soak-fleet: setup
+	@$(BIN)/python -m tests.fleet_soak $(if $(SEED),--seed $(SEED))
 
 # A hundred thousand damaged inputs to every reader, and thousands of messages to a real socket.
 soak-fuzz: setup

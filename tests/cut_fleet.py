@@ -43,9 +43,8 @@ DEFY = "trap '' TERM\n"
 UNTIL = """while [ ! -e "$runs/{flag}" ]; do sleep 0.1; done; say done"""
 """Work that is done when `Witness.release` says so."""
 FOR = """sleep {seconds} & wait $!; say done; exit {code}"""
-DEFIANT_FOR = (
-    """end=$((SECONDS + {seconds} + 1)); while [ $SECONDS -lt $end ]; do sleep 0.2; done; say done"""
-)
+DEFIANT_FOR = """end=$((SECONDS + {seconds} + 1))
+while [ $SECONDS -lt $end ]; do sleep 0.2; done; say done; exit {code}"""
 _LINE = re.compile(r"(\d+) (\d+) (\S+) (\d+) (\d+) (\d+) (\w+) ([\d.]+) ?(.*)")
 
 
@@ -139,6 +138,7 @@ class CutFleet(Fleet):
         select: Sequence[str] = (),
         defiant: bool = False,
         token: str = "",
+        timeout: float = 5.0,
     ) -> JobView:
         """Queue a job that tells of itself and then does the work."""
         command = TELL.format(runs=self.runs) + (DEFY if defiant else OBEY) + work
@@ -149,7 +149,7 @@ class CutFleet(Fleet):
             grace_seconds=GRACE_SECONDS,
             on_host_lost=OnHostLost.KEEP if keep else OnHostLost.REQUEUE,
         )
-        reply = self.ask(Submit(spec=spec, token=token, hosts=hosts, select=list(select)))
+        reply = self.ask(Submit(spec=spec, token=token, hosts=hosts, select=list(select)), timeout)
         assert isinstance(reply, Jobs)
         return reply.jobs[0]
 

@@ -14,6 +14,7 @@ from topod.coordinator import wiring
 from topod.daemon import fleet_part
 from topod.daemon.fleet_link import FleetLink
 from topod.fleet import members, terms
+from topod.fleet.terms import DRIFT
 from topod.shell import coordinator_config
 
 LEASE_SECONDS: Final = 6.0
@@ -21,8 +22,10 @@ KILL_SECONDS: Final = 5.0
 SILENT_SECONDS: Final = 3.0
 READY_SECONDS: Final = 10.0
 GRACE_SECONDS: Final = 1.0
-AWAY_SECONDS: Final = LEASE_SECONDS + GRACE_SECONDS + KILL_SECONDS
-"""How long a topod may be dead while its machine goes on, with a second or so to spare: `docs/limits.md`."""
+AWAY_SECONDS: Final = (
+    DRIFT * (LEASE_SECONDS + GRACE_SECONDS + KILL_SECONDS) - LEASE_SECONDS - GRACE_SECONDS - 1.0
+)
+"""A topod may be dead for so long, and its machine go on, whenever its lease ends; a second is for looking."""
 
 
 def shorten() -> None:
