@@ -69,8 +69,12 @@ class CoordinatorProcess:
         lease: float = 60.0,
         listen: str = "",
         launch: Sequence[str] = (),
+        sections: str = "",
     ) -> None:
-        """`listen` empty: a free port of this machine; `launch` instead of the interpreter with the module."""
+        """`listen` empty: a free port of this machine; `launch` instead of the interpreter with the module.
+
+        `sections` are further ones of the configuration.
+        """
         folder.mkdir(parents=True)
         self.folder = folder
         self.socket = folder / "c.sock"
@@ -81,7 +85,7 @@ class CoordinatorProcess:
         self.config.write_text(
             f'[coordinator]\nlisten = "{self.endpoint}"\nstate_dir = "{folder / "state"}"\n'
             f'socket = "{self.socket}"\nkey_file = "{keys}"\nauthorized_keys = "{authorized}"\n'
-            f"lease_seconds = {lease}\n"
+            f"lease_seconds = {lease}\n{sections}"
         )
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -154,16 +158,27 @@ class Fleet:
                 roles=frozenset({Role.SUBMIT, Role.VIEW}),
             ),
         )
-        self.coordinator = CoordinatorProcess(
-            folder / "head",
-            folder / "coordinator.key",
-            self.authorized,
-            lease=lease,
-            listen=listen,
-            launch=launch("head", "topod.coordinator"),
-        )
+        self.folder = folder
+        self._lease = lease
+        self._listen = listen
         self._launch = launch
+        self.coordinator = self._head()
         self.hosts = {name: self._host(folder / name, name, kind) for name in hosts}
+
+    def _head(self) -> CoordinatorProcess:
+        return CoordinatorProcess(
+            self.folder / "head",
+            self.folder / "coordinator.key",
+            self.authorized,
+            lease=self._lease,
+            listen=self._listen,
+            launch=self._launch("head", "topod.coordinator"),
+        )
+
+    @property
+    def endpoints(self) -> list[str]:
+        """Return where its coordinators are."""
+        return [self.coordinator.endpoint]
 
     def _host(self, folder: Path, name: str, kind: str) -> Topod:
         folder.mkdir()
@@ -171,7 +186,7 @@ class Fleet:
         authorize(self.authorized, Entry(public=key.public, kind=Kind.HOST, name=name))
         config = folder / "topod.toml"
         config.write_text(
-            f'[fleet]\ncoordinator = "{self.coordinator.endpoint}"\n'
+            f"[fleet]\ncoordinator = {self.endpoints}\n"
             f'coordinator_key = "{PUBLIC}{self.keys.public}"\n'
             f'key_file = "{folder / "host.key"}"\nname = "{name}"\nlabels = {{ rack = "{name}" }}\n'
         )
@@ -200,8 +215,8 @@ class Fleet:
 
     def remote(self, keys: KeyPair | None = None) -> Remote:
         """Return the coordinator as a user elsewhere reaches it."""
-        place = Coordinator(endpoint=self.coordinator.endpoint, key=self.keys.public)
-        return Remote(coordinators=(place,), keys=keys or self.user)
+        places = tuple(Coordinator(endpoint=place, key=self.keys.public) for place in self.endpoints)
+        return Remote(coordinators=places, keys=keys or self.user)
 
     def ask(self, request: AnyRequest, timeout: float = 5.0) -> AnyReply:
         return self.coordinator.ask(request, timeout)

@@ -19,12 +19,14 @@ from topod.protocol.curve import KeyPair
 from topod.protocol.link_codec import MAX_TO_HOST_BYTES
 from topod.protocol.remote import EVENTS, Coordinator, read_event, refusal, set_keys
 
-PATIENCE_SECONDS: Final = 5.0
+PATIENCE_SECONDS: Final = 3.0
 """So long one coordinator may be out of reach before the next is tried."""
+ABSENT_SECONDS: Final = 0.3
+"""The same where nobody listens: another one may lead by now."""
 AGAIN_SECONDS: Final = 2.0
 """After a refusal."""
 UNSENT_MESSAGES: Final = 16
-LOOK_MS: Final = 500
+LOOK_MS: Final = 250
 """So often somebody looks whether it is time to turn to another one."""
 
 log = logging.getLogger(__name__)
@@ -67,7 +69,7 @@ class CurveDealer:
 
     async def send(self, data: bytes) -> None:
         """Send one message; never waits. Without a connection the newest is kept for the next one."""
-        if self._wire is None or not self.connected:
+        if self._wire is None or not self.connected or self._moving:
             self._held = data
             return
         sent = self._wire.send(data, zmq.NOBLOCK)
@@ -150,8 +152,7 @@ class CurveDealer:
             case zmq.EVENT_DISCONNECTED if self.connected:
                 self.connected = False
                 self._note(f"the connection to the coordinator at {coordinator.endpoint} broke off")
-                if len(self._coordinators) > 1:
-                    self._turn_at = time.monotonic() + self._patience
+                self._turn_within(self._patience)
             case zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 # libzmq does not try again after this; the administrator may add the key meanwhile.
                 self._refused(coordinator)
@@ -162,8 +163,14 @@ class CurveDealer:
                     self._refused(coordinator, event)
             case zmq.EVENT_CLOSED:
                 self._note(f"the coordinator at {coordinator.endpoint} cannot be reached")
+                self._turn_within(ABSENT_SECONDS)
             case _:
                 pass
+
+    def _turn_within(self, seconds: float) -> None:
+        """Try the next coordinator after so long, if not before; where there are several."""
+        if len(self._coordinators) > 1 and not self.connected:
+            self._turn_at = min(self._turn_at or inf, time.monotonic() + seconds)
 
     def _refused(self, coordinator: Coordinator, event: int = zmq.EVENT_HANDSHAKE_FAILED_AUTH) -> None:
         self._note(refusal(event, coordinator, self._keys) or "")

@@ -17,7 +17,7 @@ from topod.errors import DataError, StoreError
 
 TRY_SECONDS: Final = 1.0
 """For so long one member may take to answer; after a fruitless round twice as long, and so on."""
-LONGEST_TRY_SECONDS: Final = 8.0
+LONGEST_TRY_SECONDS: Final = 4.0
 PATIENCE_SECONDS: Final = 5.0
 """After so long nobody answers: for what can as well be asked later."""
 PAUSE_SECONDS: Final = 0.05
@@ -51,9 +51,10 @@ class UnansweredError(StoreError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """The files by which both sides know each other; without own files the members do not ask who we are."""
+    """The files by which both sides know each other."""
 
-    ca_file: Path
+    ca_file: Path | None = None
+    """Who vouches for the members; None: those that grpc knows."""
     cert_file: Path | None = None
     key_file: Path | None = None
 

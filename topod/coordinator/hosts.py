@@ -82,7 +82,10 @@ class Hosts:
         return self._sessions.get(host)
 
     async def stop(self) -> None:
-        """Greet nobody any more."""
+        """Greet nobody any more, and wait for no answer."""
+        for host, future in self._questions.values():
+            if not future.done():
+                future.set_exception(HostAwayError(f"{host} was asked by a coordinator that leads no more"))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from topod.coordinator.storage import FleetStore
-from topod.errors import ConflictError, DaemonUnavailableError, StoreError, TopodError
+from topod.errors import ConflictError, DaemonUnavailableError, NotLeaderError, StoreError, TopodError
 from topod.fleet import events as ev
 from topod.fleet.asking import why_not
 from topod.fleet.board import Board
@@ -102,6 +102,7 @@ class Mailbox:
         self._advanced = asyncio.Event()
         self._busy = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        self._stopped = False
         # One thread: commits happen in the order of the events.
         self._thread = ThreadPoolExecutor(1, "store")
 
@@ -121,13 +122,19 @@ class Mailbox:
         self._task = asyncio.create_task(self._run(), name="mailbox")
 
     async def stop(self) -> None:
-        """Finish the commit in progress, then stop; what is queued is not looked at any more."""
+        """Finish the commit in progress, then stop; what is queued is refused."""
+        self._stopped = True
         async with self._busy:
             if self._task is not None:
                 self._task.cancel()
         if self._task is not None:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        self._advanced.set()
+        while not self._queue.empty():
+            self._opened.append(self._queue.get_nowait())
+        for letter in self._opened:
+            _fail(letter, _over())
         self._thread.shutdown(wait=True)
 
     def post(self, event: ev.Event) -> None:
@@ -142,25 +149,37 @@ class Mailbox:
         what cannot be, `StoreError` when the outcome cannot be made durable: then nothing happened.
         """
         reply: asyncio.Future[Decided] = asyncio.get_running_loop().create_future()
+        if self._stopped:
+            raise _over()
         if self._queue.full():
             raise DaemonUnavailableError("the coordinator is busy with too many requests", hint="try again")
         self._queue.put_nowait(_Letter(event=event, token=token, reply=reply))
         return await reply
 
     async def until(self, done: Callable[[FleetState], bool], seconds: float) -> None:
-        """Return when `done` holds of the state, or after that many seconds."""
+        """Return when `done` holds of the state, or after that many seconds.
+
+        Raises `NotLeaderError` when this leadership ends.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while not done(self.state):
+                    if self._stopped:
+                        raise _over()
                     await self._advanced.wait()
 
     async def _run(self) -> None:
         while True:
             letters = await self._next()
-            async with self._busy:
-                await self._handle(letters)
-                if asyncio.get_running_loop().time() >= self._look_at:
-                    await self._look()
+            try:
+                async with self._busy:
+                    await self._handle(letters)
+                    if asyncio.get_running_loop().time() >= self._look_at:
+                        await self._look()
+            except asyncio.CancelledError:
+                for letter in letters:
+                    _fail(letter, _over())
+                raise
 
     async def _next(self) -> list[_Letter]:
         """Return what to look at next; a tick comes first when it is due."""
@@ -307,6 +326,10 @@ def _take(letters: deque[_Letter]) -> list[_Letter]:
         tokens.add(letters[0].token)
         taken.append(letters.popleft())
     return taken
+
+
+def _over() -> NotLeaderError:
+    return NotLeaderError("this coordinator does not lead any more; nothing was done", hint="try again")
 
 
 def _failed(letter: _Letter, error: Exception) -> None:

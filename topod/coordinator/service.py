@@ -53,6 +53,8 @@ class Identity:
     events_endpoint: str
     endpoint: str
     started_at: float
+    shared: bool = False
+    """Several coordinators may lead in turn."""
 
 
 class Service:
@@ -138,22 +140,10 @@ class Service:
 
     def hello(self) -> rp.Welcome:
         """Say who answers."""
-        return rp.Welcome(
-            version=__version__,
-            protocol=PROTOCOL_VERSION,
-            host=NAME,
-            emulated=False,
-            runtime="fleet",
-            runtime_text=f"{len(self._mailbox.state.hosts)} hosts, port {self._identity.endpoint}",
-            pid=os.getpid(),
-            state_dir=self._identity.state_dir,
-            events_endpoint=self._identity.events_endpoint,
-            generation=self._mailbox.state.generation,
-            started_at=self._identity.started_at,
-            notes=self._health.notes,
-            troubles=self._health.notes,
-            fleet=True,
-        )
+        state = self._mailbox.state
+        leads = f", leads for the {state.epoch}. time" if self._identity.shared else ""
+        text = f"{len(state.hosts)} hosts, port {self._identity.endpoint}{leads}"
+        return welcome(self._identity, text, self._health.notes, state.generation)
 
     async def submit(self, request: rq.Submit) -> rp.Jobs:
         """Queue a job of the fleet, or an array; the answer comes when it is durable."""
@@ -326,6 +316,26 @@ class Service:
             await self._mailbox.until(done, bounded)
         finally:
             self._waiting -= 1
+
+
+def welcome(identity: Identity, text: str, notes: list[str], generation: int = 0) -> rp.Welcome:
+    """Return who answers, with how it stands in words."""
+    return rp.Welcome(
+        version=__version__,
+        protocol=PROTOCOL_VERSION,
+        host=NAME,
+        emulated=False,
+        runtime="fleet",
+        runtime_text=text,
+        pid=os.getpid(),
+        state_dir=identity.state_dir,
+        events_endpoint=identity.events_endpoint,
+        generation=generation,
+        started_at=identity.started_at,
+        notes=notes,
+        troubles=notes,
+        fleet=True,
+    )
 
 
 def _asked(request: rq.Submit | rq.DryRun, spec: JobSpec, rules: Rules) -> FleetRequest:

@@ -1,10 +1,12 @@
 """Builds the coordinator from its parts and runs it; the only place that knows all of them."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time
-from contextlib import AsyncExitStack, closing
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
 
@@ -13,27 +15,28 @@ from topod.adapters.authorized import AuthorizedKeys
 from topod.adapters.curve_keys import read_private
 from topod.adapters.curve_server import CurveServer
 from topod.adapters.ipc_files import check_path
-from topod.adapters.sqlite_fleet import SqliteFleet
 from topod.adapters.zmq_server import Server
 from topod.coordinator.config import Settings
-from topod.coordinator.hosts import Hosts
-from topod.coordinator.mailbox import Mailbox
-from topod.coordinator.picker import make_picker
-from topod.coordinator.service import Identity, Service
-from topod.fleet.board import Board
-from topod.fleet.states import FleetState
+from topod.coordinator.election import Alone, Election, Lead
+from topod.coordinator.front import Front, stands_by
+from topod.coordinator.memory import open_memory
+from topod.coordinator.service import Identity, welcome
+from topod.coordinator.storage import FleetStore
+from topod.coordinator.term import Surroundings, Term
+from topod.errors import StoreError
 from topod.fleet.terms import Terms
 from topod.protocol.client import events_socket
 from topod.protocol.curve import KeyPair
 from topod.shell.access import Access
 from topod.shell.config_file import rules_of
-from topod.shell.gate import Gate
 from topod.shell.health import Health
 from topod.shell.lock import StateLock
 from topod.shell.logs import Key
 
 PORT: Final = "port"
 LOOK_SECONDS: Final = 5.0
+PAUSE_SECONDS: Final = 0.5
+"""After the end of a leadership: others first."""
 
 log = logging.getLogger(__name__)
 
@@ -65,70 +68,122 @@ async def run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     with (
         StateLock(settings.state_dir, who="coordinator"),
-        closing(SqliteFleet(settings.state_dir / "fleet.db")) as store,
+        open_memory(settings) as (lead, store),
     ):
         keys = read_private(settings.key_file)
-        await _serve(settings, store, store.load(), keys=keys, stopped=stopped)
+        await _serve(settings, lead, store, keys=keys, stopped=stopped)
     log.info("coordinator.stopped")
 
 
 async def _serve(
-    settings: Settings, store: SqliteFleet, state: FleetState, *, keys: KeyPair, stopped: asyncio.Event
+    settings: Settings, lead: Lead, store: FleetStore, *, keys: KeyPair, stopped: asyncio.Event
 ) -> None:
-    """Start every part, wait for `stopped`, and stop the parts, those that bring work first."""
-    clock, health, rules = LeadClock(), Health(), rules_of(settings.file)
-    terms = Terms(lease_seconds=settings.lease_seconds)
-    board = Board(make_picker(spread=settings.spread))
-    mailbox = Mailbox(state, store, board, clock=clock, health=health, rules=rules, terms=terms)
-    hosts = Hosts(mailbox, lambda: port, clock=clock, terms=terms)
+    """Start every part, lead whenever that is possible until `stopped`, and stop the parts."""
+    health = Health()
     access = Access(settings.file.security)
-    identity = Identity(
-        state_dir=str(settings.state_dir),
-        events_endpoint=f"ipc://{events_socket(settings.socket)}",
-        endpoint=settings.listen,
-        started_at=clock.now(),
-    )
-    service = Service(mailbox, store, hosts, clock=clock, health=health, identity=identity, rules=rules)
-    gate = Gate(access, answer=service.answer, owner=service.owner)
+    front = Front(lead, lambda: port, lambda: welcome(identity, stands_by(lead.leader), health.notes))
     port = CurveServer(
         settings.listen,
         keys,
         AuthorizedKeys(settings.authorized_keys),
-        on_host=hosts.hear,
-        answer=gate.answer,
-        on_gone=hosts.gone,
+        on_host=front.hear,
+        answer=front.answer,
+        on_gone=front.gone,
     )
     security = settings.file.security
     server = Server(
         settings.socket,
-        gate.answer,
+        front.answer,
         group=security.socket_group,
         mode=int(security.socket_mode, 8),
         may_watch=None if access.open_to_view else access.may_view,
         on_trouble=partial(health.tell, "socket"),
     )
+    identity = Identity(
+        state_dir=str(settings.state_dir),
+        events_endpoint=f"ipc://{events_socket(settings.socket)}",
+        endpoint=settings.listen,
+        started_at=time.time(),
+        shared=not isinstance(lead, Alone),
+    )
+    around = Surroundings(
+        store=store,
+        line=front,
+        access=access,
+        health=health,
+        identity=identity,
+        rules=rules_of(settings.file),
+        terms=Terms(lease_seconds=settings.lease_seconds),
+        spread=settings.spread,
+        publish=server.publish,
+    )
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(mailbox.stop)
-        stack.push_async_callback(hosts.stop)
         stack.callback(access.close)
-        stack.push_async_callback(server.stop)
-        stack.push_async_callback(port.stop)
         server.bind()
+        stack.push_async_callback(server.stop)
         port.bind()
-        await mailbox.lead(tell=hosts.tell, publish=server.publish)
+        stack.push_async_callback(port.stop)
+        election = Election(lead, health, lease_seconds=float(settings.file.store.lease_seconds))
+        stack.callback(election.close)
         port.start()
         server.start()
         stack.callback(asyncio.create_task(_watch(port, health), name="port watch").cancel)
-        extra = {
-            Key.VERSION: __version__,
-            Key.HOST: port.endpoint,
-            Key.SOCKET: str(settings.socket),
-            Key.STATE_DIR: str(settings.state_dir),
-            Key.JOBS: len(state.jobs),
-        }
-        log.info("coordinator.started", extra=extra)
-        await stopped.wait()
+        log.info("coordinator.started", extra=_about(settings, port))
+        await _until(stopped, _lead_in_turn(election, front, around))
         log.info("coordinator.stopping")
+
+
+async def _lead_in_turn(election: Election, front: Front, around: Surroundings) -> None:
+    """Lead whenever nobody does. Raises `StoreError` where the only coordinator cannot, and never returns."""
+    while True:
+        await election.won(front.led_by)
+        try:
+            await _lead(election, front, around)
+        except StoreError as error:
+            if not around.identity.shared:
+                raise
+            around.health.trouble("store", error.message)
+        finally:
+            # Also when the coordinator is stopped: another one need not wait for the end of the lease.
+            await asyncio.shield(election.resign())
+        log.warning("coordinator.leads-no-more")
+        await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def _lead(election: Election, front: Front, around: Surroundings) -> None:
+    """Lead until the lead is lost. Raises `StoreError` where it cannot even begin."""
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(election.kept())
+        state = await asyncio.to_thread(around.store.load)
+        term = Term(around, state, LeadClock())
+        stack.push_async_callback(term.end)
+        await term.begin()
+        front.open(term)
+        stack.callback(front.close)
+        extra = {Key.JOBS: len(state.jobs), Key.SEQ: term.mailbox.state.epoch}
+        log.info("coordinator.leads", extra=extra)
+        await election.lost()
+
+
+async def _until(stopped: asyncio.Event, work: Coroutine[None, None, None]) -> None:
+    """Do the work until `stopped`, and bring it to its end then. Raises what it raises."""
+    done, waits = asyncio.create_task(work, name="lead"), asyncio.create_task(stopped.wait())
+    try:
+        await asyncio.wait((done, waits), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waits.cancel()
+        done.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await done
+
+
+def _about(settings: Settings, port: CurveServer) -> dict[str, object]:
+    return {
+        Key.VERSION: __version__,
+        Key.HOST: port.endpoint,
+        Key.SOCKET: str(settings.socket),
+        Key.STATE_DIR: str(settings.state_dir),
+    }
 
 
 async def _watch(port: CurveServer, health: Health) -> None:

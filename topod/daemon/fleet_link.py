@@ -41,6 +41,9 @@ SHORTEST_SECONDS: Final = 0.2
 """Between two reports: what happens meanwhile shares one."""
 SILENCE_SECONDS: Final = (10.0, 60.0)
 """After so long without orders another connection is tried: at first, and at most."""
+TURNS_AT_ONCE: Final = 2
+TURN_SECONDS: Final = 1.5
+"""Between two further turns: a leader that is not found is dead, and who stands by takes over soon."""
 ASKS_MAX: Final = 64
 EPOCH: Final = "fleet epoch"
 
@@ -90,6 +93,15 @@ class _Told:
     contents: object = None
 
 
+@dataclass(slots=True)
+class _Turns:
+    """The search for a leader of whom coordinators that stand by tell."""
+
+    leader: str
+    made: int = 0
+    last: float = 0.0
+
+
 class FleetLink:
     """The talk with one coordinator after the other. Used from the event loop only."""
 
@@ -113,6 +125,7 @@ class FleetLink:
         self._orders = (0, 0)
         """Epoch and number of the last orders that were acted on."""
         self._told = _Told()
+        self._turns = _Turns("")
         self._heard_at = now()
         self._patience = SILENCE_SECONDS[0]
         self._tasks: list[asyncio.Task[None]] = []
@@ -221,11 +234,25 @@ class FleetLink:
                 await self._obey(message)
             case link.HostAsk():
                 self._begin_answer(message)
+            case link.NotLeader():
+                await self._look_elsewhere(message.leader)
             case link.TurnedAway():
                 self._host.health.trouble("fleet", f"turned away by the coordinator: {message.reason}")
                 self._wire.move_on()
             case _:
                 assert_never(message)
+
+    async def _look_elsewhere(self, leader: str) -> None:
+        """Turn to another coordinator where one leads; not over and over to one that may be dead."""
+        self._seen = 0
+        if leader != self._turns.leader:
+            self._turns = _Turns(leader)
+        turns, now = self._turns, self._now()
+        if not leader or (turns.made >= TURNS_AT_ONCE and now < turns.last + TURN_SECONDS):
+            return
+        turns.made, turns.last = turns.made + 1, now
+        self._wire.move_on()
+        await self._say(self._report())
 
     async def _obey(self, orders: link.Orders) -> None:
         epoch, seq = self._orders
@@ -238,6 +265,7 @@ class FleetLink:
             if epoch != orders.epoch:
                 return  # it says it again
         self._orders = (orders.epoch, orders.seq)
+        self._turns = _Turns("")
         self._heard_at, self._patience = self._now(), SILENCE_SECONDS[0]
         self._host.health.well("fleet")
         self._seen = orders.seen

@@ -12,6 +12,7 @@ import zmq
 
 from topod.errors import (
     DaemonUnavailableError,
+    LeadLostError,
     NotAllowedError,
     NotLeaderError,
     TopodError,
@@ -27,12 +28,14 @@ from topod.protocol.codec import (
     encode,
 )
 from topod.protocol.remote import Remote
-from topod.protocol.remote_client import RemoteLine
+from topod.protocol.remote_client import RemoteLine, UnreachableError
 from topod.protocol.replies import AnyReply, Events, Failure
-from topod.protocol.requests import AnyRequest, AtHost, HostRequest, ReadEvents
+from topod.protocol.requests import AnyRequest, AtHost, HostRequest, ReadEvents, Submit
 from topod.protocol.views import EventView
 
 EVENTS_SECONDS = 1.0
+ROUND_SECONDS = 0.3
+"""Between two rounds of questions who leads."""
 SYSTEM_SOCKET = Path("/run/topod/topod.sock")
 """Where a topod of root listens."""
 
@@ -111,22 +114,49 @@ class Client:
     def ask(self, request: AnyRequest, timeout: float = 10.0) -> AnyReply:
         """Send one request, on to the host if one is named, and return its reply within `timeout` seconds.
 
+        Of several coordinators the one that leads is looked for, also while another one takes over; what may
+        have been done is not asked for twice, except a submit with a token.
+
         Raises `DaemonUnavailableError` when nobody answers, `NotAllowedError` where the socket may not be
         opened or the key is not known, `RemoteError` when topod refuses, `UsageError` for text that no
         message can hold.
         """
         if self._host:
             request = self._at_host(request)
+        several = self._remote is not None and len(self._remote.coordinators) > 1
+        # Asked twice it leads to the same job.
+        repeatable = isinstance(request, Submit) and bool(request.token)
+        end = time.monotonic() + timeout
+        while True:
+            late = time.monotonic() >= end - ROUND_SECONDS
+            try:
+                reply = self._ask_around(request, timeout, repeatable=repeatable)
+            except UnreachableError:
+                raise
+            except DaemonUnavailableError:
+                if late or not several or not repeatable:
+                    raise
+            else:
+                if not isinstance(reply, Failure):
+                    return reply
+                if not several or not _leaderless(reply, repeatable=repeatable):
+                    raise RemoteError(reply)
+                if late:
+                    text = f"no coordinator leads the fleet just now; the last one asked says: {reply.text}"
+                    raise DaemonUnavailableError(text, hint=reply.hint)
+            time.sleep(ROUND_SECONDS)
+
+    def _ask_around(self, request: AnyRequest, timeout: float, *, repeatable: bool) -> AnyReply:
+        """Return the reply of the coordinator that leads; where none does, that of the last one asked."""
         others = len(self._remote.coordinators) - 1 if self._remote else 0
         while True:
             reply = self._ask(request, timeout)
-            if not isinstance(reply, Failure):
+            if not _leaderless(reply, repeatable=repeatable) or self._line is None:
                 return reply
-            if reply.code != NotLeaderError.code or self._line is None or others <= 0:
-                raise RemoteError(reply)
-            # It did nothing, so another one may be asked for the same.
-            others -= 1
             self._line.move_on()
+            if others <= 0:
+                return reply
+            others -= 1
 
     def _at_host(self, request: AnyRequest) -> AnyRequest:
         if not isinstance(request, HostRequest):
@@ -234,6 +264,12 @@ class Client:
             except OSError as error:
                 text = f"topod cannot be reached at {self.path}: {error.strerror or error}"
                 raise DaemonUnavailableError(text, hint=_HINT) from None
+
+
+def _leaderless(reply: AnyReply, *, repeatable: bool) -> bool:
+    """Say whether who answered did nothing as it does not lead, or has lost the lead over it."""
+    codes = (NotLeaderError.code, LeadLostError.code) if repeatable else (NotLeaderError.code,)
+    return isinstance(reply, Failure) and reply.code in codes
 
 
 def _not_let_in(path: Path) -> NotAllowedError:

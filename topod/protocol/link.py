@@ -113,4 +113,10 @@ class TurnedAway(ToHost, frozen=True, kw_only=True, tag="turned-away"):
     reason: str
 
 
-AnyToHost = Who | Orders | HostAsk | TurnedAway
+class NotLeader(ToHost, frozen=True, kw_only=True, tag="not-leader"):
+    """Another coordinator leads: look for it. Without a name nobody does: stay, it may be this one soon."""
+
+    leader: str = ""
+
+
+AnyToHost = NotLeader | Who | Orders | HostAsk | TurnedAway

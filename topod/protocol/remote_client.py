@@ -16,6 +16,8 @@ from topod.protocol.codec import MAX_REPLY_BYTES
 from topod.protocol.remote import EVENTS, Coordinator, Remote, read_event, refusal, set_keys
 
 PROBE_SECONDS: Final = 1.0
+HEARTBEAT_MS: Final = 2000
+GONE_MS: Final = 6000
 HINT: Final = "see --coordinator, TOPOD_COORDINATOR and client.toml"
 UNKNOWN_HINT: Final = (
     "name another key with --key, or give the administrator this one's line: topoctl keys show FILE"
@@ -23,7 +25,7 @@ UNKNOWN_HINT: Final = (
 WRONG_HINT: Final = "compare --coordinator-key with `topoctl keys show` on the coordinator; else try again"
 
 
-class _UnreachableError(DaemonUnavailableError):
+class UnreachableError(DaemonUnavailableError):
     """Nobody got the request: another coordinator may be asked."""
 
 
@@ -54,12 +56,12 @@ class RemoteLine:
         while True:
             try:
                 return self._once(data, end, timeout)
-            except _UnreachableError as error:
+            except UnreachableError as error:
                 self.move_on()
                 told.append(error)
                 if len(told) >= len(self._remote.coordinators) or time.monotonic() >= end:
                     text = "; ".join(dict.fromkeys(one.message for one in told))
-                    raise DaemonUnavailableError(text, hint=told[0].hint) from None
+                    raise UnreachableError(text, hint=told[0].hint) from None
             except BaseException:  # Ctrl-C: the next question must not wait for this one's answer
                 self.drop()
                 raise
@@ -106,16 +108,16 @@ class RemoteLine:
             case zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 raise NotAllowedError(text, hint=UNKNOWN_HINT)
             case zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
-                raise _UnreachableError(text, hint=HINT)
+                raise UnreachableError(text, hint=HINT)
             case zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL if hung_up:
-                raise _UnreachableError(text, hint=WRONG_HINT)
+                raise UnreachableError(text, hint=WRONG_HINT)
             case zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
                 return 1  # once may be a coordinator that just ends
             case zmq.EVENT_DISCONNECTED if self._connected:
                 text = f"the coordinator at {here.endpoint} broke off before it answered"
                 raise DaemonUnavailableError(text, hint="what was asked for may have been done: look first")
             case zmq.EVENT_CLOSED | zmq.EVENT_CONNECT_RETRIED if not self._connected and not hung_up:
-                raise _UnreachableError(_why_unreachable(here.endpoint), hint=HINT)
+                raise UnreachableError(_why_unreachable(here.endpoint), hint=HINT)
             case _:
                 pass
         return 0
@@ -125,7 +127,7 @@ class RemoteLine:
         if self._connected:
             return DaemonUnavailableError(f"the coordinator at {where} did not answer within {timeout:g} s")
         text = f"the coordinator at {where} could not be reached within {timeout:g} s"
-        return _UnreachableError(text, hint=HINT)
+        return UnreachableError(text, hint=HINT)
 
     def _opened(self) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
         if self._watch is not None:
@@ -140,6 +142,9 @@ class RemoteLine:
             wire = self._context.socket(zmq.REQ)
             set_keys(wire, self._remote.keys, self.coordinator)
             wire.set(zmq.MAXMSGSIZE, MAX_REPLY_BYTES + 4096)
+            # A coordinator that is cut off is no better than one that is gone.
+            wire.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+            wire.set(zmq.HEARTBEAT_TIMEOUT, GONE_MS)
             self._watch = wire.get_monitor_socket(EVENTS)
             wire.connect(self.coordinator.endpoint)
             self._wire = wire

@@ -21,7 +21,7 @@ from topod.model.rules import EACH, DisruptionBudget, Quota, Rules, Scope
 from topod.ports import LOG_BYTES
 from topod.protocol import jobfields
 from topod.shell.config_kinds import Level, Seconds, Section, Size
-from topod.shell.coordinator_config import CoordinatorSection, check_coordinator
+from topod.shell.coordinator_config import CoordinatorSection, StoreSection, check_coordinator, check_store
 from topod.shell.fleet_config import FleetSection, check_fleet
 
 SHORTEST_INTERVAL: Final = 0.1
@@ -147,6 +147,7 @@ class ConfigFile(Section, frozen=True, kw_only=True):
     security: SecuritySection = SecuritySection()
     fleet: FleetSection = FleetSection()
     coordinator: CoordinatorSection = CoordinatorSection()
+    store: StoreSection = StoreSection()
 
 
 def read_config(path: Path | None) -> ConfigFile:
@@ -183,6 +184,7 @@ def parse_config(text: str, source: str) -> ConfigFile:
         _check_security(config.security)
         check_fleet(config.fleet)
         check_coordinator(config.coordinator)
+        check_store(config.store)
     except msgspec.ValidationError as error:
         raise DataError(_in_words(str(error)), source=source) from None
     except ValueError as error:
@@ -380,6 +382,7 @@ def _keys(place: str) -> list[str]:
         "security.jobs": JobPolicySection,
         "fleet": FleetSection,
         "coordinator": CoordinatorSection,
+        "store": StoreSection,
     }
     kind = sections.get(place)
     return [] if kind is None else [field.encode_name for field in msgspec.structs.fields(kind)]

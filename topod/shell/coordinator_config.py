@@ -1,17 +1,22 @@
 """`[coordinator]` of the configuration: where a fleet's coordinator listens, and by which keys."""
 
+import re
 from typing import Literal
 
 from topod.protocol.remote import check_endpoint
 from topod.shell.config_kinds import Seconds, Section
 
 LEAST_LEASE: float = 10.0
+LEAST_TERM, MOST_TERM = 2, 60
+_ENDPOINT = re.compile(r"https?://(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")
 
 
 class CoordinatorSection(Section, frozen=True, kw_only=True):
     """`[coordinator]`. Read by topod-coordinator alone."""
 
     listen: str = "tcp://0.0.0.0:7461"
+    advertise: str = ""
+    """By what address others name it, where several lead in turn; empty: `listen`, or the machine's name."""
     state_dir: str = ""
     """Empty: `/var/lib/topod-coordinator`, for others than root in their own state folder."""
     socket: str = ""
@@ -24,12 +29,64 @@ class CoordinatorSection(Section, frozen=True, kw_only=True):
     """Of hosts that are equally good: the fullest first, or the emptiest."""
 
 
+class StoreSection(Section, frozen=True, kw_only=True):
+    """`[store]`: where the coordinator keeps its state; in etcd several coordinators share it."""
+
+    kind: Literal["sqlite", "etcd"] = "sqlite"
+    endpoints: tuple[str, ...] = ()
+    """`http://HOST:PORT` or `https://HOST:PORT`, of each member of etcd."""
+    prefix: str = "/topod/"
+    """Before all its keys: of each fleet another one."""
+    lease_seconds: Seconds = Seconds(5)
+    """After so long without a sign of the leader another coordinator takes over."""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+
+def check_store(section: StoreSection) -> None:
+    """Raise `ValueError` for a section that cannot be meant."""
+    if section.kind == "sqlite":
+        if section != StoreSection():
+            raise ValueError('store.kind: "sqlite" is a file in state_dir and takes no other key of [store]')
+        return
+    if not section.endpoints:
+        raise ValueError('store.endpoints: is missing: ["http://HOST:PORT", ...], each member of etcd')
+    for endpoint in section.endpoints:
+        if not _ENDPOINT.fullmatch(endpoint):
+            raise ValueError(f"store.endpoints: a member is at http(s)://HOST:PORT, not {endpoint!r}")
+    if len({endpoint.partition(":")[0] for endpoint in section.endpoints}) > 1:
+        raise ValueError("store.endpoints: all with http, or all with https")
+    if not re.fullmatch(r"/([\w.-]+/)+", section.prefix, re.ASCII):
+        raise ValueError(f'store.prefix: written "/topod/", not {section.prefix!r}')
+    least, most = LEAST_TERM, MOST_TERM
+    if not least <= section.lease_seconds <= most or not float(section.lease_seconds).is_integer():
+        raise ValueError(f"store.lease_seconds: must be whole seconds from {least} to {most}")
+    _check_tls(section)
+
+
+def _check_tls(section: StoreSection) -> None:
+    names = ("ca_file", "cert_file", "key_file")
+    for name in names:
+        path = getattr(section, name)
+        if path and not path.startswith("/"):
+            raise ValueError(f"store.{name}: must start with /: {path!r}")
+    if any(getattr(section, name) for name in names) and not section.endpoints[0].startswith("https:"):
+        raise ValueError("store.endpoints: https://HOST:PORT, where files for TLS are named")
+    if bool(section.cert_file) != bool(section.key_file):
+        raise ValueError("store.cert_file: goes with key_file")
+
+
 def check_coordinator(section: CoordinatorSection) -> None:
     """Raise `ValueError` for a section that cannot be meant."""
     try:
         check_endpoint(section.listen)
     except ValueError as error:
         raise ValueError(f"coordinator.listen: {error}") from None
+    try:
+        check_endpoint(section.advertise or section.listen)
+    except ValueError as error:
+        raise ValueError(f"coordinator.advertise: {error}") from None
     if section.lease_seconds < LEAST_LEASE:
         raise ValueError(f"coordinator.lease_seconds: must be at least {LEAST_LEASE:g} s")
     for name in ("state_dir", "socket", "key_file", "authorized_keys"):

@@ -27,6 +27,7 @@ class Key:
     SIGNAL: Final = "signal"
     JOBS: Final = "jobs"
     PEER: Final = "peer"
+    LEADER: Final = "leader"
     RETRY_SECONDS: Final = "retry_seconds"
 
 

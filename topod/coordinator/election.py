@@ -1,0 +1,120 @@
+"""Takes the lead of a fleet, keeps it, and notices at once when it is lost."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Final, Protocol, TypeVar
+
+from topod.errors import StoreError
+from topod.shell.health import Health
+from topod.shell.logs import Key
+
+LOOK_SECONDS: Final = 0.25
+"""Between two looks of who stands by, and of the leader at its own lease."""
+AGAIN_SECONDS: Final = 1.0
+"""After a failure."""
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Lead(Protocol):
+    """One candidate for the lead; `EtcdLead` is one. `leads` answers at once, the others may block."""
+
+    leader: str
+    """The name of who led when it was looked last; empty: nobody."""
+
+    def leads(self) -> bool:
+        """Say whether this candidate is the leader, surely."""
+        ...
+
+    def stand(self) -> bool:
+        """Take the lead where nobody has it; return whether it is ours now. Raises `StoreError`."""
+        ...
+
+    def renew(self) -> bool:
+        """Have the lead last longer; False: it is lost, or was not confirmed just now."""
+        ...
+
+    def resign(self) -> None:
+        """Lead no more, and let another one at once where that can be told."""
+        ...
+
+
+class Alone:
+    """The lead of the only coordinator that there is."""
+
+    leader: str = ""
+
+    def leads(self) -> bool:
+        """Say yes."""
+        return True
+
+    stand = renew = leads
+
+    def resign(self) -> None:
+        """Do nothing: whoever comes next finds the state folder."""
+
+
+class Election:
+    """The part of one candidate in it. Used from the event loop only."""
+
+    def __init__(self, lead: Lead, health: Health, *, lease_seconds: float) -> None:
+        self._lead = lead
+        self._health = health
+        self._every = lease_seconds / 4
+        # Of its own: a renewal waits for no commit.
+        self._thread = ThreadPoolExecutor(1, "lead")
+
+    async def won(self, led_by: Callable[[str], None]) -> None:
+        """Return when this coordinator leads; until then `led_by` is told who does, "" for nobody."""
+        told = None
+        while not await self._stands():
+            if self._lead.leader != told:
+                told = self._lead.leader
+                led_by(told)
+                log.info("coordinator.stands-by", extra={Key.LEADER: told or "nobody"})
+            await asyncio.sleep(LOOK_SECONDS)
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Have the lead last, as long as etcd goes along."""
+        renewal = asyncio.create_task(self._renew(), name="lease of the lead")
+        try:
+            yield
+        finally:
+            renewal.cancel()
+            await asyncio.gather(renewal, return_exceptions=True)
+
+    async def lost(self) -> None:
+        """Return when this coordinator leads no more."""
+        while self._lead.leads():  # noqa: ASYNC110 - a lease ends without an event
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def resign(self) -> None:
+        """Lead no more."""
+        await self._in_thread(self._lead.resign)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _stands(self) -> bool:
+        try:
+            leads = await self._in_thread(self._lead.stand)
+        except StoreError as error:
+            self._health.trouble("store", error.message)
+            await asyncio.sleep(AGAIN_SECONDS)
+            return False
+        self._health.well("store")
+        return leads
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._every)
+            await self._in_thread(self._lead.renew)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)

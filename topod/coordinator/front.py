@@ -1,0 +1,115 @@
+"""What hosts and users meet: a leader's work while this coordinator leads, else the word that it does not."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from topod.adapters.curve_peers import Connection
+from topod.adapters.peers import Peer, RemotePeer
+from topod.coordinator.election import Lead
+from topod.coordinator.hosts import Line
+from topod.errors import NotLeaderError
+from topod.protocol import link
+from topod.protocol import replies as rp
+from topod.protocol import requests as rq
+
+BEGIN_SECONDS: Final = 5.0
+
+
+class Term(Protocol):
+    """One leadership, from its beginning to its end."""
+
+    def hear(self, connection: Connection, message: link.AnyFromHost) -> None:
+        """Take in what a host says."""
+        ...
+
+    def gone(self, connection: Connection) -> None:
+        """Take note that a host's connection ended."""
+        ...
+
+    async def answer(self, request: rq.AnyRequest, peer: Peer | RemotePeer | None) -> rp.AnyReply:
+        """Return the reply to a request. Raises `TopodError`."""
+        ...
+
+
+class Front:
+    """Stands between the ports and the leaderships that come and go. Used from the event loop only."""
+
+    def __init__(self, lead: Lead, line: Callable[[], Line], welcome: Callable[[], rp.Welcome]) -> None:
+        """`welcome` says on this machine who answers, while another one leads."""
+        self._lead = lead
+        self._line = line
+        self._welcome = welcome
+        self._term: Term | None = None
+        self._opened = asyncio.Event()
+        self._waiting: dict[str, Connection] = {}
+        """Hosts that spoke while no leadership was open, and may still be there."""
+
+    def open(self, term: Term) -> None:
+        """Begin to pass everything on to a leadership, and have those hosts speak who wait for one."""
+        self._term = term
+        self._opened.set()
+        waiting, self._waiting = self._waiting, {}
+        for connection in waiting.values():
+            self.send_to(connection, link.Who())
+
+    def close(self) -> None:
+        """Pass nothing on any more."""
+        self._term = None
+        self._opened.clear()
+
+    # --- what the ports bring -------------------------------------------------------------------------------
+
+    def hear(self, connection: Connection, message: link.AnyFromHost) -> None:
+        """Take in what a host says."""
+        if (term := self._present()) is not None:
+            term.hear(connection, message)
+            return
+        self._waiting[connection.name] = connection
+        if not self._lead.leads():
+            self._line().send_to(connection, link.NotLeader(leader=self._lead.leader))
+
+    def led_by(self, leader: str) -> None:
+        """Tell the hosts that wait here that another one leads now."""
+        for connection in self._waiting.values():
+            self._line().send_to(connection, link.NotLeader(leader=leader))
+
+    def gone(self, connection: Connection) -> None:
+        """Take note that a host's connection ended."""
+        if self._waiting.get(connection.name) is connection:
+            del self._waiting[connection.name]
+        if (term := self._present()) is not None:
+            term.gone(connection)
+
+    async def answer(self, request: rq.AnyRequest, peer: Peer | RemotePeer | None) -> rp.AnyReply:
+        """Return the reply to a request. Raises `TopodError`."""
+        if self._lead.leads():
+            # What it begins with takes a moment.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BEGIN_SECONDS):
+                    await self._opened.wait()
+        if (term := self._present()) is not None:
+            return await term.answer(request, peer)
+        if isinstance(request, rq.Hello) and not isinstance(peer, RemotePeer):
+            return self._welcome()
+        raise NotLeaderError(stands_by(self._lead.leader), hint=_HINT)
+
+    # --- what the leader sends ------------------------------------------------------------------------------
+
+    def send_to(self, connection: Connection, message: link.AnyToHost) -> bool:
+        """Send to a host what a leader says; False: it did not get it, or this one does not lead any more."""
+        return self._lead.leads() and self._line().send_to(connection, message)
+
+    def _present(self) -> Term | None:
+        return self._term if self._lead.leads() else None
+
+
+def stands_by(leader: str) -> str:
+    """Return why a coordinator does nothing that is asked of it."""
+    return f"this coordinator stands by: {leader or 'nobody'} leads the fleet just now"
+
+
+_HINT: Final = (
+    "name all coordinators: topoctl --coordinator tcp://A:PORT,tcp://B:PORT asks the one that leads"
+)
