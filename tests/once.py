@@ -14,7 +14,7 @@ def once(factory: pytest.TempPathFactory, name: str, work: Callable[[], bytes]) 
     # Every worker of xdist has a folder of its own in that of the run.
     folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     kept = Path(folder) / f"once-{name}"
-    with kept.with_suffix(".lock").open("wb") as lock:
+    with Path(f"{kept}.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not kept.exists():
             result = work()

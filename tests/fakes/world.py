@@ -15,6 +15,7 @@ from topod.lifecycle.accepting import may_wait
 from topod.lifecycle.deadlines import next_deadline
 from topod.lifecycle.fairness import Usage, budget_names, budget_uses
 from topod.lifecycle.machine import step
+from topod.lifecycle.outcome import Outcome
 from topod.lifecycle.states import ENDED, HostState, Job, JobState, Stage, StopCause
 from topod.model.assignment import FleetTag, Place
 from topod.model.container import ContainerStatus, Observed, Signal
@@ -80,8 +81,11 @@ class World:
 
     # --- the shell ------------------------------------------------------------------------------------
 
+    def decide(self, event: ev.Event) -> Outcome:
+        return step(self.tables, self.state, event, self.now, self.rules)
+
     def apply(self, event: ev.Event) -> None:
-        outcome = step(self.tables, self.state, event, self.now, self.rules)
+        outcome = self.decide(event)
         for job in outcome.changed:
             if job.id not in outcome.state.jobs:
                 self.ended[job.id] = job

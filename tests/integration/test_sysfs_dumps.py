@@ -4,6 +4,7 @@ Where sysfs alone says something else than hwloc, the tables below hold what sys
 """
 
 import json
+import pickle
 import re
 import shutil
 import tarfile
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.once import once
 from tests.shared import SHARED, needs_shared
 from topod.adapters.sysfs_reader import this_machine
 from topod.discovery.machine import MachineFacts, pci_link_class
@@ -108,29 +110,38 @@ class Dump:
     """What hwloc shows by default."""
 
 
-def _unpack(name: str, into: Path) -> Path:
-    entry = EXPECTED[name]
-    whole = name == ARCHIVE_UNPACKED_WHOLE
-    root: str = entry["root_in_archive"]
-    with tarfile.open(HWLOC / entry["dump"]) as archive:
-        for member in archive:
+def _facts(archive: str, into: Path) -> dict[str, MachineFacts]:
+    """Return what topod finds in each dump of an archive."""
+    roots = {name: EXPECTED[name]["root_in_archive"] for name in SYSFS if EXPECTED[name]["dump"] == archive}
+    whole = ARCHIVE_UNPACKED_WHOLE in roots
+    begins = tuple(f"/{root}/".replace("/./", "/") for root in roots.values())
+    with tarfile.open(HWLOC / archive) as members:
+        for member in members:
             path = "/" + str(PurePosixPath(member.name))
             wanted = WANTED_FILES.search(path) if member.isfile() else WANTED_OTHERS.search(path)
             plain = member.isfile() or member.isdir() or member.issym()
-            if plain and (whole or wanted) and path.startswith(f"/{root}/".replace("/./", "/")):
-                archive.extract(member, into, filter="data")
-    return into / root
+            if plain and (whole or wanted) and path.startswith(begins):
+                members.extract(member, into, filter="data")
+    return {name: this_machine(into / root) for name, root in roots.items()}
 
 
 @pytest.fixture(scope="module", params=SYSFS)
-def dump(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dump]:
+def dump(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Dump:
     name: str = request.param
-    folder = tmp_path_factory.mktemp("sysfs")
     entry = EXPECTED[name]
-    facts = this_machine(_unpack(name, folder))
+    archive: str = entry["dump"]
+
+    def read() -> bytes:
+        folder = tmp_path_factory.mktemp("sysfs")
+        try:
+            return pickle.dumps(_facts(archive, folder))
+        finally:
+            shutil.rmtree(folder)
+
+    # Seconds for each; and the tests of one dump may be spread over all workers.
+    facts = pickle.loads(once(tmp_path_factory, archive.replace("/", "-"), read))
     hwloc = entry.get("hwloc_with_disallowed_and_gpu_nodes", entry["hwloc"])
-    yield Dump(name=name, facts=facts, raw=entry["raw"], hwloc=hwloc, shown=entry["hwloc"])
-    shutil.rmtree(folder)
+    return Dump(name=name, facts=facts[name], raw=entry["raw"], hwloc=hwloc, shown=entry["hwloc"])
 
 
 def _union(sets: Iterator[CpuSet]) -> CpuSet:
