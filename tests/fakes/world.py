@@ -13,11 +13,12 @@ from topod.lifecycle import effects as fx
 from topod.lifecycle import events as ev
 from topod.lifecycle.accepting import may_wait
 from topod.lifecycle.deadlines import next_deadline
-from topod.lifecycle.fairness import Usage, budget_names, budget_uses
+from topod.lifecycle.fairness import Usage, budget_uses
 from topod.lifecycle.machine import step
 from topod.lifecycle.outcome import Outcome
 from topod.lifecycle.states import ENDED, HostState, Job, JobState, Stage, StopCause
 from topod.model.assignment import FleetTag, Place
+from topod.model.budgets import budget_names
 from topod.model.container import ContainerStatus, Observed, Signal
 from topod.model.job import Allocation, JobId, JobSpec
 from topod.model.rules import NO_RULES, Rules

@@ -281,7 +281,7 @@ def test_a_quota_counts_what_a_user_has_on_all_hosts(tmp_path: Path) -> None:
             jobs = sorted(done.state.jobs.values(), key=lambda job: job.id)
             assert [job.state.value for job in jobs] == ["assigned", "pending"]
             assert "the quota of user alice is 12 GPUs, 8 held" in jobs[1].reason
-            (use,) = fairness_view(done.state, rules, "alice").quotas
+            (use,) = fairness_view(done.state, (), rules, "alice").quotas
             assert (use.value, use.gpus, use.limit) == ("alice", 8, 12)
 
     asyncio.run(story())

@@ -9,6 +9,7 @@ from operator import neg, sub
 
 from topod.fleet.hosts import HostSnapshot, occupancy_at
 from topod.flextopo.tables import TopologyTables
+from topod.model.occupancy import Budget
 from topod.model.plan import Plan, Refusal
 from topod.model.request import Affinity, ResourceRequest
 from topod.preemption.search import plan
@@ -91,3 +92,27 @@ def best(
         if not isinstance(found, Refusal):
             answers.append(Best(snapshot.host, found, key(tables, snapshot, request, found, spread=spread)))
     return min(answers, key=lambda answer: answer.key, default=None)
+
+
+def within_budgets(
+    hosts: list[tuple[HostSnapshot, TopologyTables]],
+    services: dict[tuple[str, str], str],
+    least: dict[str, int],
+) -> list[tuple[HostSnapshot, TopologyTables]]:
+    """Return the hosts with the fleet's disruption budgets, counted by hand.
+
+    `services`: what a holder (host and name) is a running part of; `least` how many of each must run on.
+    """
+    running = list(services.values())
+    spare = {name: max(0, running.count(name) - least[name]) for name in least}
+    budgets = tuple(Budget(name=name, stops=stops) for name, stops in spare.items())
+    shown = []
+    for snapshot, tables in hosts:
+        holders = tuple(
+            replace(held, budgets=(services[snapshot.host, held.job],))
+            if (snapshot.host, held.job) in services
+            else held
+            for held in snapshot.holders
+        )
+        shown.append((replace(snapshot, holders=holders, budgets=budgets), tables))
+    return shown

@@ -12,11 +12,14 @@ from topod.fleet.states import ENDED, FleetJobState, FleetRequest
 from topod.model.arrays import ArrayPlan
 from topod.model.job import AfterCondition, Dependency, JobId, JobSpec, OnHostLost, RestartPolicy
 from topod.model.request import Affinity, Policy, ResourceRequest
-from topod.model.rules import NO_RULES, Quota, Rules, Scope
+from topod.model.rules import NO_RULES, DisruptionBudget, Quota, Rules, Scope
 
 SEEDS = 40
 FAIR = Rules(
-    quotas=(Quota(scope=Scope.USER, value="alice", gpus=12),), preemption_cap=1, hold_after_seconds=40.0
+    quotas=(Quota(scope=Scope.USER, value="alice", gpus=12),),
+    budgets=(DisruptionBudget(label="service", min_running=1),),
+    preemption_cap=1,
+    hold_after_seconds=40.0,
 )
 
 
@@ -39,7 +42,8 @@ def any_spec(world: FleetWorld) -> JobSpec:
         policy=Policy.BEST_EFFORT,
         priority=spec.request.priority,
     )
-    return replace(spec, request=request)
+    labels = {"service": choose(["chat", "code"])} if world.random.random() < 0.3 else {}
+    return replace(spec, request=request, labels={**spec.labels, **labels})
 
 
 def any_request(world: FleetWorld, gangs: bool) -> FleetRequest:

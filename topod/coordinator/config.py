@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from topod import __version__
-from topod.errors import DataError, UsageError
+from topod.errors import UsageError
 from topod.protocol.client import SYSTEM_SOCKET
 from topod.shell.config_file import ConfigFile, read_config
 
@@ -48,10 +48,6 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
     path = Path(given.config).absolute() if given.config else None
     file = read_config(path)
     said = file.coordinator
-    if file.budget:
-        where = str(path or "the configuration file")
-        text = "a coordinator counts no disruption budgets: hosts do, each its own"
-        raise DataError(text, source=where, hint="leave [[budget]] to the hosts' own files")
     state_dir = given.state_dir or said.state_dir or _default_state_dir(environ)
     return Settings(
         state_dir=Path(state_dir).absolute(),

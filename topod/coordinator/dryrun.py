@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from topod.fleet.board import Board, ask
+from topod.fleet.board import Board, ask_all
 from topod.fleet.hosts import occupancy_at
 from topod.fleet.picking import Choice
 from topod.fleet.states import FleetJob, FleetRequest, FleetState
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.explaining import plan_data
-from topod.model.plan import Refusal
 from topod.model.request import ResourceRequest
 from topod.protocol.replies import Planned
 
@@ -30,14 +29,10 @@ def dry_run(
         why = "no host can be reached now" if state.hosts else "no host has joined the fleet"
         return Planned(feasible=False, reason=why)
     job = FleetJob(id=state.next_job, request=asked, submitted_at=now)
-    chosen: list[Choice] = []
-    while len(chosen) < asked.hosts:
-        taken = {choice.host for choice in chosen}
-        answer = ask(board, job, now, may_evict=True, exclude=taken)
-        if isinstance(answer, Refusal):
-            found = f"{len(chosen)} of {asked.hosts} hosts could take it now; the next: " if chosen else ""
-            return Planned(feasible=False, reason=f"{found}{answer.reason}", details=list(answer.details))
-        chosen.append(answer)
+    chosen, refusal = ask_all(board, job, now, may_evict=True, exclude=frozenset())
+    if refusal is not None:
+        found = f"{len(chosen)} of {asked.hosts} hosts could take it now; the next: " if chosen else ""
+        return Planned(feasible=False, reason=f"{found}{refusal.reason}", details=list(refusal.details))
     plans = [{"host": choice.host, **_data(board, tables, asked, choice, now)} for choice in chosen]
     return Planned(feasible=True, plan={**plans[0], "hosts": plans})
 

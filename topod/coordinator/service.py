@@ -120,7 +120,8 @@ class Service:
             case rq.DrainHost() | rq.ResumeHost() | rq.LabelHost() | rq.RemoveHost():
                 return await self.administer(request)
             case rq.GetFairness():
-                return fairness_view(self._mailbox.state, self._rules, request.by)
+                budgets = self._mailbox.board.counted.uses
+                return fairness_view(self._mailbox.state, budgets, self._rules, request.by)
             case rq.ReadEvents():
                 return await self.read_events(request)
             case rq.ReadLog():

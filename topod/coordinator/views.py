@@ -1,16 +1,25 @@
 """From the state of a fleet to what is told on the wire. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from topod.fleet.jobtable import effective_priority, jobs_on
 from topod.fleet.promised import free_of
 from topod.fleet.states import ENDED, FleetJob, FleetState, HostRecord, Member
 from topod.fleet.view import FleetView, HostView
+from topod.model.budgets import BudgetUse
 from topod.model.quotas import Ledger
 from topod.model.rules import Rules
 from topod.protocol.replies import Fairness
-from topod.protocol.views import EarlierView, FleetHostView, JobLine, JobView, MemberView, QuotaView
+from topod.protocol.views import (
+    BudgetView,
+    EarlierView,
+    FleetHostView,
+    JobLine,
+    JobView,
+    MemberView,
+    QuotaView,
+)
 
 
 def job_view(job: FleetJob, now: float, rules: Rules) -> JobView:
@@ -93,8 +102,8 @@ def _member(member: Member) -> MemberView:
     )
 
 
-def fairness_view(state: FleetState, rules: Rules, user: str = "") -> Fairness:
-    """Return how quotas stand over the fleet, those of `user` too."""
+def fairness_view(state: FleetState, budgets: Iterable[BudgetUse], rules: Rules, user: str = "") -> Fairness:
+    """Return how quotas and disruption budgets stand over the fleet, the quotas of `user` too."""
     ledger = Ledger(rules)
     for job in state.jobs.values():
         held = sum(not member.over for member in job.members)
@@ -105,7 +114,17 @@ def fairness_view(state: FleetState, rules: Rules, user: str = "") -> Fairness:
         quotas=[
             QuotaView(scope=use.scope.value, key=use.key, value=use.value, gpus=use.gpus, limit=use.limit)
             for use in uses
-        ]
+        ],
+        budgets=[
+            BudgetView(
+                label=use.label,
+                value=use.value,
+                running=use.running,
+                min_running=use.min_running,
+                may_stop=use.stops,
+            )
+            for use in budgets
+        ],
     )
 
 

@@ -106,6 +106,7 @@ def _report(job: Job) -> FleetJobReport:
         attempt=job.attempt,
         starts=job.starts,
         preemptions=job.preemptions - tag.preemptions,
+        failures=job.failures,
         started_at=job.started_at,
         ended_at=job.ended_at,
         exit_code=job.exit_code,

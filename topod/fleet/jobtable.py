@@ -10,7 +10,8 @@ from functools import lru_cache
 from itertools import count
 from typing import Final, NamedTuple
 
-from topod.fleet.states import ENDED, FleetJob, FleetJobId, FleetJobState
+from topod.fleet.states import ENDED, FleetJob, FleetJobId, FleetJobState, Member
+from topod.model.budgets import budget_names
 from topod.model.request import ResourceRequest
 from topod.model.rules import Rules
 
@@ -49,16 +50,20 @@ class FleetJobs(dict[FleetJobId, FleetJob]):
         self._after: set[FleetJobId]
         self._arrays: dict[int, frozenset[FleetJobId]]
         self._held: Counter[int]
+        self._counted: set[FleetJobId]
+        self._preempting: set[FleetJobId]
         if isinstance(jobs, FleetJobs) and jobs._rules == rules:
             self._queue, self._waiting = jobs._queue.copy(), jobs._waiting.copy()
             self._on, self._kinds = jobs._on.copy(), jobs._kinds.copy()
             self._unready, self._after = jobs._unready.copy(), jobs._after.copy()
             self._arrays, self._held = jobs._arrays.copy(), jobs._held.copy()
+            self._counted, self._preempting = jobs._counted.copy(), jobs._preempting.copy()
             return
         self._queue = sorted(turn(job, rules) for job in self.values() if job.state is FleetJobState.PENDING)
         self._waiting = sorted(since for job in self.values() if (since := _waits_since(job)))
         self._on, self._unready, self._after = {}, set(), set()
         self._arrays, self._held = {}, Counter()
+        self._counted, self._preempting = set(), set()
         self._kinds = {job.id: kind for job in self.values() if (kind := _kind(job)) is not None}
         for job in self.values():
             self._enter(job)
@@ -118,6 +123,14 @@ class FleetJobs(dict[FleetJobId, FleetJob]):
         """Return the hosts that jobs are on, by name."""
         return sorted(self._on)
 
+    def counted(self) -> list[FleetJob]:
+        """Return the jobs that disruption budgets count, running or not, lowest id first."""
+        return [self[ident] for ident in sorted(self._counted)]
+
+    def preempting(self) -> list[FleetJob]:
+        """Return the jobs that may still stop others on their hosts, lowest id first."""
+        return [self[ident] for ident in sorted(self._preempting)]
+
     def dependent(self) -> list[FleetJob]:
         """Return the jobs that wait for others to end, lowest id first."""
         return [self[ident] for ident in sorted(self._after)]
@@ -135,6 +148,10 @@ class FleetJobs(dict[FleetJobId, FleetJob]):
             self._unready.add(job.id)
         if job.after:
             self._after.add(job.id)
+        if budget_names(job.spec, self._rules):
+            self._counted.add(job.id)
+        if any(_may_stop_others(member) for member in job.members):
+            self._preempting.add(job.id)
         if job.array is not None and job.id not in (others := self._arrays.get(job.array.id, frozenset())):
             self._arrays[job.array.id] = others | {job.id}
         if (array := held_of(job)) is not None:
@@ -156,6 +173,8 @@ class FleetJobs(dict[FleetJobId, FleetJob]):
         self._kinds.pop(old.id, None)
         self._unready.discard(old.id)
         self._after.discard(old.id)
+        self._counted.discard(old.id)
+        self._preempting.discard(old.id)
         if (array := held_of(old)) is not None:
             self._held[array] -= 1
             if not self._held[array]:
@@ -211,6 +230,12 @@ def _kind(job: FleetJob) -> int | None:
             job.preemptions,
         )
     )
+
+
+def _may_stop_others(member: Member) -> bool:
+    """Say whether an assignment names victims, and has not begun yet as far as is known."""
+    begins = member.report is None or member.report.state in ("pending", "starting")
+    return bool(member.place.victims) and begins and not member.lost
 
 
 def _is_limited(job: FleetJob) -> bool:

@@ -172,7 +172,10 @@ def _settle(draft: Draft, job: FleetJob) -> None:
         before = earlier[-1].before + earlier[-1].starts if earlier else 0
         where = Earlier(host=job.members[0].host, local=ran.local, before=before, starts=ran.starts)
         earlier = (*earlier, where)[-EARLIER_MAX:]
-    failures = job.failures + 1 if ending.failed else 0
+    if len(job.members) == 1:
+        failures = job.failures if ran is None else ran.failures
+    else:
+        failures = job.failures + 1 if ending.failed else 0
     again = replace(
         job,
         state=FleetJobState.PENDING,
@@ -183,7 +186,7 @@ def _settle(draft: Draft, job: FleetJob) -> None:
         go=False,
         ending=None,
         failures=failures,
-        not_before=draft.now + _back_off(failures) if failures else 0.0,
+        not_before=draft.now + _back_off(failures) if ending.failed else 0.0,
         ready_at=None,
         exit_code=ending.exit_code,
     )

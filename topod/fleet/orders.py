@@ -89,8 +89,10 @@ def _assign(job: FleetJob, member: Member) -> Assign:
         env=environment(job, member.rank),
         on_host_lost=job.spec.on_host_lost,
         preemptions=job.preemptions,
+        failures=job.failures if len(job.members) == 1 else 0,
         guard_priority=None if job.guard is None else job.guard.priority,
         guard_seconds=0.0 if job.guard is None else job.guard.seconds,
+        budgets=job.budgets,
     )
     return Assign(tag=tag, spec=job.spec, place=member.place)
 

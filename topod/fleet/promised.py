@@ -17,7 +17,9 @@ class Promise:
     """One assignment that its host has not confirmed."""
 
     name: str
-    """Of the job, for sentences."""
+    """Of the job, unlike any of the host's own."""
+    ident: str
+    """How people name it."""
     priority: int
     """The one that protects it."""
     member: Member
@@ -47,6 +49,7 @@ def with_promises(
         holders.append(
             HeldBy(
                 job=promise.name,
+                ident=promise.ident,
                 priority=promise.priority,
                 gpus=gpus,
                 cpus=cpus,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
 
-from topod.fleet.board import Kept, ask, together
+from topod.fleet.board import Board, Kept, ask_all
 from topod.fleet.depending import held_back
 from topod.fleet.draft import Draft
 from topod.fleet.jobtable import effective_priority, turn
@@ -16,8 +16,8 @@ from topod.fleet.picking import Choice
 from topod.fleet.states import FleetJob, FleetJobId, FleetJobState, Guard, Member
 from topod.fleet.targets import Keeping, gpus_asked, keeping, longest, may_evict_at
 from topod.model.assignment import Place
+from topod.model.budgets import budget_names
 from topod.model.cpuset import CpuSet
-from topod.model.plan import Refusal
 from topod.model.quotas import Ledger
 from topod.model.request import ResourceRequest
 from topod.preemption.refusal import refuse_by_quota
@@ -179,19 +179,13 @@ def _decide(draft: Draft, job: FleetJob, kind: _Kind) -> list[Choice] | str:
     """
     board = draft.show()
     board.keep(kind.kept, draft.view())
-    chosen: list[Choice] = []
-    while len(chosen) < kind.hosts:
-        taken = kind.without | {choice.host for choice in chosen}
-        answer = ask(board, job, draft.now, may_evict=kind.may_evict, exclude=taken)
-        if isinstance(answer, Refusal):
-            if kind.hosts == 1:
-                return _explained(draft, kind, answer.reason)
-            found = f"{len(chosen)} of {kind.hosts} hosts could take it now"
-            return _explained(draft, kind, f"{found}; the next: {answer.reason}")
-        chosen.append(answer)
-    if kind.hosts == 1:
+    chosen, refusal = ask_all(board, job, draft.now, may_evict=kind.may_evict, exclude=kind.without)
+    if refusal is None:
         return chosen
-    return together(board, job, draft.now, chosen, exclude=kind.without)
+    if kind.hosts == 1:
+        return _explained(draft, kind, refusal.reason)
+    found = f"{len(chosen)} of {kind.hosts} hosts could take it now"
+    return _explained(draft, kind, f"{found}; the next: {refusal.reason}")
 
 
 def _explained(draft: Draft, kind: _Kind, reason: str) -> str:
@@ -224,6 +218,7 @@ def _place(draft: Draft, job: FleetJob, choices: list[Choice], guard: Guard | No
         for rank, choice in enumerate(choices)
     )
     names = ", ".join(member.host for member in members)
+    story = _story(draft.board, members)
     draft.put(
         replace(
             job,
@@ -237,18 +232,20 @@ def _place(draft: Draft, job: FleetJob, choices: list[Choice], guard: Guard | No
             guard=guard,
             ready_at=None,
             not_before=0.0,
+            budgets=budget_names(job.spec, draft.rules),
             placed_at=draft.now,
             exit_code=None,
         )
     )
     draft.next_fence += 1
-    draft.note("job.assigned", f"{job.label}: {_story(members)}", job=job, fence=draft.next_fence - 1)
+    draft.note("job.assigned", f"{job.label}: {story}", job=job, fence=draft.next_fence - 1)
 
 
-def _story(members: tuple[Member, ...]) -> str:
+def _story(board: Board, members: tuple[Member, ...]) -> str:
     parts = []
     for member in members:
         gpus = str(CpuSet.of(member.place.gpus))
-        stops = f", stops {', '.join(member.place.victims)} there" if member.place.victims else ""
+        victims = [f"job {board.called(member.host, job)}" for job in member.place.victims]
+        stops = f", stops {', '.join(victims)}" if victims else ""
         parts.append(f"GPUs {gpus} of {member.host}{stops}" if gpus else f"{member.host}{stops}")
     return "; ".join(parts)

@@ -171,7 +171,7 @@ class FleetJob:
     earlier: tuple[Earlier, ...] = ()
     """The assignments in which it was started, the last `EARLIER_MAX` of them; of rank 0."""
     failures: int = 0
-    """In a row, of a job over several hosts: else its host counts them."""
+    """In a row: of a job over several hosts; of one host as it counted them."""
     gpu_seconds: float = 0.0
     not_before: float = 0.0
     """Back-off: not placed earlier."""
@@ -181,6 +181,8 @@ class FleetJob:
     """What is kept for it while it waits, one for each host it asks for."""
     guard: Guard | None = None
     """Of the present assignment."""
+    budgets: tuple[str, ...] = ()
+    """The disruption budgets that counted it when it was placed; its hosts were told so."""
     placed_at: float | None = None
     started_at: float | None = None
     """When its present, or last, run began, by the clock of its host."""

@@ -97,6 +97,7 @@ def _add(draft: Draft, spec: JobSpec, assignment: Assignment) -> Job:
         image_ready=spec.image is None,
         reason="assigned",
         preemptions=assignment.tag.preemptions,
+        failures=assignment.tag.failures,
         assignment=assignment,
     )
     draft.next_job = JobId(draft.next_job + 1)

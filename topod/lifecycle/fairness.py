@@ -1,18 +1,13 @@
-"""What a site's rules make of jobs: effective priorities, quotas and disruption budgets. Pure functions.
-
-Of several rules for one user or one value of a label, those that name it win over those for each (`*`); of
-equals the strictest counts.
-"""
+"""What a site's rules make of jobs: effective priorities, quotas and disruption budgets. Pure functions."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from math import inf
 
 from topod.lifecycle.states import HOLDING, Job, JobState
-from topod.model.job import JobId, JobSpec
-from topod.model.occupancy import Budget
+from topod.model.budgets import BudgetUse, uses
+from topod.model.job import JobId
 from topod.model.quotas import Ledger, QuotaUse
-from topod.model.rules import EACH, DisruptionBudget, Rules
+from topod.model.rules import Rules
 
 
 def effective_priority(job: Job, rules: Rules) -> int:
@@ -54,70 +49,10 @@ def standing(job: Job, now: float, rules: Rules) -> int:
 # --- disruption budgets -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetUse:
-    """One disruption budget now."""
-
-    label: str
-    value: str
-    min_running: int
-    running: int
-    """Jobs that run and are not to be stopped."""
-
-    @property
-    def name(self) -> str:
-        """`service=chat-7b`."""
-        return f"{self.label}={self.value}"
-
-    @property
-    def stops(self) -> int:
-        """How many of them may be stopped."""
-        return max(0, self.running - self.min_running)
-
-
-def budget_names(spec: JobSpec, rules: Rules) -> tuple[str, ...]:
-    """Return the names of the disruption budgets that count a job."""
-    if not rules.budgets or not spec.labels:
-        return ()
-    return tuple(
-        dict.fromkeys(
-            f"{budget.label}={spec.labels[budget.label]}"
-            for budget in rules.budgets
-            if budget.label in spec.labels and (budget.value in (EACH, spec.labels[budget.label]))
-        )
-    )
-
-
 def budget_uses(jobs: Iterable[Job], rules: Rules, doomed: Collection[JobId] = ()) -> tuple[BudgetUse, ...]:
     """Return the budgets that count any of `jobs`, by name; `doomed` run but are to be stopped already."""
-    running: dict[tuple[str, str], int] = {}
-    least: dict[tuple[str, str], int] = {}
-    for job in jobs if rules.budgets else ():
-        counts = job.state is JobState.RUNNING and job.id not in doomed
-        for service in job.spec.labels.items():
-            if (found := _min_running(*service, rules)) is not None:
-                least[service] = found
-                running[service] = running.get(service, 0) + counts
-    return tuple(
-        BudgetUse(label=service[0], value=service[1], min_running=least[service], running=count)
-        for service, count in sorted(running.items())
-    )
-
-
-def planner_budgets(uses: Iterable[BudgetUse]) -> tuple[Budget, ...]:
-    """Return the budgets as the planner keeps them."""
-    return tuple(
-        Budget(name=use.name, stops=use.stops, reason=f"{use.name} must keep {use.min_running} running")
-        for use in uses
-        if use.running
-    )
-
-
-def _min_running(label: str, value: str, rules: Rules) -> int | None:
-    mine = [budget for budget in rules.budgets if budget.label == label]
-    chosen: list[DisruptionBudget] = [budget for budget in mine if budget.value == value]
-    chosen = chosen or [budget for budget in mine if budget.value == EACH]
-    return max((budget.min_running for budget in chosen), default=None)
+    counted = ((job.spec, job.state is JobState.RUNNING and job.id not in doomed) for job in jobs)
+    return uses(counted, rules) if rules.budgets else ()
 
 
 # --- quotas -----------------------------------------------------------------------------------------------

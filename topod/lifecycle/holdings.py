@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
-from topod.lifecycle.fairness import budget_names, budget_uses, planner_budgets, standing
+from topod.lifecycle.fairness import budget_uses, standing
 from topod.lifecycle.jobtable import Role, active, having
 from topod.lifecycle.states import HOLDING, Job, JobState, Mark, MarkKind, Stage, StopPhase
+from topod.model.budgets import budget_names, planner_budgets
 from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId
 from topod.model.occupancy import Block, Holder, Occupancy
@@ -127,16 +128,45 @@ def _without(holder: Holder, claims: Iterable[Allocation]) -> Holder:
     return holder
 
 
-def _holder(job: Job, allocation: Allocation, now: float, rules: Rules) -> Holder:
-    protection = ""
+def for_one(taken: Occupancy, jobs: Mapping[JobId, Job], job: Job, now: float) -> Occupancy:
+    """Return the same as a job may see it: no budget of the fleet spares whom the coordinator named."""
+    named = () if job.assignment is None else job.assignment.place.victims
+    if not any(holder.job in named for holder in taken.holders):
+        return taken
+    holders = []
+    for holder in taken.holders:
+        if holder.job in named and not holder.evictable:
+            protection = _own_protection(jobs[JobId(int(holder.job))], now)
+            holder = replace(holder, evictable=not protection, protection=protection)  # noqa: PLW2901 - the same, as the job sees it
+        holders.append(holder)
+    return replace(taken, holders=tuple(holders))
+
+
+def _own_protection(job: Job, now: float) -> str:
+    """Return why a job may not be stopped for another one, whatever the fleet says; empty: it may be."""
     if not job.spec.preemptible:
-        protection = "not preemptible"
-    elif job.state is JobState.STARTING and job.stage is Stage.CREATING and job.victims:
-        protection = "being placed just now"
-    elif job.state is JobState.RUNNING and job.started_at is not None:
+        return "not preemptible"
+    if job.state is JobState.STARTING and job.stage is Stage.CREATING and job.victims:
+        return "being placed just now"
+    if job.state is JobState.RUNNING and job.started_at is not None:
         left = job.started_at + job.spec.min_runtime_seconds - now
         if left > 0:
-            protection = f"protected for {left:.0f} s more"
+            return f"protected for {left:.0f} s more"
+    return ""
+
+
+def _fleet_protection(job: Job) -> str:
+    """Return why only the coordinator may have a job stopped for another one; empty: others may as well.
+
+    A budget of the fleet counts jobs on all hosts: none of them knows how many the others stop just now.
+    """
+    if job.tag is None or not job.tag.budgets or job.state is not JobState.RUNNING:
+        return ""
+    return f"the fleet counts on it for {', '.join(job.tag.budgets)}"
+
+
+def _holder(job: Job, allocation: Allocation, now: float, rules: Rules) -> Holder:
+    protection = _own_protection(job, now) or _fleet_protection(job)
     size = 1 if job.tag is None else job.tag.size
     return Holder(
         job=str(job.id),

@@ -16,10 +16,11 @@ from typing import Final
 
 from topod.lifecycle.depending import array_is_full
 from topod.lifecycle.draft import Draft
-from topod.lifecycle.fairness import Usage, budget_names, effective_priority
+from topod.lifecycle.fairness import Usage, effective_priority
 from topod.lifecycle.holdings import gpu_mask, memory_nodes, occupancy
 from topod.lifecycle.jobtable import blocked
 from topod.lifecycle.states import Job
+from topod.model.budgets import budget_names
 from topod.model.cpuset import CpuSet
 from topod.model.job import Allocation, JobId
 from topod.model.occupancy import Block, Occupancy
@@ -54,6 +55,7 @@ def yields_to(job: Job, waiting: Job, now: float, rules: Rules) -> bool:
         and effective_priority(job, rules) < waiting.priority
         and job.spec.min_runtime_seconds == 0
         and not budget_names(job.spec, rules)
+        and not (job.tag is not None and job.tag.budgets)
         and may_evict_at(waiting) <= now
     )
 

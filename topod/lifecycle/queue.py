@@ -16,7 +16,7 @@ from topod.lifecycle.effects import Create
 from topod.lifecycle.ending import give_back, unpin, unplace
 from topod.lifecycle.explaining import plan_data, plan_text
 from topod.lifecycle.fairness import Usage
-from topod.lifecycle.holdings import gpu_mask, memory_nodes, occupancy, overlaps, unknown_health
+from topod.lifecycle.holdings import for_one, gpu_mask, memory_nodes, occupancy, overlaps, unknown_health
 from topod.lifecycle.holds import (
     Hold,
     current_hold,
@@ -209,7 +209,8 @@ def _overtake(draft: Draft, job: Job, held: Block | None, now: _Pass) -> Plan | 
 
 def _asked(draft: Draft, job: Job, held: Block | None) -> Occupancy:
     """Return who holds what as the planner sees it for one pending job."""
-    return _patient(draft, job, taken_now(draft) if held is None else taken_now(draft, held))
+    taken = taken_now(draft) if held is None else taken_now(draft, held)
+    return _patient(draft, job, for_one(taken, draft.jobs, job, draft.now))
 
 
 def _patient(draft: Draft, job: Job, taken: Occupancy) -> Occupancy:
@@ -230,6 +231,7 @@ def _decide_pinned(draft: Draft, job: Job, pinned: Allocation, kept: Sequence[Bl
         cpus=CpuSet(tables.cpus) - pinned.cpus,
     )
     now = occupancy(tables.topology, draft, draft.now, draft.rules, without=job.id)
+    now = for_one(now, draft.jobs, job, draft.now)
     now = now if job.frozen is None else _patient(draft, job, now)
     answer = plan(tables, replace(now, blocks=(*now.blocks, only, *kept)), job.spec.request)
     if job.frozen is not None and isinstance(answer, Plan) and answer.cpus != pinned.cpus:
@@ -361,6 +363,7 @@ def still_good(draft: Draft, job: Job) -> tuple[JobId, ...] | None:
     """
     assert job.allocation is not None
     now = occupancy(draft.tables.topology, draft, draft.now, draft.rules, without=job.id)
+    now = for_one(now, draft.jobs, job, draft.now)
     hold = current_hold(draft.jobs, draft.now, draft.rules)
     mask = gpu_mask(job.allocation.gpu_indices)
     if mask and draft.blind is not None:

@@ -40,9 +40,13 @@ class FleetTag:
     on_host_lost: OnHostLost = OnHostLost.REQUEUE
     preemptions: int = 0
     """In earlier assignments; the cap on preemptions counts them too."""
+    failures: int = 0
+    """In a row, up to now."""
     guard_priority: int | None = None
     """It had waited for long: for `guard_seconds` after its start it is protected as if of this priority."""
     guard_seconds: float = 0.0
+    budgets: tuple[str, ...] = ()
+    """The disruption budgets of the fleet that count it: only the coordinator has it stopped for others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +82,8 @@ class FleetJobReport:
     starts: int = 0
     preemptions: int = 0
     """In this assignment."""
+    failures: int = 0
+    """In a row, those before this assignment included."""
     started_at: float | None = None
     ended_at: float | None = None
     exit_code: int | None = None

@@ -119,11 +119,25 @@ def _reasons(kinds: Iterable[KindRows], looked: Looked) -> Iterator[tuple[str, K
             elif snapshot.host in looked.refusals:
                 yield "disruption budgets or CPUs forbid every plan", kind, row, True
             elif usable[at] < looked.request.gpus:
-                yield "too few GPUs can be freed", kind, row, True
+                yield _too_few(snapshot, looked.request, usable[at]), kind, row, True
             elif not fits[at]:
                 yield "the GPUs that can be freed are not close enough to each other", kind, row, True
             else:
                 yield "too few CPUs can be freed beside the GPUs, or budgets forbid it", kind, row, True
+
+
+def _too_few(snapshot: HostSnapshot, request: ResourceRequest, usable: int) -> str:
+    """Say that a host has too few GPUs, and which disruption budgets are the reason, where they are."""
+    full = {budget.name: budget.reason for budget in snapshot.budgets if budget.stops <= 0}
+    spared = [
+        held
+        for held in snapshot.holders
+        if held.priority < request.priority and not full.keys().isdisjoint(held.budgets)
+    ]
+    if not spared or usable + sum(held.gpus.bit_count() for held in spared) < request.gpus:
+        return "too few GPUs can be freed"
+    names = sorted({name for held in spared for name in held.budgets if name in full})
+    return f"too few GPUs can be freed: {', '.join(full[name] for name in names)}"
 
 
 def _left_out(kind: KindRows, row: int, looked: Looked) -> str:
