@@ -5,7 +5,7 @@
 
 import os
 
-from bench import bench_docker, bench_fleet, bench_latency, bench_load, bench_planner
+from bench import bench_docker, bench_failover, bench_fleet, bench_latency, bench_load, bench_planner
 
 
 def main() -> None:
@@ -17,6 +17,7 @@ def main() -> None:
         *bench_load.main(arguments),
         *bench_latency.main(arguments),
         *bench_docker.main(arguments),
+        *bench_failover.main(arguments),
     ]
     print("\nwhat was promised of speed, of a fleet and under load")
     for verdict in verdicts:

@@ -1,18 +1,22 @@
 """Real members of etcd on loopback, gone afterwards: Debian's etcd-server, never the machine's own service."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.engine import skip_or_fail
+from tests.netns import Network
 
 START_SECONDS = 60.0
 FAST = ("--heartbeat-interval", "100", "--election-timeout", "1000")
@@ -29,11 +33,18 @@ def free_ports(number: int) -> list[int]:
 class EtcdCluster:
     """Some members; each can be killed, stopped in its tracks, and started again."""
 
-    def __init__(self, folder: Path, members: int) -> None:
-        ports = free_ports(2 * members)
+    def __init__(self, folder: Path, members: int, net: Network | None = None) -> None:
+        """`net` has a host `etcd0`, `etcd1`, ... for each member; None: all are on loopback."""
         self.folder = folder
-        self.endpoints = [f"http://127.0.0.1:{port}" for port in ports[:members]]
-        self._peers = [f"http://127.0.0.1:{port}" for port in ports[members:]]
+        self.net = net
+        if net is None:
+            ports = free_ports(2 * members)
+            places = [f"127.0.0.1:{port}" for port in ports]
+        else:
+            hosts = [net.address(f"etcd{number}") for number in range(members)]
+            places = [f"{host}:{port}" for port in (2379, 2380) for host in hosts]
+        self.endpoints = [f"http://{place}" for place in places[:members]]
+        self._peers = [f"http://{place}" for place in places[members:]]
         self.processes: list[subprocess.Popen[bytes] | None] = [None] * members
 
     def start(self, *members: int) -> None:
@@ -42,6 +53,7 @@ class EtcdCluster:
         everybody = ",".join(f"m{number}={peer}" for number, peer in enumerate(self._peers))
         for number in chosen:
             command = [
+                *(self.net.prefix(f"etcd{number}") if self.net else ()),
                 "etcd",
                 *("--name", f"m{number}", "--data-dir", str(self.folder / f"m{number}")),
                 *("--listen-client-urls", self.endpoints[number]),
@@ -86,15 +98,19 @@ class EtcdCluster:
 
     def leads(self, number: int) -> bool | None:
         """Say whether a member leads; None: it does not answer, or nobody does."""
-        import grpc  # noqa: PLC0415 - of the extra `etcd`
-        from aetcd import rpc  # noqa: PLC0415
+        url = f"{self.endpoints[number]}/v3/maintenance/status"
 
-        with grpc.insecure_channel(self.endpoints[number].partition("://")[2]) as channel:
-            try:
-                status = rpc.MaintenanceStub(channel).Status(rpc.StatusRequest(), timeout=1)
-            except grpc.RpcError:
-                return None
-            return bool(status.leader == status.header.member_id) if status.leader else None
+        def ask() -> dict[str, Any]:
+            with urllib.request.urlopen(url, data=b"{}", timeout=1) as answer:
+                told: dict[str, Any] = json.load(answer)
+                return told
+
+        try:
+            status = self.net.call(f"etcd{number}", ask) if self.net else ask()
+        except OSError:
+            return None
+        leader = status.get("leader", "0")
+        return None if leader == "0" else bool(leader == status["header"]["member_id"])
 
 
 def missing_etcd() -> str | None:
@@ -109,11 +125,11 @@ def missing_etcd() -> str | None:
 
 
 @contextlib.contextmanager
-def etcd_cluster(folder: Path, members: int) -> Iterator[EtcdCluster]:
+def etcd_cluster(folder: Path, members: int, net: Network | None = None) -> Iterator[EtcdCluster]:
     """Give a cluster that answers, and leave no process behind."""
     if reason := missing_etcd():
         skip_or_fail(reason)
-    cluster = EtcdCluster(folder, members)
+    cluster = EtcdCluster(folder, members, net)
     try:
         cluster.start()
         yield cluster

@@ -10,7 +10,7 @@
 | `tokens/TOKEN`, `token-of/ID` | which job a submit led to |
 | `events/SEQ`, `of-job/ID/SEQ` | the story from that number on, of one outcome; of one job |
 | `staged/N` | a piece of an outcome that is too large for one transaction |
-| `leader` | who leads |
+| `leader`, `hears/NAME` | who leads; who stands by and hears hosts |
 
 Numbers have leading zeros, so that their order is that of the keys. Nothing large is read backwards: for that
 etcd reads all there is.

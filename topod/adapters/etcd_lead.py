@@ -13,8 +13,10 @@ from typing import Any, Final
 from aetcd import rpc
 
 from topod.adapters.etcd_client import EtcdClient, Member
+from topod.adapters.etcd_layout import after
 from topod.errors import StoreError
 
+HEARD_SECONDS: Final = 8
 SAFETY: Final = 0.9
 """The part of its lease that a leader counts on: clocks drift."""
 
@@ -39,6 +41,7 @@ class EtcdLead:
         """`name` tells others who leads; `seconds` is the length of the lease, whole seconds in etcd."""
         self._client = client
         self.key: Final = f"{prefix}leader".encode()
+        self._hears: Final = f"{prefix}hears/".encode()
         self._name = name
         self._seconds = max(1, round(seconds))
         self._now = now
@@ -72,8 +75,7 @@ class EtcdLead:
         if self._look():
             return False
         asked_at = self._now()
-        request = rpc.LeaseGrantRequest(TTL=self._seconds)
-        granted = self._client.call(lambda member, seconds: member.lease.LeaseGrant(request, timeout=seconds))
+        granted = self._granted(self._seconds)
         mine = rpc.PutRequest(key=self.key, value=self._name.encode(), lease=granted.ID)
         done = self._client.txn(
             [
@@ -113,7 +115,7 @@ class EtcdLead:
             except StoreError:
                 return False
             if answer.TTL <= 0:
-                self._until = 0.0
+                self.drop()
                 return False
             # An answer that took long may be to a later try: its lease counts from the first all the same.
             self._until = max(self._until, asked_at + answer.TTL * SAFETY) if self.leads() else 0.0
@@ -122,6 +124,18 @@ class EtcdLead:
     def drop(self) -> None:
         """Lead no more, at once; etcd learns it from `resign`, or when the lease is over."""
         self._until = 0.0
+        self.leader = ""
+
+    def tell_heard(self) -> None:
+        """Tell the leader, for some seconds, that hosts are heard here. Raises `StoreError`."""
+        lease = self._granted(HEARD_SECONDS).ID
+        mine = rpc.PutRequest(key=self._hears + self._name.encode(), value=b"", lease=lease)
+        self._client.txn([], [rpc.RequestOp(request_put=mine)])
+
+    def others_hear(self) -> bool:
+        """Say whether hosts are heard by who stands by. Raises `StoreError`."""
+        found = self._client.range(rpc.RangeRequest(key=self._hears, range_end=after(self._hears))).kvs
+        return any(entry.key != self._hears + self._name.encode() for entry in found)
 
     def resign(self) -> None:
         """Lead no more, and let another one at once where etcd can be told."""
@@ -129,6 +143,10 @@ class EtcdLead:
         lease, self._lease, self._created = self._lease, 0, 0
         if lease:
             self._revoke(lease)
+
+    def _granted(self, seconds: int) -> Any:
+        request = rpc.LeaseGrantRequest(TTL=seconds)
+        return self._client.call(lambda member, within: member.lease.LeaseGrant(request, timeout=within))
 
     def _look(self) -> bool:
         found = self._client.range(rpc.RangeRequest(key=self.key)).kvs

@@ -1,6 +1,7 @@
 """Takes the lead of a fleet, keeps it, and notices at once when it is lost."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,11 @@ LOOK_SECONDS: Final = 0.25
 """Between two looks of who stands by, and of the leader at its own lease."""
 AGAIN_SECONDS: Final = 1.0
 """After a failure."""
+HEARS_SECONDS: Final = 4.0
+"""Who stands by and heard a host in so long hears hosts."""
+DEAF_SECONDS: Final = 8.0
+"""A leader that heard none for so long gives way to one that does; hosts need less to find a new leader."""
+ASK_SECONDS: Final = 2.0
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -42,6 +48,14 @@ class Lead(Protocol):
         """Lead no more, and let another one at once where that can be told."""
         ...
 
+    def tell_heard(self) -> None:
+        """Tell the leader, for some seconds, that hosts are heard here. Raises `StoreError`."""
+        ...
+
+    def others_hear(self) -> bool:
+        """Say whether hosts are heard by who stands by. Raises `StoreError`."""
+        ...
+
 
 class Alone:
     """The lead of the only coordinator that there is."""
@@ -57,12 +71,23 @@ class Alone:
     def resign(self) -> None:
         """Do nothing: whoever comes next finds the state folder."""
 
+    tell_heard = resign
+
+    def others_hear(self) -> bool:
+        """Say no: there are no others."""
+        return False
+
 
 class Election:
     """The part of one candidate in it. Used from the event loop only."""
 
-    def __init__(self, lead: Lead, health: Health, *, lease_seconds: float) -> None:
+    def __init__(
+        self, lead: Lead, health: Health, *, lease_seconds: float, unheard: Callable[[], float]
+    ) -> None:
+        """`unheard` says for how long no host was heard (seconds)."""
         self._lead = lead
+        self._unheard = unheard
+        self._ask_at = 0.0
         self._health = health
         self._every = lease_seconds / 4
         # Of its own: a renewal waits for no commit.
@@ -76,6 +101,9 @@ class Election:
                 told = self._lead.leader
                 led_by(told)
                 log.info("coordinator.stands-by", extra={Key.LEADER: told or "nobody"})
+            if self._unheard() < HEARS_SECONDS and self._due():
+                with contextlib.suppress(StoreError):
+                    await self._in_thread(self._lead.tell_heard)
             await asyncio.sleep(LOOK_SECONDS)
 
     @asynccontextmanager
@@ -89,9 +117,25 @@ class Election:
             await asyncio.gather(renewal, return_exceptions=True)
 
     async def lost(self) -> None:
-        """Return when this coordinator leads no more."""
-        while self._lead.leads():  # noqa: ASYNC110 - a lease ends without an event
+        """Return when this coordinator leads no more, or should not, since hosts reach others only."""
+        while self._lead.leads():
             await asyncio.sleep(LOOK_SECONDS)
+            if self._unheard() > DEAF_SECONDS and self._due() and await self._others_hear():
+                log.warning("coordinator.unheard", extra={Key.TEXT: "hosts reach other coordinators only"})
+                return
+
+    async def _others_hear(self) -> bool:
+        with contextlib.suppress(StoreError):
+            return await self._in_thread(self._lead.others_hear)
+        return False
+
+    def _due(self) -> bool:
+        """Say, every two seconds, that etcd may be asked about who hears hosts."""
+        now = asyncio.get_running_loop().time()
+        if now < self._ask_at:
+            return False
+        self._ask_at = now + ASK_SECONDS
+        return True
 
     async def resign(self) -> None:
         """Lead no more."""

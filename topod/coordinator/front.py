@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -43,12 +44,18 @@ class Front:
         self._welcome = welcome
         self._term: Term | None = None
         self._opened = asyncio.Event()
+        self._heard_at = float("-inf")
         self._waiting: dict[str, Connection] = {}
         """Hosts that spoke while no leadership was open, and may still be there."""
+
+    def unheard(self) -> float:
+        """Return for how long no host was heard (seconds); to begin to lead counts as hearing one."""
+        return time.monotonic() - self._heard_at
 
     def open(self, term: Term) -> None:
         """Begin to pass everything on to a leadership, and have those hosts speak who wait for one."""
         self._term = term
+        self._heard_at = time.monotonic()
         self._opened.set()
         waiting, self._waiting = self._waiting, {}
         for connection in waiting.values():
@@ -63,6 +70,7 @@ class Front:
 
     def hear(self, connection: Connection, message: link.AnyFromHost) -> None:
         """Take in what a host says."""
+        self._heard_at = time.monotonic()
         if (term := self._present()) is not None:
             term.hear(connection, message)
             return

@@ -35,7 +35,7 @@ from topod.shell.logs import Key
 
 PORT: Final = "port"
 LOOK_SECONDS: Final = 5.0
-PAUSE_SECONDS: Final = 0.5
+PAUSE_SECONDS: Final = 1.0
 """After the end of a leadership: others first."""
 
 log = logging.getLogger(__name__)
@@ -99,13 +99,7 @@ async def _serve(
         may_watch=None if access.open_to_view else access.may_view,
         on_trouble=partial(health.tell, "socket"),
     )
-    identity = Identity(
-        state_dir=str(settings.state_dir),
-        events_endpoint=f"ipc://{events_socket(settings.socket)}",
-        endpoint=settings.listen,
-        started_at=time.time(),
-        shared=not isinstance(lead, Alone),
-    )
+    identity = _identity(settings, shared=not isinstance(lead, Alone))
     around = Surroundings(
         store=store,
         line=front,
@@ -123,7 +117,12 @@ async def _serve(
         stack.push_async_callback(server.stop)
         port.bind()
         stack.push_async_callback(port.stop)
-        election = Election(lead, health, lease_seconds=float(settings.file.store.lease_seconds))
+        election = Election(
+            lead,
+            health,
+            lease_seconds=float(settings.file.store.lease_seconds),
+            unheard=front.unheard,
+        )
         stack.callback(election.close)
         port.start()
         server.start()
@@ -175,6 +174,16 @@ async def _until(stopped: asyncio.Event, work: Coroutine[None, None, None]) -> N
         done.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await done
+
+
+def _identity(settings: Settings, *, shared: bool) -> Identity:
+    return Identity(
+        state_dir=str(settings.state_dir),
+        events_endpoint=f"ipc://{events_socket(settings.socket)}",
+        endpoint=settings.listen,
+        started_at=time.time(),
+        shared=shared,
+    )
 
 
 def _about(settings: Settings, port: CurveServer) -> dict[str, object]:

@@ -13,7 +13,7 @@ from tests.simulation.chance import Chance, World, WorldClock
 from tests.simulation.disk import Disk
 from tests.simulation.link import SimWire
 from tests.simulation.loop import VirtualLoop
-from topod.daemon.fleet_link import EPOCH, FleetLink, HostSide
+from topod.daemon.fleet_link import EPOCH, TURNS_AT_ONCE, FleetLink, HostSide
 from topod.daemon.fleet_orders import Judge
 from topod.daemon.lease import Lease, LeaseWatch
 from topod.daemon.mailbox import Mailbox
@@ -182,6 +182,25 @@ def play(tmp_path: Path) -> Play:
         return scene
 
     return run
+
+
+def test_a_host_looks_for_who_leads_and_not_over_and_over_for_who_is_dead(play: Play) -> None:
+    async def story(scene: Scene) -> None:
+        await scene.until(lambda: scene.full)
+        scene.wire.say(link.NotLeader())
+        await asyncio.sleep(0.5)
+        assert scene.wire.moved == 0
+        for _ in range(5):
+            scene.wire.say(link.NotLeader(leader="tcp://x:1"))
+        await asyncio.sleep(0.5)
+        assert scene.wire.moved == TURNS_AT_ONCE
+        scene.wire.say(link.NotLeader(leader="tcp://y:1"))
+        await asyncio.sleep(0.5)
+        assert scene.wire.moved == TURNS_AT_ONCE + 1
+        reports = len(scene.full)
+        await scene.until(lambda: len(scene.full) > reports)
+
+    play(story)
 
 
 # --- what is said -------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The configuration file: what it may say, and how it is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,40 @@ def test_a_fleet_that_cannot_be_meant_is_refused(text: str, why: str) -> None:
     with pytest.raises(DataError) as refused:
         parse_config(text, "topod.toml")
     assert why in str(refused.value)
+
+
+ETCD = '[store]\nkind = "etcd"\nendpoints = ["http://a:2379"]\n'
+
+
+def test_coordinators_share_etcd_by_the_places_of_its_members() -> None:
+    store = parse_config(ETCD + 'lease_seconds = "10s"\n', "topod.toml").store
+    assert (store.kind, store.endpoints, store.lease_seconds, store.prefix) == (
+        "etcd",
+        ("http://a:2379",),
+        10.0,
+        "/topod/",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('[store]\nkind = "etcd"\n', "store.endpoints: is missing"),
+        ('[store]\nprefix = "/x/"\n', "takes no other key"),
+        (ETCD.replace("http://a:2379", "a:2379"), "store.endpoints: a member is at http"),
+        (ETCD.replace('"]', '", "https://b:2379"]'), "all with http, or all with https"),
+        (ETCD + 'prefix = "topod"\n', "store.prefix: written"),
+        (ETCD + "lease_seconds = 1\n", "store.lease_seconds: must be whole seconds from 2 to 60"),
+        (ETCD + "lease_seconds = 2.5\n", "store.lease_seconds: must be whole seconds"),
+        (ETCD + 'ca_file = "/ca.pem"\n', "https://HOST:PORT, where files for TLS"),
+        (ETCD.replace("http:", "https:") + 'cert_file = "/c.pem"\n', "store.cert_file: goes with key_file"),
+        (ETCD.replace("http:", "https:") + 'ca_file = "ca.pem"\n', "store.ca_file: must start with /"),
+        ('[coordinator]\nadvertise = "head"\n', "coordinator.advertise: a coordinator is at tcp"),
+    ],
+)
+def test_a_memory_that_cannot_be_meant_is_refused(text: str, why: str) -> None:
+    with pytest.raises(DataError, match=re.escape(why)):
+        parse_config(text, "topod.toml")
 
 
 def test_a_host_of_a_fleet_does_not_start_without_its_key(tmp_path: Path) -> None:
