@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
 import urllib.request
@@ -33,9 +34,15 @@ def free_ports(number: int) -> list[int]:
 class EtcdCluster:
     """Some members; each can be killed, stopped in its tracks, and started again."""
 
-    def __init__(self, folder: Path, members: int, net: Network | None = None) -> None:
-        """`net` has a host `etcd0`, `etcd1`, ... for each member; None: all are on loopback."""
+    def __init__(
+        self, folder: Path, members: int, net: Network | None = None, tls: Path | None = None
+    ) -> None:
+        """`net` has a host `etcd0`, `etcd1`, ... for each member; None: all are on loopback.
+
+        `tls` is a folder with what `certificates` makes.
+        """
         self.folder = folder
+        self.tls = tls
         self.net = net
         if net is None:
             ports = free_ports(2 * members)
@@ -43,7 +50,8 @@ class EtcdCluster:
         else:
             hosts = [net.address(f"etcd{number}") for number in range(members)]
             places = [f"{host}:{port}" for port in (2379, 2380) for host in hosts]
-        self.endpoints = [f"http://{place}" for place in places[:members]]
+        scheme = "http" if tls is None else "https"
+        self.endpoints = [f"{scheme}://{place}" for place in places[:members]]
         self._peers = [f"http://{place}" for place in places[members:]]
         self.processes: list[subprocess.Popen[bytes] | None] = [None] * members
 
@@ -62,6 +70,7 @@ class EtcdCluster:
                 *("--initial-advertise-peer-urls", self._peers[number]),
                 *("--initial-cluster", everybody, "--initial-cluster-token", self.folder.name),
                 *("--logger", "zap", "--log-outputs", "stderr", *FAST),
+                *self._flags_of_tls(),
             ]
             with (self.folder / f"m{number}.log").open("ab") as log:
                 self.processes[number] = subprocess.Popen(
@@ -72,6 +81,13 @@ class EtcdCluster:
             while self.leads(number) is None:
                 assert time.monotonic() < end, (self.folder / f"m{number}.log").read_text()[-3000:]
                 time.sleep(0.02)
+
+    def _flags_of_tls(self) -> list[str]:
+        if self.tls is None:
+            return []
+        names = {"--cert-file": "one.pem", "--key-file": "one.key", "--trusted-ca-file": "ca.pem"}
+        flags = [word for flag, name in names.items() for word in (flag, str(self.tls / name))]
+        return [*flags, "--client-cert-auth"]
 
     def kill(self, number: int) -> None:
         process = self.processes[number]
@@ -100,8 +116,12 @@ class EtcdCluster:
         """Say whether a member leads; None: it does not answer, or nobody does."""
         url = f"{self.endpoints[number]}/v3/maintenance/status"
 
+        trust = None if self.tls is None else ssl.create_default_context(cafile=self.tls / "ca.pem")
+        if trust is not None and self.tls is not None:
+            trust.load_cert_chain(self.tls / "one.pem", self.tls / "one.key")
+
         def ask() -> dict[str, Any]:
-            with urllib.request.urlopen(url, data=b"{}", timeout=1) as answer:
+            with urllib.request.urlopen(url, data=b"{}", timeout=1, context=trust) as answer:
                 told: dict[str, Any] = json.load(answer)
                 return told
 
@@ -111,6 +131,23 @@ class EtcdCluster:
             return None
         leader = status.get("leader", "0")
         return None if leader == "0" else bool(leader == status["header"]["member_id"])
+
+
+def certificates(folder: Path) -> Path:
+    """Make an authority, and one certificate by it for a member on loopback and its clients; return where."""
+    if shutil.which("openssl") is None:
+        skip_or_fail("openssl is not installed (package openssl)")
+    folder.mkdir()
+    (folder / "ext").write_text("subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n")
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "ext")
+    for command in (
+        ("req", "-x509", *curve, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=ca"),
+        ("req", *curve, "-keyout", "one.key", "-out", "one.csr", "-subj", "/CN=one"),
+        ("x509", "-req", "-in", "one.csr", "-out", "one.pem", *signing),
+    ):
+        subprocess.run(["openssl", *command], cwd=folder, check=True, capture_output=True, timeout=60)
+    return folder
 
 
 def missing_etcd() -> str | None:
@@ -125,11 +162,13 @@ def missing_etcd() -> str | None:
 
 
 @contextlib.contextmanager
-def etcd_cluster(folder: Path, members: int, net: Network | None = None) -> Iterator[EtcdCluster]:
+def etcd_cluster(
+    folder: Path, members: int, net: Network | None = None, tls: Path | None = None
+) -> Iterator[EtcdCluster]:
     """Give a cluster that answers, and leave no process behind."""
     if reason := missing_etcd():
         skip_or_fail(reason)
-    cluster = EtcdCluster(folder, members, net)
+    cluster = EtcdCluster(folder, members, net, tls)
     try:
         cluster.start()
         yield cluster

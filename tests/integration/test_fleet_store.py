@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.engine import skip_or_fail
+from tests.etcd_cluster import EtcdCluster, certificates, etcd_cluster, missing_etcd
 from topod.adapters.sqlite_fleet import SqliteFleet
 from topod.adapters.sqlite_store import SqliteStore
 from topod.coordinator.storage import FleetStore
-from topod.errors import LeadLostError, StoreError
+from topod.errors import DataError, LeadLostError, StoreError
 from topod.fleet.outcome import FleetNotice, FleetOutcome
 from topod.fleet.states import (
     Closed,
@@ -38,7 +40,6 @@ from topod.model.job import CheckpointHook, JobSpec, Mount, OnHostLost
 from topod.model.request import AUTO, Affinity, ResourceRequest
 
 if TYPE_CHECKING:
-    from tests.etcd_cluster import EtcdCluster
     from topod.adapters.etcd_fleet import EtcdFleet
 
 SPEC = JobSpec(
@@ -361,6 +362,31 @@ def test_the_oldest_jobs_that_ended_are_forgotten_and_with_them_their_story(
     assert [event.seq for event in store.events(0, 100, job=1)] == [1, *range(301, 321)]
     assert [event.seq for event in store.events(0, 1000)] == list(range(201, 321))
     assert [event.seq for event in store.events(310, 5)] == list(range(311, 316))
+
+
+def test_etcd_is_spoken_to_by_tls_with_a_certificate_and_not_without(tmp_path: Path) -> None:
+    if reason := missing_etcd():
+        skip_or_fail(reason)
+    from aetcd import rpc  # noqa: PLC0415 - of the extra `etcd`
+
+    from topod.adapters.etcd_client import EtcdClient, Tls  # noqa: PLC0415
+    from topod.adapters.etcd_lead import EtcdLead  # noqa: PLC0415
+
+    made = certificates(tmp_path / "tls")
+    ours = Tls(ca_file=made / "ca.pem", cert_file=made / "one.pem", key_file=made / "one.key")
+    with (
+        etcd_cluster(tmp_path, 1, tls=made) as cluster,
+        contextlib.closing(EtcdClient(cluster.endpoints, ours)) as client,
+        contextlib.closing(EtcdClient(cluster.endpoints, Tls(ca_file=made / "ca.pem"))) as stranger,
+    ):
+        assert EtcdLead(client, "/x/", name="me", seconds=5).stand()
+        with pytest.raises(StoreError, match="etcd does not answer"):
+            stranger.call(
+                lambda member, seconds: member.kv.Range(rpc.RangeRequest(key=b"x"), timeout=seconds),
+                goes_on=lambda: False,
+            )
+    with pytest.raises(DataError, match="cannot be read"):
+        EtcdClient(["https://127.0.0.1:1"], Tls(ca_file=tmp_path / "none"))
 
 
 # --- SQLite -------------------------------------------------------------------------------------------------

@@ -75,6 +75,10 @@ class RemoteError(TopodError):
         self.exit_status = failure.exit_status
 
 
+class NobodyLeadsError(DaemonUnavailableError):
+    """Whoever was asked did nothing, since it does not lead, or has lost the lead over it."""
+
+
 class Client:
     """A connection to one topod by its socket, or to a fleet's coordinators. Not thread-safe."""
 
@@ -130,32 +134,30 @@ class Client:
         while True:
             late = time.monotonic() >= end - ROUND_SECONDS
             try:
-                reply = self._ask_around(request, timeout, repeatable=repeatable)
+                return self._ask_around(request, timeout, repeatable=repeatable)
             except UnreachableError:
                 raise
-            except DaemonUnavailableError:
-                if late or not several or not repeatable:
+            except DaemonUnavailableError as error:
+                again = repeatable or isinstance(error, NobodyLeadsError)
+                if late or not several or not again:
                     raise
-            else:
-                if not isinstance(reply, Failure):
-                    return reply
-                if not several or not _leaderless(reply, repeatable=repeatable):
-                    raise RemoteError(reply)
-                if late:
-                    text = f"no coordinator leads the fleet just now; the last one asked says: {reply.text}"
-                    raise DaemonUnavailableError(text, hint=reply.hint)
             time.sleep(ROUND_SECONDS)
 
     def _ask_around(self, request: AnyRequest, timeout: float, *, repeatable: bool) -> AnyReply:
-        """Return the reply of the coordinator that leads; where none does, that of the last one asked."""
+        """Return the reply of the coordinator that leads. Raises `NobodyLeadsError` where none does."""
         others = len(self._remote.coordinators) - 1 if self._remote else 0
         while True:
             reply = self._ask(request, timeout)
-            if not _leaderless(reply, repeatable=repeatable) or self._line is None:
+            if not isinstance(reply, Failure):
                 return reply
-            self._line.move_on()
+            if reply.code != NotLeaderError.code and not (repeatable and reply.code == LeadLostError.code):
+                raise RemoteError(reply)
+            if self._line is not None:
+                self._line.move_on()
             if others <= 0:
-                return reply
+                words = "no coordinator leads the fleet just now; the last one asked says: "
+                text = f"{words}{reply.text}" if self._remote else reply.text
+                raise NobodyLeadsError(text, hint=reply.hint)
             others -= 1
 
     def _at_host(self, request: AnyRequest) -> AnyRequest:
@@ -264,12 +266,6 @@ class Client:
             except OSError as error:
                 text = f"topod cannot be reached at {self.path}: {error.strerror or error}"
                 raise DaemonUnavailableError(text, hint=_HINT) from None
-
-
-def _leaderless(reply: AnyReply, *, repeatable: bool) -> bool:
-    """Say whether who answered did nothing as it does not lead, or has lost the lead over it."""
-    codes = (NotLeaderError.code, LeadLostError.code) if repeatable else (NotLeaderError.code,)
-    return isinstance(reply, Failure) and reply.code in codes
 
 
 def _not_let_in(path: Path) -> NotAllowedError:
