@@ -1,4 +1,4 @@
-"""Hosts of a test network: network namespaces joined by a bridge, whose links can be cut, thinned and made lossy.
+"""Hosts of a test network: network namespaces joined by a bridge, whose links can be cut, thinned, slowed down, made lossy.
 
 A namespace here has no name and no file: it lives as long as this process has it open or a process runs in it, so
 whatever becomes of a test, the kernel takes everything away with it. Nothing leads out of such a network, and its
@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TypeVar
 
 from tests.engine import skip_or_fail
+from tests.slow_wire import SlowWire, open_tap
 
 T = TypeVar("T")
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -44,6 +45,7 @@ class Network:
         self._wires: dict[str, str] = {}
         self._blocked: set[tuple[str, str]] = set()
         self._bad: set[str] = set()
+        self._slow: dict[str, SlowWire] = {}
         try:
             self._make()
         except (OSError, subprocess.SubprocessError) as error:
@@ -70,6 +72,9 @@ class Network:
 
     def close(self) -> None:
         """Let go of the namespaces; each vanishes with the last process in it."""
+        for slow in self._slow.values():
+            slow.close()
+        self._slow.clear()
         for space in self._spaces.values():
             os.close(space)
         self._spaces.clear()
@@ -137,14 +142,16 @@ class Network:
         self._bad.add(name)
         self._batch("", f"link set {self._wires[name]} down")
 
-    def worsen(self, name: str, *, loss: float = 0.0, rate: str = "") -> None:
-        """Make a host's link lossy (the share of packets lost, each way) and thin (such as `64kbit`, each way)."""
+    def worsen(self, name: str, *, loss: float = 0.0, rate: str = "", delay: float = 0.0) -> None:
+        """Make a host's link lossy (the share of packets), thin (such as `64kbit`) and slow (seconds), each way."""
         self._mend(name)
         self._bad.add(name)
         if rate:
             shape = ("root", "tbf", "rate", rate, "burst", "4kb", "latency", "2s")
             self._run(name, "tc", "qdisc", "add", "dev", "eth0", *shape)
             self._run("", "tc", "qdisc", "add", "dev", self._wires[name], *shape)
+        if delay:
+            self._lengthen(name, delay)
         if loss:
             chance = ("-m", "statistic", "--mode", "random", "--probability", str(loss))
             self._filter(name, "-A", *chance)
@@ -171,7 +178,26 @@ class Network:
             TCP_STATES.get(row[3], "closing") for row in rows if wanted in (row[1][-5:], row[2][-5:])
         )
 
+    def _lengthen(self, name: str, delay: float) -> None:
+        """Put a slow wire between a host's link and the bridge."""
+        wire = self._wires[name]
+        here = self.call("", lambda: open_tap(f"{wire}a"))
+        there = self.call("", lambda: open_tap(f"{wire}b"))
+        self._slow[name] = SlowWire(here, there, delay)
+        self._batch(
+            "",
+            f"link add {wire}br type bridge",
+            f"link set {wire}br up",
+            f"link set {wire} master {wire}br",
+            f"link set {wire}a master {wire}br up",
+            f"link set {wire}b master bridge up",
+        )
+
     def _mend(self, name: str) -> None:
+        if (slow := self._slow.pop(name, None)) is not None:
+            wire = self._wires[name]
+            slow.close()
+            self._batch("", f"link set {wire} master bridge", f"link delete {wire}br")
         self._batch("", f"link set {self._wires[name]} up")
         for space, device in ((name, "eth0"), ("", self._wires[name])):
             with contextlib.suppress(subprocess.CalledProcessError):  # it has none
@@ -236,7 +262,7 @@ def missing_parts() -> str | None:
 def network(*names: str, needs: Callable[[Network], None] | None = None) -> Iterator[Network]:
     """Give a network of these hosts; skips the test, with the reason, where none can be made.
 
-    `needs` tries what else the test needs of it, such as `thin_links`, and raises what `subprocess.run` does.
+    `needs` tries what else the test needs of it, such as `thin_links`; what it raises is the reason.
     """
     if reason := missing_parts():
         skip_or_fail(reason)
@@ -251,6 +277,8 @@ def network(*names: str, needs: Callable[[Network], None] | None = None) -> Iter
                 needs(made)
             except subprocess.CalledProcessError as error:
                 skip_or_fail(f"this kernel cannot do it: {error.stderr.decode().strip()}")
+            except OSError as error:
+                skip_or_fail(f"no TAP devices here: {error}")
         yield made
     finally:
         made.close()
@@ -264,7 +292,7 @@ def filters(net: Network) -> None:
 
 
 def thin_links(net: Network) -> None:
-    """Try whether links can be cut, thinned and made lossy."""
+    """Try whether links can be cut, thinned, slowed down and made lossy."""
     filters(net)
-    net.worsen(net.names[0], loss=0.5, rate="64kbit")
+    net.worsen(net.names[0], loss=0.5, rate="64kbit", delay=0.1)
     net.heal()

@@ -69,7 +69,7 @@ def _load(rng: random.Random, seconds: float, longest: float) -> list[Step]:
             number=number,
             gpus=rng.choice((0, 1, 1, 2, 2, 4, 8)),
             priority=rng.choice((100, 100, 500, 500, 1000)),
-            hosts=2 if rng.random() < 0.15 else 1,
+            hosts=_hosts(rng.random()),
             keep=rng.random() < 0.3,
             defiant=rng.random() < 0.1,
             seconds=round(rng.uniform(0.2, longest), 1),
@@ -83,6 +83,10 @@ def _load(rng: random.Random, seconds: float, longest: float) -> list[Step]:
             priority = rng.choice((100, 500, 1000))
             steps.append(Step(at=later, what="priority", number=number, priority=priority))
     return steps
+
+
+def _hosts(chance: float) -> int:
+    return 3 if chance < 0.05 else 2 if chance < 0.2 else 1
 
 
 def _faults(rng: random.Random, seconds: float, hosts: Sequence[str], every: float) -> list[Step]:

@@ -152,7 +152,7 @@ class Stage:
             case "cut" | "cut-in" | "cut-out":
                 net.cut(target, arrives=what == "cut-out", leaves=what == "cut-in")
             case "worsen":
-                net.worsen(target, loss=0.2, rate="128kbit")
+                net.worsen(target, loss=0.2, rate="128kbit", delay=0.1)
             case _:
                 net.heal(target)
                 return

@@ -140,9 +140,9 @@ def test_a_host_declared_dead_frees_what_it_kept_and_learns_of_it_when_it_comes_
     fleet.ask(ResumeHost(host="c"))
 
 
-def test_over_thin_lines_that_lose_a_fifth_all_gets_done(fleet: CutFleet) -> None:
+def test_over_thin_and_slow_lines_that_lose_a_fifth_all_gets_done(fleet: CutFleet) -> None:
     for host in fleet.hosts:
-        fleet.net.worsen(host, loss=0.2, rate="32kbit")
+        fleet.net.worsen(host, loss=0.2, rate="64kbit", delay=0.15)
     jobs = [fleet.job_of(FOR.format(seconds=0.2, code=number % 2), gpus=8).id for number in range(6)]
     ended = [fleet.wait(ident, timeout=120.0) for ident in jobs]
     assert [(job.state, job.exit_code) for job in ended] == [("succeeded", 0), ("failed", 1)] * 3

@@ -1,6 +1,7 @@
 """The network of the tests itself: what is cut does not arrive, in that direction alone, and what is healed does."""
 
 import socket
+import time
 
 import pytest
 
@@ -17,7 +18,7 @@ class Post:
         }
         for name, end in self.sockets.items():
             end.bind((net.address(name), 7000))
-            end.settimeout(0.2)
+            end.settimeout(0.3)
 
     def hears(self, to: str, source: str, tries: int = 1) -> int:
         """Return how many of so many messages arrive."""
@@ -65,6 +66,12 @@ def test_links_are_cut_one_way_or_both_and_healed() -> None:
             100,
             1,
         )
+        net.worsen("a", delay=0.15)
+        sent = time.monotonic()
+        assert (post.hears("head", "a"), post.hears("a", "head"), post.hears("b", "head")) == (1, 1, 1)
+        assert time.monotonic() - sent >= 0.3
+        net.heal()
+        assert (post.hears("head", "a"), post.hears("b", "a")) == (1, 1)
         listening = net.call("a", lambda: socket.create_server((net.address("a"), 7100)))
         assert net.connections("a", 7100) == {"listen": 1}
         listening.close()
