@@ -281,6 +281,45 @@ def test_who_lost_the_lead_writes_nothing_whatever_it_believes(etcd: Callable[..
     assert etcd().load() == first.state
 
 
+def test_a_leader_stops_by_its_own_clock_before_etcd_lets_another_one_in(
+    one_etcd: EtcdCluster, tmp_path: Path
+) -> None:
+    from topod.adapters.etcd_client import EtcdClient  # noqa: PLC0415 - of the extra `etcd`
+    from topod.adapters.etcd_lead import EtcdLead  # noqa: PLC0415
+
+    clock = [100.0]
+    with contextlib.closing(EtcdClient(one_etcd.endpoints)) as client:
+        lead = EtcdLead(client, f"/{tmp_path.name}/", name="me", seconds=60, now=lambda: clock[0])
+        other = EtcdLead(client, f"/{tmp_path.name}/", name="other", seconds=60)
+        assert lead.stand()
+        assert not other.stand()
+        assert other.leader == "me"
+        clock[0] += 50.0
+        assert lead.renew()
+        clock[0] += 53.9
+        assert lead.leads()
+        clock[0] += 0.2
+        assert not lead.leads()
+        assert not lead.renew()
+        # A renewal counts from before it was asked for, however long the answer takes.
+        lead.resign()
+        assert lead.stand()
+        real = client.call
+
+        def slow(ask: Any, **more: Any) -> Any:
+            answer = real(ask, **more)
+            clock[0] += 30.0
+            return answer
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(client, "call", slow)
+            assert lead.renew()
+        clock[0] += 24.1
+        assert not lead.leads()
+        lead.resign()
+        assert other.stand()
+
+
 @pytest.mark.parametrize("decided", [False, True], ids=["before", "after"])
 def test_a_leader_that_dies_amid_a_large_outcome_leaves_all_of_it_or_nothing(
     etcd: Callable[..., "EtcdFleet"], decided: bool, monkeypatch: pytest.MonkeyPatch
