@@ -5,7 +5,15 @@
 
 import os
 
-from bench import bench_docker, bench_failover, bench_fleet, bench_latency, bench_load, bench_planner
+from bench import (
+    bench_docker,
+    bench_failover,
+    bench_fleet,
+    bench_latency,
+    bench_load,
+    bench_planner,
+    bench_thousand,
+)
 
 
 def main() -> None:
@@ -14,6 +22,7 @@ def main() -> None:
     bench_planner.main(arguments)
     verdicts = [
         *bench_fleet.main(arguments),
+        *bench_thousand.main(arguments),
         *bench_load.main(arguments),
         *bench_latency.main(arguments),
         *bench_docker.main(arguments),

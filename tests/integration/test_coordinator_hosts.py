@@ -31,6 +31,7 @@ from topod.model.request import ResourceRequest
 from topod.model.rules import NO_RULES, Quota, Rules, Scope
 from topod.protocol import link
 from topod.protocol.curve import Kind
+from topod.protocol.link_codec import encode_to_host
 from topod.protocol.replies import Done, Failure
 from topod.protocol.requests import ReadLog
 from topod.shell.health import Health
@@ -57,11 +58,13 @@ class Site:
     sent: list[tuple[str, link.AnyToHost]] = field(default_factory=list)
     hosts: Hosts = field(init=False)
     reading: bool = True
+    counts: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.hosts = Hosts(self.mailbox, lambda: self, clock=self.clock, terms=Terms(lease_seconds=30.0))
 
     def send_to(self, connection: Connection, message: link.AnyToHost) -> bool:
+        encode_to_host(message)
         self.sent.append((connection.name, message))
         return self.reading
 
@@ -132,6 +135,47 @@ def test_a_report_is_answered_with_its_own_moment_and_a_lease(tmp_path: Path) ->
             assert (orders.session, orders.epoch, orders.echo, orders.lease_seconds) == ("s", 1, 101.0, 30.0)
             assert orders.seen == 1
             assert made.mailbox.view.hosts["a"].snapshot == HostSnapshot(host="a", generation=1)
+
+    asyncio.run(story())
+
+
+def test_orders_too_long_for_one_message_come_one_after_the_other(tmp_path: Path) -> None:
+    large = replace(JOB.spec, request=ResourceRequest(gpus=1), env={"A": "x" * 3_600_000})
+
+    async def story() -> None:
+        async with site(tmp_path) as made:
+            over = FleetJobReport(job=900, fence=900, local=7, state="succeeded")
+            await made.joins(jobs=[over])
+            for _ in range(6):
+                await made.mailbox.ask(ev.Submitted(request=FleetRequest(spec=large)))
+            first = made.sent[-1][1]
+            assert isinstance(first, link.Orders)
+            assert [order.tag.job for order in first.assign] == [1, 2, 3, 4]
+            assert first.settled == []
+            taken = [FleetJobReport(job=n, fence=n, local=n, state="running") for n in range(1, 5)]
+            made.sent.clear()
+            made.hosts.hear(connection(), reported(seq=2, jobs=[*taken, over]))
+            rest = await made.told(link.Orders)
+            assert [order.tag.job for order in rest.assign] == [5, 6]
+            assert [one.fence for one in rest.settled] == [900]
+
+    asyncio.run(story())
+
+
+def test_of_a_host_s_reports_that_wait_the_newest_is_looked_at(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with site(tmp_path) as made:
+            await made.joins()
+            snapshots = [
+                HostSnapshot(host="machine", generation=n, holders=(HeldBy(job=str(n), priority=1),))
+                for n in range(2, 50)
+            ]
+            for seq, snapshot in enumerate(snapshots, 2):
+                made.hosts.hear(connection(), reported(seq=seq, snapshot=snapshot))
+                made.hosts.hear(connection(), reported(seq=seq, snapshot=None, jobs=None, since=seq))
+            made.sent.clear()
+            assert (await made.told(link.Orders)).seen == 49
+            assert made.mailbox.view.hosts["a"].snapshot == replace(snapshots[-1], host="a")
 
     asyncio.run(story())
 

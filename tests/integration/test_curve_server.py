@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import resource
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -379,6 +380,32 @@ def test_who_does_not_read_loses_what_is_sent_and_holds_up_nobody(tmp_path: Path
             assert connection.unsent_bytes() <= 8 << 20
             first = decode_reply((await received(wire))[0]).body
             assert first == Done(text=big)
+
+    asyncio.run(scene())
+
+
+def test_who_says_more_than_can_be_heard_is_cut_and_ends_nothing_by_hanging_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("topod.adapters.curve_limits.HEARTBEAT_MS", 50)
+
+    async def scene() -> None:
+        async with port(tmp_path, messages_a_second=100) as made:
+            for patient in (True, False):
+                async with peer(made, HOST, RECONNECT_IVL=-1) as host:
+                    await host.send(hello())
+                    await received(host)
+                    for _ in range(900):
+                        await host.send(hello())
+                    if patient:
+                        await made.counted("flood")
+                        continue
+                    # No turn for the coordinator: where libzmq stops to read meanwhile, it ends this process.
+                    time.sleep(0.1)  # noqa: ASYNC251 - that is the point
+                    host.close()
+                    time.sleep(0.3)  # noqa: ASYNC251 - that is the point
+            assert await asked(made) == ALICE
+            assert len(made.heard) < 300
 
     asyncio.run(scene())
 

@@ -431,6 +431,24 @@ def test_etcd_is_spoken_to_by_tls_with_a_certificate_and_not_without(tmp_path: P
 # --- SQLite -------------------------------------------------------------------------------------------------
 
 
+def test_jobs_that_ended_long_ago_are_forgotten_some_at_a_time_and_no_other(tmp_path: Path) -> None:
+    with contextlib.closing(SqliteFleet(tmp_path / "fleet.db")) as store:
+        jobs = [plain_job(ident) for ident in range(1, 8)]
+        notices = tuple(FleetNotice(name="job.submitted", text="", job=job.id) for job in jobs)
+        made = outcome(FleetState(), *jobs, notices=notices)
+        store.commit(FleetState(), made, now=1.0, tokens={f"t{job.id}": job.id for job in jobs})
+        ended = [replace(job, state=FleetJobState.FAILED, ended_at=10.0 * job.id) for job in jobs[:6]]
+        done = outcome(made.state, *ended, notices=notices)
+        store.commit(made.state, done, now=50.0)
+        assert store.forget(45.0, 3) == 6
+        assert [job.id for job in store.ended_jobs(9)] == [4, 5, 6]
+        assert [store.forget(45.0, 3) for _ in range(3)] == [4, 1, 0]
+        assert [job.id for job in store.ended_jobs(9)] == [5, 6]
+        assert sorted(store.submitted([f"t{n}" for n in range(1, 8)])) == ["t5", "t6", "t7"]
+        assert [event.seq for event in store.events(0, 99)] == list(range(8, 15))
+        assert store.load() == done.state
+
+
 def test_a_file_of_a_newer_topod_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "fleet.db"
     SqliteFleet(path).close()

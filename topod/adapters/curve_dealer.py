@@ -42,13 +42,18 @@ class CurveDealer:
         *,
         patience_seconds: float = PATIENCE_SECONDS,
         again_seconds: float = AGAIN_SECONDS,
+        context: zmq.asyncio.Context | None = None,
     ) -> None:
-        """`coordinators`: at least one; connected when first used."""
+        """`coordinators`: at least one; connected when first used.
+
+        Many in one process share a `context`, which `close` then leaves alone: each has threads of its own.
+        """
         self._coordinators: Final = tuple(coordinators)
         self._keys = keys
         self._patience = patience_seconds
         self._again = again_seconds
-        self._context = zmq.asyncio.Context()
+        self._owns_context = context is None
+        self._context = context or zmq.asyncio.Context()
         self._at = 0
         self._wire: zmq.asyncio.Socket | None = None
         self._watch: zmq.asyncio.Socket | None = None
@@ -100,7 +105,8 @@ class CurveDealer:
     def close(self) -> None:
         """Hang up; whoever waits in `recv` is to be cancelled before."""
         self._drop()
-        self._context.destroy(linger=0)
+        if self._owns_context:
+            self._context.destroy(linger=0)
 
     def _opened(self) -> tuple[zmq.asyncio.Socket, zmq.asyncio.Socket]:
         if self._wire is not None and self._watch is not None:
@@ -111,6 +117,8 @@ class CurveDealer:
         watch_over(wire)
         wire.set(zmq.MAXMSGSIZE, MAX_TO_HOST_BYTES + 4096)
         wire.set(zmq.SNDHWM, UNSENT_MESSAGES)
+        # Unbounded, as on the coordinator's side (`CurveServer.bind`): it says no more than it is asked.
+        wire.set(zmq.RCVHWM, 0)
         wire.set(zmq.RECONNECT_IVL, 200)
         wire.set(zmq.RECONNECT_IVL_MAX, 2000)
         watch = wire.get_monitor_socket(EVENTS)

@@ -27,16 +27,20 @@ class Limits:
     """From the connection to the end of its handshake; needs three ways to the peer and back."""
     silent_seconds: float = 15.0
     """From the connection to its first message."""
-    half_open: int = 256
-    """Connections that were not let in yet; of more, one goes. Each can bind `message_bytes`."""
+    half_open: int = 2048
+    """Connections that were not let in yet; of more, one goes. All hosts of a fleet come back at once."""
+    half_open_of_address: int = 256
+    """Likewise, of one address: each can bind `message_bytes`."""
     connections: int = 4096
     connections_of_key: int = 64
     requests_of_connection: int = 16
     requests: int = 2048
     message_bytes: int = MAX_FROM_HOST_BYTES + 4096
     """A longer one cuts its connection."""
-    unread_messages: int = 8
-    """Of one connection, as long as the coordinator is busy; then TCP holds it up."""
+    messages_a_second: int = 4096
+    """Of one connection; who says more is cut. A host says five at most."""
+    bytes_a_second: int = 64 << 20
+    """Of one connection, likewise: reports, and output that users read."""
     unsent_messages: int = 64
     """To one connection that does not read; more are dropped."""
     unsent_bytes: int = 2 * MAX_REPLY_BYTES

@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import struct
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from typing import Final
 
 import zmq
 
+from topod.adapters.authorized import Entry
+from topod.adapters.curve_limits import Limits
 from topod.adapters.curve_waiting import Waiting
 from topod.adapters.peers import RemotePeer
 
@@ -25,6 +28,7 @@ FAILED: Final = {
     zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC: "wrong_server_key",
 }
 """Why a handshake failed, as counted; any other breach of the protocol is `malformed`."""
+ENDED_KEPT: Final = 8192
 EVENTS: Final = (
     zmq.EVENT_ACCEPTED
     | zmq.EVENT_DISCONNECTED
@@ -46,18 +50,33 @@ class Connection:
     routing: bytes
     """How the socket names the connection."""
     fd: int
+    entry: Entry | None = None
+    """Its line in the file of keys, as looked up last."""
     in_flight: int = 0
     """Requests that are being answered."""
     unsent: list[tuple[zmq.MessageTracker, int]] = field(default_factory=list)
     """Long messages that libzmq still holds, with their sizes in bytes."""
+    _heard: tuple[int, int, int] = (0, 0, 0)
+    """A second of the steady clock, and how many messages and bytes came in it so far."""
 
     @property
     def name(self) -> str:
         """Return the name of the host or user."""
         return self.who.name
 
+    def floods(self, size: int, limits: Limits) -> bool:
+        """Take note of a message of so many bytes; say whether the peer says more than it may."""
+        second, messages, total = self._heard
+        now = int(time.monotonic())
+        if now != second:
+            messages = total = 0
+        self._heard = now, messages + 1, total + size
+        return messages >= limits.messages_a_second or total + size > limits.bytes_a_second
+
     def unsent_bytes(self) -> int:
         """Return how much of what was sent is still in memory."""
+        if not self.unsent:
+            return 0
         self.unsent = [(tracker, size) for tracker, size in self.unsent if not tracker.done]
         return sum(size for _, size in self.unsent)
 
@@ -65,15 +84,17 @@ class Connection:
 class Connections:
     """All connections of one port. Used from the event loop only."""
 
-    def __init__(self, counts: Counter[str], port: int, *, max_waiting: int, waiting_seconds: float) -> None:
-        """`max_waiting`: how many may be half-open; `waiting_seconds`: how long one may say nothing."""
+    def __init__(self, counts: Counter[str], port: int, *, waiting: Waiting, waiting_seconds: float) -> None:
+        """Keep them of a port; one may say nothing for `waiting_seconds`."""
         self._counts = counts
         self._port = port
         self._waiting_seconds = waiting_seconds
-        self._waiting = Waiting(max_waiting)
+        self._waiting = waiting
         self._by_fd: dict[int, Connection] = {}
         self._by_routing: dict[bytes, Connection] = {}
         self._of_key: Counter[str] = Counter()
+        self._ended: dict[bytes, None] = {}
+        """Names of connections that ended, the last ones: the socket gives none of them again."""
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._by_fd)
@@ -102,6 +123,20 @@ class Connections:
         """Whether a descriptor is that of a connection from which nothing came so far."""
         return fd in self._waiting
 
+    def has_ended(self, routing: bytes) -> bool:
+        """Whether a message is of a connection that ended: its descriptor may be another one's by now."""
+        return routing in self._ended
+
+    def cut_late(self, routing: bytes, fd: int) -> None:
+        """Cut who has a descriptor now: a message came on it, and not from whom the table has there.
+
+        Either that one hung up, or the table took its connection for another one's, which is put right so.
+        """
+        self._counts["late"] += 1
+        if routing not in self._ended:
+            self._end(routing)
+            self.cut(fd)
+
     def add(self, connection: Connection) -> None:
         """Take in a connection at its first message."""
         self._waiting.spoke(connection.fd)
@@ -114,12 +149,18 @@ class Connections:
         if self._by_routing.get(connection.routing) is not connection:
             return False
         del self._by_routing[connection.routing]
+        self._end(connection.routing)
         if self._by_fd.get(connection.fd) is connection:
             del self._by_fd[connection.fd]
         self._of_key[connection.key] -= 1
         if not self._of_key[connection.key]:
             del self._of_key[connection.key]
         return True
+
+    def _end(self, routing: bytes) -> None:
+        self._ended[routing] = None
+        if len(self._ended) > ENDED_KEPT:
+            del self._ended[next(iter(self._ended))]
 
     def happened(self, frames: list[bytes], now: float) -> Connection | None:
         """Take in one event of the monitor; return the connection that it ended, if one."""

@@ -12,15 +12,16 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, cast
+from typing import Final
 
 import zmq
-import zmq.asyncio
 
 from topod.adapters.authorized import AuthorizedKeys, Entry
 from topod.adapters.curve_admission import KEY_PROPERTY, Admission, Notes
 from topod.adapters.curve_limits import Limits, room_for, watch_over
 from topod.adapters.curve_peers import EVENTS, Connection, Connections
+from topod.adapters.curve_waiting import Waiting
+from topod.adapters.curve_wire import RouterWire
 from topod.adapters.peers import RemotePeer
 from topod.adapters.zmq_server import failure, replied
 from topod.errors import ConflictError, DaemonUnavailableError, NotAllowedError, TopodError, UsageError
@@ -79,9 +80,9 @@ class CurveServer:
         self._counts: Counter[str] = Counter()
         self._notes = Notes(self._counts)
         self._context = zmq.Context(2)
-        self._router = zmq.asyncio.Socket(self._context, zmq.ROUTER)
+        self._router = RouterWire(self._context, self._take)
         self._monitor = zmq.Socket(self._context, zmq.PAIR)
-        self._connections = Connections(self._counts, 0, max_waiting=0, waiting_seconds=0)
+        self._connections = Connections(self._counts, 0, waiting=Waiting(0), waiting_seconds=0)
         self._admission = Admission(self._context, DOMAIN, self._admit)
         self._requests: set[asyncio.Task[None]] = set()
         self._serving: list[asyncio.Task[None]] = []
@@ -104,7 +105,7 @@ class CurveServer:
         limits = self._limits = room_for(self._limits)
         # Who answers before who asks: without an answer nobody is let in, which is right and looks wrong.
         self._admission.bind()
-        wire = self._router
+        wire = self._router.socket
         wire.set(zmq.CURVE_SERVER, 1)
         wire.set(zmq.CURVE_SECRETKEY, self._keys.secret.encode())
         wire.set(zmq.ZAP_DOMAIN, DOMAIN)
@@ -115,7 +116,9 @@ class CurveServer:
         wire.set(zmq.BACKLOG, 1024)
         wire.set(zmq.MAXMSGSIZE, limits.message_bytes)
         wire.set(zmq.HANDSHAKE_IVL, limits.handshake_ms)
-        wire.set(zmq.RCVHWM, limits.unread_messages)
+        # Unbounded: where a queue is full libzmq stops to read, takes the silence for a dead peer, and ends
+        # the process when that one is gone (libzmq #3937, #4767). Who floods is cut instead.
+        wire.set(zmq.RCVHWM, 0)
         wire.set(zmq.SNDHWM, limits.unsent_messages)
         # A message to nobody, or to who does not read, is told and not lost without a word.
         wire.set(zmq.ROUTER_MANDATORY, 1)
@@ -134,23 +137,20 @@ class CurveServer:
         self._connections = Connections(
             self._counts,
             int(self.endpoint.rpartition(":")[2]),
-            max_waiting=limits.half_open,
+            waiting=Waiting(limits.half_open, limits.half_open_of_address),
             waiting_seconds=limits.silent_seconds,
         )
 
     def start(self) -> None:
         """Begin to let in and to answer."""
         asyncio.get_running_loop().add_reader(self._monitor, self._happened)
-        for name, work in (
-            ("port", self._serve()),
-            ("admission", self._admission.serve()),
-            ("tick", self._tick()),
-        ):
+        for name, work in (("admission", self._admission.serve()), ("tick", self._tick())):
             self._serving.append(asyncio.create_task(work, name=name))
+        self._router.start()
 
     async def stop(self) -> None:
         """Take nothing more and close; requests in progress get no reply. A second time does nothing."""
-        if self._router.closed:
+        if self._router.socket.closed:
             return
         tasks = [*self._requests, *self._serving]
         for task in tasks:
@@ -158,9 +158,9 @@ class CurveServer:
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._serving:
             asyncio.get_running_loop().remove_reader(self._monitor)
-        self._router.disable_monitor()
+        self._router.socket.disable_monitor()
         self._monitor.close(linger=0)
-        self._router.close()
+        self._router.stop()
         self._admission.close()
         self._context.term()
 
@@ -201,9 +201,11 @@ class CurveServer:
     def _still(self, connection: Connection) -> bool:
         """Whether a connection's key is still listed for the same host or user; takes over new roles."""
         entry = self._authorized.find(connection.key)
+        if entry is not None and entry is connection.entry:
+            return True
         if entry is None or (entry.kind, entry.name) != (connection.who.kind, connection.who.name):
             return False
-        connection.who = _peer(entry, connection.who.address)
+        connection.who, connection.entry = _peer(entry, connection.who.address), entry
         return True
 
     async def _tick(self) -> None:
@@ -227,24 +229,13 @@ class CurveServer:
         if self._connections.remove(connection):
             self._on_gone(connection)
 
-    async def _serve(self) -> None:
-        while True:
-            try:
-                frames = await self._router.recv_multipart(copy=False)
-                self._take(frames)
-            except zmq.ZMQError as error:
-                log.warning("port.unreadable", extra={"error": str(error)})
-                await asyncio.sleep(0.05)
-            except Exception:
-                log.exception("port.failed")
-            # A peer that never stops talking must not keep the others, and the rest of the program, waiting.
-            await asyncio.sleep(0)
-
     def _take(self, frames: list[zmq.Frame]) -> None:
-        # What was accepted before the message came is known before the message is looked at.
-        self._happened()
         connection = self._sender(frames[0].bytes, frames[-1])
         if connection is None:
+            return
+        if connection.floods(len(frames[-1]), self._limits):
+            self._notes.refused("flood", f"{connection.who} says more than can be heard")
+            self.cut(connection)
             return
         if not self._still(connection):
             self._notes.refused("revoked", f"{connection.who} is cut: its key is not listed any more")
@@ -261,11 +252,13 @@ class CurveServer:
 
     def _sender(self, routing: bytes, frame: zmq.Frame) -> Connection | None:
         """Return the connection that a frame came on; None: it is not to be listened to."""
-        key, user, address = (_told(frame, name) for name in (KEY_PROPERTY, "User-Id", "Peer-Address"))
-        fd = int(frame.get(zmq.SRCFD))
+        key, fd = _told(frame, KEY_PROPERTY), int(frame.get(zmq.SRCFD))
         known = self._connections.get(routing)
         if known is not None and (known.key, known.fd) == (key, fd):
             return known
+        # What was accepted before the message came is known before the message is looked at.
+        self._happened()
+        user, address = _told(frame, "User-Id"), _told(frame, "Peer-Address")
         if known is not None:
             self._gone(known)
         if len(routing) != OWN_ROUTING_BYTES or routing[0]:
@@ -273,8 +266,8 @@ class CurveServer:
             self._notes.refused("chosen_name", f"{user} from {address} named its connection itself")
             self._connections.cut(fd)
             return None
-        if not self._connections.is_waiting(fd):
-            self._counts["late"] += 1  # it has hung up, or was cut
+        if self._connections.has_ended(routing) or not self._connections.is_waiting(fd):
+            self._connections.cut_late(routing, fd)
             return None
         if self._connections.of_key(key) >= self._limits.connections_of_key:
             self._notes.refused("too_many_of_key", f"{user} from {address}")
@@ -287,16 +280,15 @@ class CurveServer:
         return connection
 
     def _from_host(self, connection: Connection, before: list[bytes], data: bytes) -> None:
-        if before or (not comes_from_host(data) and request_head(data)[1]):
-            self._notes.refused("wrong_place", f"{connection.who} asked as a user does")
-            text = f"this is the key of host {connection.name}, and a user asks"
-            self._fail(
-                connection, before, data, NotAllowedError(text, hint="--key FILE, with a key of a user")
-            )
+        if before:
+            self._asked_by_a_host(connection, before, data)
             return
         try:
             message = decode_from_host(data)
         except ProtocolError as error:
+            if not comes_from_host(data) and request_head(data)[1]:
+                self._asked_by_a_host(connection, before, data)
+                return
             self._notes.refused("bad_message", f"{connection.who}: {error.message}")
             self.send_to(connection, TurnedAway(reason=error.message))
             return
@@ -306,6 +298,11 @@ class CurveServer:
             self.send_to(connection, TurnedAway(reason=text))
             return
         self._on_host(connection, message)
+
+    def _asked_by_a_host(self, connection: Connection, before: list[bytes], data: bytes) -> None:
+        self._notes.refused("wrong_place", f"{connection.who} asked as a user does")
+        text = f"this is the key of host {connection.name}, and a user asks"
+        self._fail(connection, before, data, NotAllowedError(text, hint="--key FILE, with a key of a user"))
 
     def _from_user(self, connection: Connection, before: list[bytes], data: bytes) -> None:
         if not before and comes_from_host(data):
@@ -352,22 +349,17 @@ class CurveServer:
             self._notes.refused("dropped", f"{connection.who} does not read")
             return False
         long = size > TRACKED_BYTES
-        wire = [connection.routing, *frames]
-        # Done at once, well or not: that is what NOBLOCK is for.
-        sent = cast(
-            "asyncio.Future[zmq.MessageTracker]",
-            self._router.send_multipart(wire, zmq.NOBLOCK, copy=not long, track=long),
-        )
-        error = sent.exception()
-        if error is None:
-            if long:
-                connection.unsent.append((sent.result(), size))
-            return True
-        if isinstance(error, zmq.ZMQError) and error.errno == errno.EHOSTUNREACH:
-            self._gone(connection)
-        else:
-            self._notes.refused("dropped", f"{connection.who} does not read")
-        return False
+        try:
+            tracker = self._router.send([connection.routing, *frames], copy=not long)
+        except zmq.ZMQError as error:
+            if error.errno == errno.EHOSTUNREACH:
+                self._gone(connection)
+            else:
+                self._notes.refused("dropped", f"{connection.who} does not read")
+            return False
+        if tracker is not None:
+            connection.unsent.append((tracker, size))
+        return True
 
 
 def _told(frame: zmq.Frame, name: str) -> str:

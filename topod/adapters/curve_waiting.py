@@ -11,12 +11,15 @@ from collections import Counter
 class Waiting:
     """Connections by descriptor, each with its address and the moment of its accept (seconds)."""
 
-    def __init__(self, most: int) -> None:
-        """`most`: how many may be half-open."""
+    def __init__(self, most: int, of_address: int = 1 << 30) -> None:
+        """`most`: how many may be half-open, and `of_address` from one address."""
         self._most = most
+        self._most_of_address = of_address
         self._all: dict[int, tuple[float, str]] = {}
         self._of: dict[str, dict[int, None]] = {}
         self._let_in: Counter[str] = Counter()
+        self._latest = ""
+        """The address of the last accept."""
 
     def __len__(self) -> int:
         return len(self._all)
@@ -33,6 +36,7 @@ class Waiting:
         """Take in a connection that was accepted."""
         self.remove(fd)
         self._all[fd] = (now, address)
+        self._latest = address
         self._of.setdefault(address, {})[fd] = None
 
     def let_in(self, address: str) -> None:
@@ -59,6 +63,8 @@ class Waiting:
 
     def too_many(self) -> int | None:
         """Return the connection that must go; None: there is room."""
+        if self._latest in self._of and self._half_open_of(self._latest) > self._most_of_address:
+            return next(iter(self._of[self._latest]))
         if len(self._all) <= self._most or self.half_open <= self._most:
             return None
         # Ties by the order of arrival: the address that has waited longest.

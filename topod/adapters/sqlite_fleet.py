@@ -133,6 +133,28 @@ class SqliteFleet(SqliteFile):
         rows = self._read(lambda c: c.execute(query, (*values, max(0, limit))).fetchall())
         return tuple(self._job(*row) for row in reversed(rows))
 
+    def forget(self, before: float, limit: int) -> int:
+        """Delete up to `limit` jobs that ended, and as many events, from before that moment.
+
+        Returns how many rows went. Numbers are not handed out again.
+        """
+
+        def delete(connection: sqlite3.Connection) -> int:
+            jobs = connection.execute(
+                "DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE ended_at < ? "
+                "ORDER BY ended_at, id LIMIT ?)",
+                (before, limit),
+            ).rowcount
+            if jobs:
+                connection.execute("DELETE FROM submissions WHERE job NOT IN (SELECT id FROM jobs)")
+            events = connection.execute(
+                "DELETE FROM events WHERE at < ? AND seq IN (SELECT seq FROM events ORDER BY seq LIMIT ?)",
+                (before, limit),
+            ).rowcount
+            return jobs + events
+
+        return self._write(delete, transaction=True)
+
     def _job(self, ident: int, body: str) -> FleetJob:
         return self._decode(_jobs, body, f"job {ident}")
 

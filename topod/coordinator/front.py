@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from topod.adapters.curve_peers import Connection
@@ -77,6 +77,11 @@ class Front:
         self._waiting[connection.name] = connection
         if not self._lead.leads():
             self._line().send_to(connection, link.NotLeader(leader=self._lead.leader))
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What the port counts."""
+        return self._line().counts
 
     def led_by(self, leader: str) -> None:
         """Tell the hosts that wait here that another one leads now."""

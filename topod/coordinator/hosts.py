@@ -7,13 +7,14 @@ that is sent is remembered as sent: what a host has not confirmed is said again.
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from topod.adapters.curve_peers import Connection
 from topod.coordinator.kinds import Hardware
 from topod.coordinator.mailbox import Mailbox
+from topod.coordinator.portions import first_part
 from topod.errors import DaemonUnavailableError, TopodError
 from topod.fleet import events as ev
 from topod.fleet.hosts import HeldBy, HostSnapshot
@@ -37,6 +38,11 @@ log = logging.getLogger(__name__)
 
 class Line(Protocol):
     """The port on which hosts talk; `CurveServer` is one."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many connections there are, and how often what was refused."""
+        ...
 
     def send_to(self, connection: Connection, message: link.AnyToHost) -> bool:
         """Send to a host; False: it did not get it."""
@@ -80,6 +86,11 @@ class Hosts:
     def session(self, host: str) -> Session | None:
         """Return a host's present session; None: it has not been here since the start."""
         return self._sessions.get(host)
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What the port counts."""
+        return self._line().counts
 
     async def stop(self) -> None:
         """Greet nobody any more, and wait for no answer."""
@@ -221,7 +232,10 @@ class Hosts:
             settled=list(orders.settled),
             priorities=dict(orders.priorities),
         )
-        self._send(session.connection, message)
+        try:
+            self._line().send_to(session.connection, message)
+        except ProtocolError:
+            self._send(session.connection, first_part(message))
 
     def _turn_away(self, connection: Connection, reason: str) -> None:
         self._send(connection, link.TurnedAway(reason=reason))

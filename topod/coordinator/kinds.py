@@ -17,6 +17,7 @@ class Hardware:
     def __init__(self) -> None:
         self._kinds = Kinds()
         self._lock = Lock()
+        self._marks: dict[TopologyTables, str] = {}
 
     def find(self, document: Mapping[str, object]) -> tuple[str, TopologyTables]:
         """Return a short name of the hardware, and its tables. May take a second.
@@ -27,6 +28,9 @@ class Hardware:
         # One at a time: two hosts of a new kind that come together are to share its tables.
         with self._lock:
             tables = self._kinds.tables(topology)
-        mark = hashlib.sha256(repr(structure_key(topology)).encode()).hexdigest()[:6]
+            mark = self._marks.get(tables)
+            if mark is None:
+                mark = hashlib.sha256(repr(structure_key(topology)).encode()).hexdigest()[:6]
+                self._marks[tables] = mark
         models = ", ".join(sorted({gpu.name for gpu in topology.gpus}))
         return f"{len(topology.gpus)}x {models} [{mark}]" if models else f"no GPUs [{mark}]", tables

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeVar
 
+from topod.coordinator.inbox import Inbox
 from topod.coordinator.storage import FleetStore
 from topod.errors import ConflictError, DaemonUnavailableError, NotLeaderError, StoreError, TopodError
 from topod.fleet import events as ev
@@ -39,6 +40,11 @@ MAX_QUEUED: Final = 8192
 MAX_TOGETHER: Final = 256
 """Events that share one step and one transaction at most."""
 TICK_SECONDS: Final = 1.0
+HEARTBEAT_PATIENCE: Final = 0.1
+REPORT_PATIENCE: Final = 0.02
+"""So long (seconds) what a host says waits for company: a thousand hosts talk all the time."""
+PAUSE_SECONDS: Final = 0.02
+"""So long a pause after a step is at most, else as long as the step took: what comes meanwhile shares one."""
 LOOK_SECONDS: Final = 10.0
 """At least so often the store is looked at when nothing is written to it."""
 
@@ -54,7 +60,7 @@ class Decided:
     job: FleetJobId | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Letter:
     event: ev.Event
     token: str = ""
@@ -95,8 +101,9 @@ class Mailbox:
         self._terms = terms
         self._tell: Callable[[FleetOutcome, Sequence[ev.Event]], None] = _ignore
         self._publish: Callable[[EventView], None] = _ignore
-        self._queue: asyncio.Queue[_Letter] = asyncio.Queue(MAX_QUEUED)
-        self._opened: deque[_Letter] = deque()
+        self._inbox: Inbox[_Letter] = Inbox(MAX_QUEUED)
+        self._reports: dict[str, _Letter] = {}
+        """The report of each host that waits."""
         self._tick_at = 0.0
         self._look_at = 0.0
         self._advanced = asyncio.Event()
@@ -131,16 +138,35 @@ class Mailbox:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         self._advanced.set()
-        while not self._queue.empty():
-            self._opened.append(self._queue.get_nowait())
-        for letter in self._opened:
+        for letter in self._inbox.close():
             _fail(letter, _over())
         self._thread.shutdown(wait=True)
 
     def post(self, event: ev.Event) -> None:
         """Report what a host said or did. May be dropped: the host says it again."""
-        with contextlib.suppress(asyncio.QueueFull):
-            self._queue.put_nowait(_Letter(event=event))
+        match event:
+            case ev.HostReported():
+                self._report(event)
+            case ev.HostSilent():
+                self._reports.pop(event.host, None)
+                self._inbox.put(_Letter(event=event))
+            case _:
+                self._inbox.put(_Letter(event=event))
+
+    def _report(self, report: ev.HostReported) -> None:
+        """Take in a report; of several that wait the newest tells all."""
+        waits = self._reports.get(report.host)
+        before = None if waits is None else waits.event
+        if waits is None or not isinstance(before, ev.HostReported) or before.session != report.session:
+            letter = _Letter(event=report)
+            patience = HEARTBEAT_PATIENCE if report.snapshot is None else REPORT_PATIENCE
+            if self._inbox.put(letter, patience=patience):
+                self._reports[report.host] = letter
+        elif report.snapshot is not None:
+            waits.event = report
+            self._inbox.expedite(REPORT_PATIENCE)
+        elif before.snapshot is None:
+            waits.event = report
 
     async def ask(self, event: ev.Event, *, token: str = "") -> Decided:
         """Carry out a request and return what it led to, once it is durable.
@@ -151,9 +177,8 @@ class Mailbox:
         reply: asyncio.Future[Decided] = asyncio.get_running_loop().create_future()
         if self._stopped:
             raise _over()
-        if self._queue.full():
+        if not self._inbox.put(_Letter(event=event, token=token, reply=reply)):
             raise DaemonUnavailableError("the coordinator is busy with too many requests", hint="try again")
-        self._queue.put_nowait(_Letter(event=event, token=token, reply=reply))
         return await reply
 
     async def until(self, done: Callable[[FleetState], bool], seconds: float) -> None:
@@ -169,17 +194,20 @@ class Mailbox:
                     await self._advanced.wait()
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             letters = await self._next()
+            begun = loop.time()
             try:
                 async with self._busy:
                     await self._handle(letters)
-                    if asyncio.get_running_loop().time() >= self._look_at:
+                    if loop.time() >= self._look_at:
                         await self._look()
             except asyncio.CancelledError:
                 for letter in letters:
                     _fail(letter, _over())
                 raise
+            await asyncio.sleep(min(PAUSE_SECONDS, loop.time() - begun))
 
     async def _next(self) -> list[_Letter]:
         """Return what to look at next; a tick comes first when it is due."""
@@ -188,14 +216,13 @@ class Mailbox:
             if loop.time() >= self._tick_at:
                 self._tick_at = loop.time() + TICK_SECONDS
                 return [_Letter(event=ev.Tick())]
-            if not self._opened:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout_at(self._tick_at):
-                        self._opened.append(await self._queue.get())
-            while len(self._opened) < MAX_TOGETHER and not self._queue.empty():
-                self._opened.append(self._queue.get_nowait())
-            if self._opened:
-                return _take(self._opened)
+            await self._inbox.wait(self._tick_at)
+            if self._inbox.letters:
+                taken = _take(self._inbox.letters)
+                for letter in taken:
+                    if isinstance(letter.event, ev.HostReported | ev.HostSeen):
+                        self._reports.pop(letter.event.host, None)
+                return taken
 
     async def _look(self) -> None:
         """See whether the store can keep anything: nobody else would say so before the next request."""

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from topod import __version__
+from topod.coordinator.counting import counts_of
 from topod.coordinator.dryrun import dry_run
 from topod.coordinator.hosts import Hosts
 from topod.coordinator.mailbox import Mailbox
@@ -78,6 +79,7 @@ class Service:
         self._health = health
         self._identity = identity
         self._rules = rules
+        self._first_fence = mailbox.state.next_fence
         self._waiting = 0
         self._passing = Passing(hosts, self._find, mailbox.until)
 
@@ -117,6 +119,9 @@ class Service:
                 return await self.set_priority(request)
             case rq.GetHosts():
                 return self.hosts()
+            case rq.GetCounts():
+                mail, now = self._mailbox, self._clock.now()
+                return counts_of(mail.state, mail.view, now, self._hosts.counts, self._first_fence)
             case rq.DrainHost() | rq.ResumeHost() | rq.LabelHost() | rq.RemoveHost():
                 return await self.administer(request)
             case rq.GetFairness():

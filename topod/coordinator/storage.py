@@ -50,6 +50,13 @@ class FleetStore(Protocol):
         """Return the last `limit` jobs that ended, of one user or of all, the oldest first."""
         ...
 
+    def forget(self, before: float, limit: int) -> int:
+        """Delete up to `limit` jobs that ended, and as many events, from before that moment.
+
+        Returns how many rows went; 0 also where a memory forgets by itself.
+        """
+        ...
+
     def events(self, since: int, limit: int, job: int | None = None) -> tuple[EventView, ...]:
         """Return events after number `since`, the oldest first; for a negative `since` the last that many."""
         ...

@@ -141,7 +141,7 @@ def host_views(
 def _host(
     record: HostRecord, seen: HostView | None, state: FleetState, now: float, about: tuple[str, bool]
 ) -> FleetHostView:
-    word, reason = _standing(record, seen, now)
+    word, reason = standing(record, seen, now)
     snapshot = None if seen is None else seen.snapshot
     gpus = seen.tables.topology.gpus if seen is not None else ()
     free = None if seen is None or snapshot is None else free_of(snapshot, seen.tables.all_gpus).bit_count()
@@ -165,7 +165,7 @@ def _host(
     )
 
 
-def _standing(record: HostRecord, seen: HostView | None, now: float) -> tuple[str, str]:
+def standing(record: HostRecord, seen: HostView | None, now: float) -> tuple[str, str]:
     """Return how a host stands, in a word and with the reason."""
     if seen is None:
         away = "has not reported since this coordinator was started"

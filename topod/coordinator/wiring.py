@@ -18,6 +18,7 @@ from topod.adapters.ipc_files import check_path
 from topod.adapters.zmq_server import Server
 from topod.coordinator.config import Settings
 from topod.coordinator.election import Alone, Election, Lead
+from topod.coordinator.forgetting import forget_old
 from topod.coordinator.front import Front, stands_by
 from topod.coordinator.memory import open_memory
 from topod.coordinator.service import Identity, welcome
@@ -126,7 +127,9 @@ async def _serve(
         stack.callback(election.close)
         port.start()
         server.start()
-        stack.callback(asyncio.create_task(_watch(port, health), name="port watch").cancel)
+        forgetting = forget_old(store.forget, settings.file.history.keep_days, LeadClock())
+        for work in (_watch(port, health), forgetting):
+            stack.callback(asyncio.create_task(work).cancel)
         log.info("coordinator.started", extra=_about(settings, port))
         await _until(stopped, _lead_in_turn(election, front, around))
         log.info("coordinator.stopping")

@@ -20,7 +20,6 @@ from topod.adapters.zmq_server import failure
 from topod.daemon.fleet_orders import Judge, the_rest, to_judge
 from topod.daemon.fleet_report import fleet_jobs, host_snapshot
 from topod.daemon.lease import Lease, steady
-from topod.daemon.mailbox import Mailbox
 from topod.discovery.document import dump_host
 from topod.errors import StoreError, TopodError, UsageError
 from topod.flextopo.tables import TopologyTables
@@ -62,11 +61,30 @@ class Memory(Protocol):
         ...
 
 
+class Core(Protocol):
+    """What owns the state of the host; `daemon.mailbox.Mailbox` does."""
+
+    state: HostState
+
+    @property
+    def recovered(self) -> bool:
+        """Whether the runtime has been looked at since the start."""
+        ...
+
+    async def post(self, event: Event) -> None:
+        """Have an event happen; never lost."""
+        ...
+
+    async def until(self, done: Callable[[HostState], bool], seconds: float) -> None:
+        """Return when `done` holds of the state, or after that many seconds."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostSide:
     """What the link needs of the daemon around it."""
 
-    mailbox: Mailbox
+    mailbox: Core
     tables: TopologyTables
     clock: Clock
     health: Health

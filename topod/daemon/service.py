@@ -148,9 +148,7 @@ class Service:
                 reply = await self.sessions.answer(request, self._find)
             case rq.ReadEvents():
                 reply = await self.read_events(request)
-            case rq.GetHosts() | rq.DrainHost() | rq.ResumeHost() | rq.LabelHost():
-                raise one_host_only()
-            case rq.RemoveHost() | rq.AtHost():
+            case rq.OfFleet():
                 raise one_host_only()
         return reply
 

@@ -48,6 +48,7 @@ class Draft:
         self._view_before = view
         self._touched: set[FleetJobId] = set()
         self._touched_hosts: set[str] = set()
+        self._removed: set[str] = set()
         self._retold = 0
         self._told: set[str] = set()
         self._stale: set[str] = set()
@@ -100,7 +101,8 @@ class Draft:
 
     def forget(self, host: str) -> None:
         """Remove a host from the fleet."""
-        self.records.pop(host, None)
+        if self.records.pop(host, None) is not None and host in self._before.hosts:
+            self._removed.add(host)
         self._stale.add(host)
 
     def see(self, host: str, seen: HostView) -> None:
@@ -166,7 +168,7 @@ class Draft:
                 self._forget_refusals(job.id)
         named = (self.records.get(name) for name in sorted(self._touched_hosts))
         hosts = tuple(r for r in named if r is not None and before.hosts.get(r.name) != r)
-        removed = tuple(sorted(before.hosts.keys() - self.records.keys()))
+        removed = tuple(sorted(self._removed - self.records.keys()))
         state = replace(
             before,
             next_job=self.next_job,

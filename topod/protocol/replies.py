@@ -101,6 +101,20 @@ class Hosts(Reply, frozen=True, kw_only=True, tag="hosts"):
     hosts: list[FleetHostView]
 
 
+class Counts(Reply, frozen=True, kw_only=True, tag="counts"):
+    """What a coordinator counts."""
+
+    host_states: dict[str, int] = {}
+    """Hosts by state."""
+    job_states: dict[str, int] = {}
+    """Jobs that have not ended, by state; those that are `pending` are the queue."""
+    placements: int = 0
+    """Since this coordinator began to lead."""
+    port: dict[str, int] = {}
+    """Of its port: `connections` and `half_open` now; how many were `accepted`, `admitted`, and by reason
+    refused or cut, since its start. What never was is left out."""
+
+
 class Fairness(Reply, frozen=True, kw_only=True, tag="fairness"):
     """How the site's rules stand now."""
 
@@ -170,6 +184,7 @@ AnyReply = (
     | Planned
     | Host
     | Hosts
+    | Counts
     | Fairness
     | Moves
     | LogChunk

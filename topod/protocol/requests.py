@@ -114,11 +114,19 @@ class GetHost(Request, frozen=True, kw_only=True, tag="get-host"):
     """The host and who holds what. Answer: `Host`."""
 
 
-class GetHosts(Request, frozen=True, kw_only=True, tag="get-hosts"):
+class OfFleet(Request, frozen=True, kw_only=True):
+    """Base of what only a coordinator can answer."""
+
+
+class GetHosts(OfFleet, frozen=True, kw_only=True, tag="get-hosts"):
     """The hosts of a fleet. Answer: `Hosts`. Only a coordinator has any."""
 
 
-class DrainHost(Request, frozen=True, kw_only=True, tag="drain-host"):
+class GetCounts(OfFleet, frozen=True, kw_only=True, tag="get-counts"):
+    """What a coordinator counts. Answer: `Counts`."""
+
+
+class DrainHost(OfFleet, frozen=True, kw_only=True, tag="drain-host"):
     """Give a host of the fleet no more jobs. Answer: `Done`."""
 
     host: str
@@ -127,13 +135,13 @@ class DrainHost(Request, frozen=True, kw_only=True, tag="drain-host"):
     """Its jobs are stopped and go on elsewhere; else they run to their end there."""
 
 
-class ResumeHost(Request, frozen=True, kw_only=True, tag="resume-host"):
+class ResumeHost(OfFleet, frozen=True, kw_only=True, tag="resume-host"):
     """Undo `DrainHost`. Answer: `Done`."""
 
     host: str
 
 
-class LabelHost(Request, frozen=True, kw_only=True, tag="label-host"):
+class LabelHost(OfFleet, frozen=True, kw_only=True, tag="label-host"):
     """Set labels of a host of the fleet; they win over its own. Answer: `Done`."""
 
     host: str
@@ -142,7 +150,7 @@ class LabelHost(Request, frozen=True, kw_only=True, tag="label-host"):
     """Labels that an administrator set, to be set no more."""
 
 
-class RemoveHost(Request, frozen=True, kw_only=True, tag="remove-host"):
+class RemoveHost(OfFleet, frozen=True, kw_only=True, tag="remove-host"):
     """Take a host that is gone out of the fleet. Answer: `Done`."""
 
     host: str
@@ -247,7 +255,7 @@ HostRequest = (
 """What a fleet passes on to one of its hosts. Job ids are the host's own."""
 
 
-class AtHost(Request, frozen=True, kw_only=True, tag="at-host"):
+class AtHost(OfFleet, frozen=True, kw_only=True, tag="at-host"):
     """What does this host of the fleet answer to that? Answer: the host's. Only a coordinator has hosts."""
 
     host: str
@@ -269,6 +277,7 @@ AnyRequest = (
     | Resume
     | GetHost
     | GetHosts
+    | GetCounts
     | DrainHost
     | ResumeHost
     | LabelHost

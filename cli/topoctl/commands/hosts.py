@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from topoctl.render.hosts import hosts_table
+from topoctl.render.hosts import counts_line, hosts_table
 from topoctl.session import Output, OutputOption, ask, connect, note, show, show_json, style
 from topod.errors import UsageError
-from topod.protocol.replies import Hosts
-from topod.protocol.requests import GetHosts
+from topod.protocol.replies import Counts, Hosts
+from topod.protocol.requests import GetCounts, GetHosts
 
 EXAMPLES = """
 topoctl hosts
@@ -36,6 +36,7 @@ def hosts(
     wanted = [_label(text) for text in select or []]
     with connect(ctx) as client:
         found = ask(client, GetHosts(), Hosts).hosts
+        counts = ask(client, GetCounts(), Counts)
     found = [host for host in found if all(host.labels.get(name) == value for name, value in wanted)]
     match output:
         case Output.JSON:
@@ -46,6 +47,8 @@ def hosts(
             show(hosts_table(found, time.time(), style(ctx), wide=output is Output.WIDE))
             if not found:
                 note("no hosts with these labels" if wanted else "no host has joined the fleet")
+            elif not wanted:
+                note(counts_line(counts))
             if any(host.emulated for host in found):
                 note("note: some hosts are emulated: their GPUs are bookkeeping")
 

@@ -1,10 +1,11 @@
 """The hosts of a fleet as lines: `topoctl hosts`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from topoctl.render.jobs import ago
 from topoctl.render.style import Style, printable
 from topoctl.render.table import Column, table
+from topod.protocol.replies import Counts
 from topod.protocol.views import FleetHostView
 
 COLORS = {
@@ -52,3 +53,13 @@ def _free(host: FleetHostView) -> str:
     if host.gpus is None:
         return "-"
     return f"{'?' if host.free_gpus is None else host.free_gpus}/{host.gpus}"
+
+
+def counts_line(counts: Counts) -> str:
+    """Return how many hosts and jobs are in which state, as one line."""
+    hosts, jobs = _by_state(counts.host_states), _by_state(counts.job_states)
+    return f"hosts: {hosts or 'none'}; jobs: {jobs or 'none'}"
+
+
+def _by_state(states: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {state}" for state, number in sorted(states.items()))

@@ -17,6 +17,15 @@ def test_a_machine_that_only_opens_connections_pushes_out_its_own() -> None:
     assert 1 in waiting
 
 
+def test_one_address_has_a_bound_of_its_own() -> None:
+    waiting = Waiting(10, of_address=3)
+    waiting.add(1, "host", 0.0)
+    for fd in range(100, 104):
+        assert waiting.too_many() is None
+        waiting.add(fd, "flood", 1.0)
+    assert waiting.too_many() == 100
+
+
 def test_who_was_let_in_takes_no_room() -> None:
     waiting = Waiting(2)
     for fd in range(5):
