@@ -3,6 +3,7 @@
 The fleet takes longest to come up, so one test lives through all deaths, one after the other.
 """
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ def test_jobs_run_exactly_once_whichever_leader_dies(
         assert fleet.wait(long.id, "running").state == "running"
         another_coordinator_takes_over_from_one_that_is_killed(fleet)
         a_coordinator_that_is_stopped_hands_over(fleet)
+        a_leader_that_slept_leads_no_more_when_it_wakes(fleet)
         nothing_is_lost_when_the_leader_of_etcd_is_killed(fleet)
         both_leaders_are_killed(fleet)
         assert fleet.job(long.id).state == "running"
@@ -59,6 +61,23 @@ def a_coordinator_that_is_stopped_hands_over(fleet: SharedFleet) -> None:
         assert fleet.heads[old].stop() == 0
         fleet.heads[old].start(wait=False)
         assert fleet.leader() == other
+        stream.goes_on()
+
+
+def a_leader_that_slept_leads_no_more_when_it_wakes(fleet: SharedFleet) -> None:
+    old, (other,) = fleet.leader_and_others()
+    head = fleet.heads[old]
+    with fleet.stream() as stream:
+        # Nobody is to ask it meanwhile: as if it were not there.
+        asleep, head.process = head.process, None
+        assert asleep is not None
+        asleep.send_signal(signal.SIGSTOP)
+        try:
+            assert fleet.leader() == other
+        finally:
+            asleep.send_signal(signal.SIGCONT)
+            head.process = asleep
+        fleet.until(lambda: fleet.heads[other].endpoint in fleet.standing(old))
         stream.goes_on()
 
 
