@@ -134,7 +134,7 @@ async def once(it: Daemon, image: str, calls: Calls, victims: Sequence[int]) -> 
     begun = time.time()
     done = await it.service.submit(rq.Submit(spec=spec(image, 4, HIGH, PREEMPTOR)))
     job = done.jobs[0].id
-    piece = await it.service.read_log(rq.ReadLog(job=job, wait=60.0))
+    piece = await it.service.logs.read(rq.ReadLog(job=job, wait=60.0))
     ended = time.time()
     assert piece.data == b"up\n"
     while not calls.died:  # told through another connection  # noqa: ASYNC110

@@ -83,6 +83,9 @@ class Passing:
         if isinstance(asked, rq.WaitJob):
             wait = max(0.0, min(asked.timeout, WAIT_SECONDS_MAX))
             asked = msgspec.structs.replace(asked, timeout=wait)
+        if isinstance(asked, rq.Follow):
+            wait = max(0.0, min(asked.seconds, WAIT_SECONDS_MAX))
+            asked = msgspec.structs.replace(asked, seconds=wait)
         return await self._hosts.ask(request.host, request.by, asked, wait + ANSWER_SECONDS)
 
     async def execute(self, request: rq.Exec | rq.ExecTalk | rq.ExecStop) -> rp.AnyReply:

@@ -141,6 +141,8 @@ class Service:
                 raise a_host_of_the_fleet("resume", "`topoctl host resume NAME` takes a whole host")
             case rq.GetHost():
                 raise a_host_of_the_fleet("topo", "`topoctl hosts` lists them")
+            case rq.Follow():
+                raise a_host_of_the_fleet("top", "`topoctl hosts` lists them")
             case rq.PlanMoves() | rq.MakeMoves():
                 raise a_host_of_the_fleet("rebalance", "jobs move within one host")
 

@@ -7,6 +7,7 @@ for without a bound, and nobody is stopped because a look failed.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
@@ -29,6 +30,11 @@ AGAIN_SECONDS: Final = 1.0
 EVENTS_WAIT_SECONDS: Final = 5.0
 EVENTS_RETRY_SECONDS: Final = (1.0, 60.0)
 """First and longest pause before a driver that tells no events is asked again."""
+
+LIVE_SECONDS: Final = 2.0
+"""How often the GPUs are looked at while somebody follows what happens on the host ..."""
+FOLLOWED_SECONDS: Final = 30.0
+"""... which is so long after the last question."""
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -91,17 +97,24 @@ class GpuWatch:
                 # A defect here must cost the watch one look, not the daemon its eyes.
                 log.exception("gpus.unassessed")
             self._wake.clear()
+            every = self._pause()
             try:
-                async with asyncio.timeout(min(AGAIN_SECONDS, self._every) if again else self._every):
+                async with asyncio.timeout(min(AGAIN_SECONDS, every) if again else every):
                     await self._wake.wait()
             except TimeoutError:
                 pass
+
+    def _pause(self) -> float:
+        """Return how long until the next look; who watches the host live wants to see its GPUs live."""
+        followed = time.monotonic() - self._health.followed_at < FOLLOWED_SECONDS
+        return min(self._every, LIVE_SECONDS) if followed else self._every
 
     async def _look(self) -> bool:
         """Take one look; return whether the next one should come soon."""
         live = await self._in_thread(self._probe.live)
         self._failures = 0
         self._health.well("gpus")
+        self._health.live = live
         users = await self._users(live)
         xids = tuple(self._xids)
         seen = Look(at=self._clock.now(), live=live, users=users, xids=xids)

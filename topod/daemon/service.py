@@ -3,18 +3,18 @@
 import asyncio
 import logging
 import os
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final, TypeVar
 
 import msgspec
 
 from topod import __version__
 from topod.adapters.secret_files import checked_secrets
-from topod.daemon import joblog
+from topod.daemon.following import Following
+from topod.daemon.logreader import LogReader
 from topod.daemon.mailbox import Mailbox
+from topod.daemon.patience import Patience
 from topod.daemon.planning import Planning
 from topod.daemon.sessions import Sessions
 from topod.daemon.storage import Store
@@ -44,13 +44,6 @@ from topod.shell.dependencies import check_array, never_met, refuse_unmet, resol
 from topod.shell.elsewhere import one_host_only, refuse_fleet_wishes
 from topod.shell.health import Health
 
-WAITERS_MAX: Final = 512
-"""Requests that may wait at the same time; one more is answered at once."""
-WAIT_SECONDS_MAX: Final = 60.0
-LOG_POLL_SECONDS: Final = (0.002, 0.1)
-"""Shortest and longest pause between looks at a log that may grow."""
-LOG_POLL_SHARE: Final = 0.1
-"""... and between them this share of the time for which it has been silent."""
 JOBS_MAX: Final = 10_000
 EVENTS_MAX: Final = 10_000
 TOKEN_CHARS_MAX: Final = 200
@@ -95,8 +88,19 @@ class Service:
         self._clock = clock
         self._health = health
         self._identity = identity
-        self._waiting = 0
+        self._patience = Patience(mailbox)
+        self.logs = LogReader(mailbox, runtime, self._patience, self._find)
         self._planning = Planning(mailbox, tables, clock=clock, rules=rules)
+        self._following = Following(
+            mailbox,
+            store,
+            self._topology,
+            self._patience,
+            clock=clock,
+            health=health,
+            host=lambda: self.host().host,
+            rules=rules,
+        )
         self.sessions = Sessions(runtime)
 
     async def answer(self, request: rq.AnyRequest) -> rp.AnyReply:
@@ -143,11 +147,13 @@ class Service:
             case rq.MakeMoves():
                 reply = await self._planning.make(request)
             case rq.ReadLog():
-                reply = await self.read_log(request)
+                reply = await self.logs.read(request)
             case rq.Exec() | rq.ExecTalk() | rq.ExecStop():
                 reply = await self.sessions.answer(request, self._find)
             case rq.ReadEvents():
                 reply = await self.read_events(request)
+            case rq.Follow():
+                reply = await self._following.answer(request)
             case rq.OfFleet():
                 raise one_host_only()
         return reply
@@ -232,7 +238,7 @@ class Service:
             job = state.jobs.get(ident)
             return job is None or job.state in ENDED or job.state.value in request.states
 
-        await self._patiently(done, request.timeout)
+        await self._patience.until(done, request.timeout)
         return self._jobs(await self._find(request.job))
 
     async def cancel(self, request: rq.Cancel) -> rp.Jobs:
@@ -287,46 +293,6 @@ class Service:
             idle=self._health.idle_since,
         )
         return rp.Host(host=view)
-
-    async def read_log(self, request: rq.ReadLog) -> rp.LogChunk:
-        """Return a piece of a job's output; wait for one if asked to."""
-        job = await self._find(request.job)
-        if request.attempt is not None and not 0 <= request.attempt <= job.attempt:
-            raise NotFoundError(f"{job.label} has no attempt {request.attempt}; its last is {job.attempt}")
-        silent = time.monotonic()
-        end = silent + self._bounded(request.wait)
-        while True:
-            # Asked before reading: what was printed until the end is then in the piece, or in the next one.
-            job = await self._find(request.job)
-            attempt = (
-                joblog.latest_attempt(job, self._runtime) if request.attempt is None else request.attempt
-            )
-            complete = joblog.is_complete(job, attempt)
-            path = self._runtime.log_path(job.id, attempt)
-            piece = await asyncio.to_thread(joblog.read_piece, path, request.offset, request.limit)
-            if piece.data or complete or time.monotonic() >= end:
-                return rp.LogChunk(
-                    attempt=attempt,
-                    data=piece.data,
-                    next_offset=piece.next_offset,
-                    ended=complete and not piece.data,
-                    skipped=piece.skipped,
-                    gone=complete and not piece.exists and bool(job.starts),
-                )
-            if not joblog.has_begun(job, attempt):
-                begun = partial(joblog.begun_in, job=job.id, attempt=attempt)
-                await self._patiently(begun, end - time.monotonic())
-                silent = time.monotonic()
-            shortest, longest = LOG_POLL_SECONDS
-            pause = min(longest, max(shortest, (time.monotonic() - silent) * LOG_POLL_SHARE))
-            if joblog.is_launching(job, attempt):
-                # The start may take long, and the first line comes soon after it.
-                launched = partial(joblog.launched_in, job=job.id, attempt=attempt)
-                await self._mailbox.until(launched, pause)
-                if launched(self._mailbox.state):
-                    silent = time.monotonic()
-            else:
-                await asyncio.sleep(pause)
 
     async def read_events(self, request: rq.ReadEvents) -> rp.Events:
         """Return a piece of the host's story."""
@@ -384,14 +350,3 @@ class Service:
         if not found:
             raise NotFoundError(f"no GPU {name} on {self._topology.name}, which has {len(gpus)} GPUs")
         return found[0]
-
-    def _bounded(self, seconds: float) -> float:
-        return max(0.0, min(seconds, WAIT_SECONDS_MAX)) if self._waiting < WAITERS_MAX else 0.0
-
-    async def _patiently(self, done: Callable[[HostState], bool], seconds: float) -> None:
-        bounded = self._bounded(seconds)
-        self._waiting += 1
-        try:
-            await self._mailbox.until(done, bounded)
-        finally:
-            self._waiting -= 1

@@ -144,8 +144,6 @@ def host_view(
     """
     taken = occupancy(topology, state, now, rules)
     document: dict[str, Any] = msgspec.json.decode(dump_host(topology, taken))
-    holding = [job for job in state.jobs.values() if job.state in HOLDING and job.allocation is not None]
-    moving = [job for job in state.jobs.values() if job.pinned_reserved and job.state not in PLACED]
     return HostView(
         name=topology.name,
         emulated=topology.emulated,
@@ -153,20 +151,21 @@ def host_view(
         drain=state.drain,
         generation=state.generation,
         document=document,
-        gpus=[
-            gpu_view(
-                gpu,
-                holding,
-                state.marks.get(gpu.uuid, ()),
-                (idle or {}).get(gpu.uuid),
-                moving=moving,
-            )
-            for gpu in topology.gpus
-        ],
+        gpus=list(gpu_views(topology, state, idle or {}).values()),
         notes=notes,
         foreign_cpus=dict(state.foreign_cpus),
         blind=state.blind,
     )
+
+
+def gpu_views(topology: Topology, state: HostState, idle: Mapping[str, float]) -> dict[int, GpuView]:
+    """Return what is told of each GPU, by index; `idle` as in `host_view`."""
+    holding = [job for job in state.jobs.values() if job.state in HOLDING and job.allocation is not None]
+    moving = [job for job in state.jobs.values() if job.pinned_reserved and job.state not in PLACED]
+    return {
+        gpu.index: gpu_view(gpu, holding, state.marks.get(gpu.uuid, ()), idle.get(gpu.uuid), moving=moving)
+        for gpu in topology.gpus
+    }
 
 
 def resumed_text(

@@ -8,7 +8,10 @@ from topod.protocol.views import (
     BudgetView,
     EventView,
     FleetHostView,
+    GpuReading,
+    GpuView,
     HoldView,
+    HostNow,
     HostView,
     JobLine,
     JobView,
@@ -162,6 +165,30 @@ class Events(Reply, frozen=True, kw_only=True, tag="events"):
     events: list[EventView]
 
 
+class Changes(Reply, frozen=True, kw_only=True, tag="changes"):
+    """What is new since `Follow.since`; the next question names `life` and `number`.
+
+    Whoever takes every answer in has the state as it is at `now`, and has missed no event.
+    """
+
+    life: str
+    """Of this topod since its start: numbers of another life mean nothing."""
+    number: int
+    now: float
+    """Its clock, epoch seconds."""
+    whole: bool = False
+    """These are all jobs that have not ended, and all GPUs: what is not here is not there any more."""
+    jobs: list[JobLine] = []
+    """Jobs that are new or changed, those that ended too."""
+    gpus: list[GpuView] = []
+    readings: list[GpuReading] = []
+    """Of all GPUs, when there is a new one."""
+    host: HostView | None = None
+    """When `whole`."""
+    changed: HostNow | None = None
+    events: list[EventView] = []
+
+
 class Done(Reply, frozen=True, kw_only=True, tag="done"):
     """It is done and durable."""
 
@@ -191,6 +218,7 @@ AnyReply = (
     | ExecBegun
     | ExecOutput
     | Events
+    | Changes
     | Done
     | Failure
 )

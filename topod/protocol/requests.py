@@ -239,6 +239,19 @@ class ReadEvents(Request, frozen=True, kw_only=True, tag="read-events"):
     job: int | None = None
 
 
+class Follow(Request, frozen=True, kw_only=True, tag="follow"):
+    """What changed since an earlier answer; answered when something has. Answer: `Changes`.
+
+    `life` and `since` come from that answer (empty and 0: there was none); `event` is the last known event.
+    """
+
+    life: str = ""
+    since: int = 0
+    event: int = 0
+    seconds: float = 20.0
+    """How long to wait for a change."""
+
+
 HostRequest = (
     ListJobs
     | GetJob
@@ -251,6 +264,7 @@ HostRequest = (
     | PlanMoves
     | MakeMoves
     | ReadEvents
+    | Follow
 )
 """What a fleet passes on to one of its hosts. Job ids are the host's own."""
 
@@ -291,4 +305,5 @@ AnyRequest = (
     | ExecStop
     | ReadEvents
     | AtHost
+    | Follow
 )

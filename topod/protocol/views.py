@@ -193,6 +193,31 @@ class GpuView(msgspec.Struct, frozen=True, kw_only=True):
     """Since when the job on it has not used it: 0% at every look."""
 
 
+class GpuReading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one GPU measures now. None: it does not tell."""
+
+    index: int
+    memory_bytes: int | None = None
+    memory_used_bytes: int | None = None
+    utilisation_percent: int | None = None
+    temperature_celsius: int | None = None
+    slowdown: str | None = None
+    """What it is slowed down for."""
+    problem: str | None = None
+    """Why it cannot be read."""
+
+
+class HostNow(msgspec.Struct, frozen=True, kw_only=True):
+    """What changes of a host beside its GPUs and its jobs."""
+
+    drain: str | None = None
+    blind: str | None = None
+    """Why the health of the GPUs is unknown; no job with GPUs starts meanwhile."""
+    foreign_cpus: dict[str, str] = {}
+    """CPU lists that something topod did not start is bound to and uses, with who."""
+    troubles: list[str] = []
+
+
 class FleetHostView(msgspec.Struct, frozen=True, kw_only=True):
     """One host of a fleet now.
 

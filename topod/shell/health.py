@@ -2,6 +2,7 @@
 
 import logging
 
+from topod.discovery.gpufacts import LiveFacts
 from topod.shell.logs import Key
 
 log = logging.getLogger(__name__)
@@ -16,6 +17,10 @@ class Health:
         """What the runtime last said of itself."""
         self.idle_since: dict[str, float] = {}
         """GPUs (UUIDs) that a job holds and does not use, with since when (epoch seconds)."""
+        self.live: LiveFacts | None = None
+        """The last reading of the GPUs."""
+        self.followed_at = float("-inf")
+        """When somebody last waited for changes (steady clock): then the GPUs are looked at more often."""
 
     def trouble(self, subject: str, text: str) -> None:
         """Put a trouble on the board; `subject` (`store`, `runtime`) names it."""
