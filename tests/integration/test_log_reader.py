@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from topod.adapters.sqlite_store import SqliteStore
-from topod.daemon import joblog, service
+from topod.daemon import joblog, logreader
 from topod.daemon.mailbox import Mailbox
 from topod.daemon.service import Identity, Service
 from topod.daemon.wiring import SystemClock
@@ -38,7 +38,7 @@ def test_a_reader_looks_again_when_the_job_runs_however_long_the_start_took(
         return piece
 
     monkeypatch.setattr(joblog, "read_piece", noted)
-    monkeypatch.setattr(service, "LOG_POLL_SECONDS", (1000.0, 1000.0))
+    monkeypatch.setattr(logreader, "POLL_SECONDS", (1000.0, 1000.0))
 
     async def play() -> bytes:
         store, health, log = SqliteStore(tmp_path / "state.db"), Health(), tmp_path / "log"
@@ -58,7 +58,7 @@ def test_a_reader_looks_again_when_the_job_runs_however_long_the_start_took(
         ):
             await mailbox.post(event)
         await mailbox.until(lambda state: state.jobs[JobId(1)].stage is Stage.LAUNCHING, SECONDS)
-        reader = asyncio.create_task(it.read_log(rq.ReadLog(job=job, wait=SECONDS)))
+        reader = asyncio.create_task(it.logs.read(rq.ReadLog(job=job, wait=SECONDS)))
         assert await asyncio.to_thread(looked.wait, SECONDS)
         log.write_bytes(b"up\n")
         await mailbox.post(ev.Started(job=job, attempt=1, at=0.0))
