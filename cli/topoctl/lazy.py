@@ -48,6 +48,7 @@ COMMANDS: dict[str, Entry] = {
     "quota": Entry(module="quota", function="quota"),
     "topo": Entry(module="topo", function="topo"),
     "events": Entry(module="events", function="events"),
+    "top": Entry(module="top", function="top"),
     "drain": Entry(module="drain", function="drain", examples="DRAIN_EXAMPLES"),
     "resume": Entry(module="drain", function="resume", examples="RESUME_EXAMPLES"),
     "rebalance": Entry(module="rebalance", function="rebalance"),

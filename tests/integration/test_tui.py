@@ -1,0 +1,131 @@
+"""`topoctl top` on a live topod, driven by keys as a person would."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import DataTable, Static
+
+from tests.integration.daemon_process import Topod, topod_in
+from topod.protocol.client import Client
+from topotui.app import TopApp
+from topotui.dialogs import Confirm, LogView
+
+SECONDS = 60.0
+SIZES = [(80, 24), (200, 50)]
+
+
+@pytest.fixture
+def topod(tmp_path: Path) -> Iterator[Topod]:
+    yield from topod_in(tmp_path / "d")
+
+
+def watched(
+    topod: Topod,
+    story: Callable[[TopApp, Pilot[None]], Awaitable[None]],
+    size: tuple[int, int] = (100, 40),
+    *,
+    read_only: bool = False,
+) -> None:
+    async def run() -> None:
+        app = TopApp(lambda: Client(topod.socket), read_only=read_only)
+        async with app.run_test(size=size) as pilot:
+            await story(app, pilot)
+
+    asyncio.run(run())
+
+
+async def until(pilot: Pilot[None], what: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not what():
+            await pilot.pause(0.05)
+
+
+def text_of(app: TopApp, selector: str) -> str:
+    return str(app.screen.query_one(selector, Static).render())
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["80x24", "200x50"])
+def test_the_machine_shows_who_holds_which_gpu_as_it_changes(topod: Topod, size: tuple[int, int]) -> None:
+    async def story(app: TopApp, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: text_of(app, "#machine").count("▯ free") == 8)
+        job = await asyncio.to_thread(topod.submit, "sleep", "600", gpus=2, name="hold", priority=1000)
+        await until(pilot, lambda: text_of(app, "#machine").count(f"▮ {job.id} high") == 2)
+        assert "6 of 8 GPUs free" in text_of(app, "#status")
+        assert all(len(line) <= size[0] for line in text_of(app, "#machine").splitlines())
+        assert "NV2" in text_of(app, "#matrix")
+
+    watched(topod, story, size)
+
+
+def test_a_job_is_cancelled_by_a_key_after_a_question(topod: Topod) -> None:
+    job = topod.submit("sleep", "600", gpus=1)
+    topod.wait(job.id, "running")
+
+    async def story(app: TopApp, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: job.id in app.picture.jobs)
+        await pilot.press("2")
+        await until(pilot, lambda: app.screen.query("#jobs DataTable").first(DataTable).row_count == 1)
+        await pilot.press("k")
+        assert isinstance(app.screen, Confirm)
+        await pilot.press("n")
+        assert app.picture.jobs[job.id].state == "running"
+        await pilot.press("k")
+        await pilot.press("y")
+        await until(pilot, lambda: job.id in app.picture.ended)
+        assert app.picture.ended[job.id].state == "cancelled"
+
+    watched(topod, story)
+
+
+def test_read_only_changes_nothing(topod: Topod) -> None:
+    job = topod.submit("sleep", "600", gpus=1)
+    topod.wait(job.id, "running")
+
+    async def story(app: TopApp, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: job.id in app.picture.jobs)
+        await pilot.press("2", "k")
+        assert not isinstance(app.screen, Confirm)
+        assert "read-only" in text_of(app, "#status")
+
+    watched(topod, story, read_only=True)
+
+
+def test_the_output_of_a_job_comes_as_it_is_printed(topod: Topod) -> None:
+    job = topod.submit("sh", "-c", "echo first; sleep 600")
+    topod.wait(job.id, "running")
+
+    async def story(app: TopApp, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: job.id in app.picture.jobs)
+        await pilot.press("2")
+        await until(pilot, lambda: app.screen.query("#jobs DataTable").first(DataTable).row_count == 1)
+        await pilot.press("l")
+        view = app.screen
+        assert isinstance(view, LogView)
+        await until(pilot, lambda: view.text == "first\n")
+        await pilot.press("escape")
+        await until(pilot, lambda: view.closed)
+
+    watched(topod, story)
+
+
+def test_a_preemption_is_told_with_its_victims_and_a_restart_is_survived(topod: Topod) -> None:
+    small = topod.submit("sleep", "600", gpus=4, priority=100)
+    topod.wait(small.id, "running")
+
+    async def story(app: TopApp, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: small.id in app.picture.jobs)
+        big = await asyncio.to_thread(topod.submit, "sleep", "600", gpus=8, priority=1000, name="big")
+        await until(pilot, lambda: any(not one.open for one in app.picture.timeline.all))
+        await pilot.press("4")
+        await until(pilot, lambda: f"job {small.id}: holds" in text_of(app, "#why"))
+        await asyncio.to_thread(topod.kill)
+        await until(pilot, lambda: "trying again" in text_of(app, "#status"))
+        assert f"job {small.id}: holds" in text_of(app, "#why")
+        await asyncio.to_thread(topod.start)
+        await until(pilot, lambda: "trying again" not in text_of(app, "#status"))
+        await until(pilot, lambda: app.picture.jobs[big.id].state == "running")
+
+    watched(topod, story)

@@ -1,0 +1,270 @@
+"""`topoctl top`: a host as it is, moment by moment, and what can be done about it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import ClassVar
+
+from textual import work
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import DataTable, Footer, Input, Static, TabbedContent, TabPane
+
+from topod.errors import TopodError
+from topod.model.request import PRIORITIES
+from topod.protocol.client import Client
+from topod.protocol.replies import Changes, LogChunk
+from topod.protocol.requests import AnyRequest, Cancel, Drain, ReadLog, Resume, SetPriority
+from topotui.dialogs import Ask, Confirm, Help, LogView
+from topotui.feed import Feed
+from topotui.machine import free_groups
+from topotui.panes import EventsPane, HostPane, JobsPane, PreemptionsPane
+from topotui.picture import Picture
+
+HELP = """\
+1-5      the tabs: host, jobs, ended, preemptions, events
+/        only jobs that have these words
+Enter, l the output of the job
+k        cancel the job, after a question
+p        change its priority
+d        drain the host, or let it take jobs again
+q        leave; nothing that runs is touched"""
+
+
+class TopApp(App[None]):
+    """Shows one host live."""
+
+    TITLE = "topod"
+    CSS_PATH = "top.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("question_mark", "help", "Help", key_display="?"),
+        Binding("slash", "filter", "Filter", key_display="/"),
+        Binding("l,enter", "log", "Output"),
+        Binding("k", "cancel", "Cancel"),
+        Binding("p", "priority", "Priority"),
+        Binding("d", "drain", "Drain"),
+        Binding("1", "tab('host')", "Host", show=False),
+        Binding("2", "tab('jobs')", "Jobs", show=False),
+        Binding("3", "tab('ended')", "Ended", show=False),
+        Binding("4", "tab('preemptions')", "Preemptions", show=False),
+        Binding("5", "tab('events')", "Events", show=False),
+        Binding("q", "quit", "Quit"),
+    ]
+
+    def __init__(self, connect: Callable[[], Client], *, read_only: bool = False) -> None:
+        super().__init__()
+        self.picture = Picture()
+        self.read_only = read_only
+        self.away = ""
+        self._connect = connect
+        self._feed = Feed(
+            connect,
+            lambda: self.picture.cursor,
+            on_changes=partial(self.call_from_thread, self.take),
+            on_away=partial(self.call_from_thread, self.lost),
+        )
+
+    def compose(self) -> ComposeResult:
+        yield Static("connecting ...", id="status", classes="bar")
+        with TabbedContent(initial="host"):
+            with TabPane("1 Host", id="host"):
+                yield HostPane()
+            with TabPane("2 Jobs", id="jobs"):
+                yield JobsPane()
+            with TabPane("3 Ended", id="ended"):
+                yield JobsPane(ended=True)
+            with TabPane("4 Preemptions", id="preemptions"):
+                yield PreemptionsPane()
+            with TabPane("5 Events", id="events"):
+                yield EventsPane()
+        yield Input(placeholder="words that a job must have; Enter: back", id="filter", disabled=True)
+        yield Footer()
+
+    def on_mount(self) -> None:
+        self.query_one("#filter").display = False
+        self._feed.start()
+
+    def on_unmount(self) -> None:
+        self._feed.stop()
+
+    # --- news ---------------------------------------------------------------------------------------------
+
+    def take(self, changes: Changes) -> None:
+        """Take in an answer of topod and draw what is on the screen."""
+        came_back, self.away = bool(self.away), ""
+        seen = self.picture.cursor[2]
+        if not self.picture.take(changes) and not came_back:
+            return
+        self.query_one(EventsPane).add([event for event in self.picture.events if event.seq > seen])
+        self.draw()
+
+    def lost(self, why: str) -> None:
+        """Say that topod does not answer; what is on the screen stays."""
+        self.away = why
+        self._say()
+
+    def draw(self) -> None:
+        """Draw the tab that is on the screen; the others when they come up."""
+        self._say()
+        match self.query_one(TabbedContent).active:
+            case "host":
+                self.query_one(HostPane).show(self.picture)
+            case "jobs" | "ended" as tab:
+                self.query_one(f"#{tab} JobsPane", JobsPane).show(self.picture)
+            case "preemptions":
+                self.query_one(PreemptionsPane).show(self.picture)
+            case _:
+                pass
+
+    def _say(self) -> None:
+        bar, host, now = self.query_one("#status", Static), self.picture.host, self.picture
+        bar.set_class(bool(self.away), "away")
+        if self.away:
+            bar.update(f"{self.away}; what you see is how it was; trying again ...")
+            return
+        if host is None:
+            return
+        words = [
+            f"{host.name}{' (emulated)' if host.emulated else ''}",
+            free_groups(now),
+            f"{_jobs(len(now.running()))} on, {len(now.queue())} waiting",
+            *([f"drained: {now.about.drain}"] if now.about.drain is not None else []),
+            *([f"GPU health unknown: {now.about.blind}"] if now.about.blind else []),
+            *now.about.troubles,
+            *(["read-only"] if self.read_only else []),
+        ]
+        bar.update(" · ".join(words))
+
+    # --- keys ---------------------------------------------------------------------------------------------
+
+    def on_tabbed_content_tab_activated(self) -> None:
+        self.draw()
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.draw)
+
+    def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
+        for pane in event.data_table.ancestors:
+            if isinstance(pane, JobsPane):
+                pane.show_detail(self.picture)
+            elif isinstance(pane, PreemptionsPane):
+                pane.show_why(self.picture)
+
+    async def on_data_table_row_selected(self) -> None:
+        await self.action_log()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        if event.input.id == "filter":
+            for pane in self.query(JobsPane):
+                pane.filter = event.value
+            self.draw()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        if event.input.id == "filter":
+            event.input.display, event.input.disabled = False, True
+            self.query_one("#jobs DataTable").focus()
+
+    def action_tab(self, name: str) -> None:
+        self.query_one(TabbedContent).active = name
+        for table in self.query(f"#{name} DataTable"):
+            table.focus()
+
+    async def action_help(self) -> None:
+        await self.push_screen(Help(HELP))
+
+    def action_filter(self) -> None:
+        self.action_tab("jobs")
+        field = self.query_one("#filter", Input)
+        field.display, field.disabled = True, False
+        field.focus()
+
+    async def action_log(self) -> None:
+        job = self._selected()
+        if job is None:
+            return
+        view = LogView(f"output of job {job}; Escape: back")
+        await self.push_screen(view)
+        self._follow_log(view, job)
+
+    @work(thread=True)
+    def _follow_log(self, view: LogView, job: int) -> None:
+        offset = 0
+        try:
+            with self._connect() as client:
+                while not view.closed:
+                    reply = client.ask(ReadLog(job=job, offset=offset, wait=1.0), 20.0)
+                    if not isinstance(reply, LogChunk):
+                        return
+                    if reply.data:
+                        self.call_from_thread(view.add, reply.data.decode(errors="replace"))
+                    offset = reply.next_offset
+                    if reply.ended:
+                        return
+        except TopodError as error:
+            self.call_from_thread(self.notify, error.message, severity="error")
+
+    async def action_cancel(self) -> None:
+        job = self._selected()
+        if job is not None and self._may():
+            text = f"Cancel job {job}? It is told to stop, has its grace time, and does not run again."
+            await self._ask_first(Confirm(text), Cancel(jobs=[job]))
+
+    async def action_priority(self) -> None:
+        job = self._selected()
+        if job is None or not self._may():
+            return
+        names = ", ".join(f"{name} ({number})" for name, number in PRIORITIES.items())
+        await self.push_screen(
+            Ask(f"Priority of job {job}: {names} or a number"), partial(self._prioritise, job)
+        )
+
+    def _prioritise(self, job: int, text: str | None) -> None:
+        if not text:
+            return
+        number = PRIORITIES.get(text, int(text) if text.isdecimal() else None)
+        if number is None:
+            self.notify(f"{text} is no priority", severity="error")
+        else:
+            self._do(SetPriority(job=job, priority=number))
+
+    async def action_drain(self) -> None:
+        if not self._may():
+            return
+        if self.picture.about.drain is not None:
+            text = "Let the host take jobs again?"
+            await self._ask_first(Confirm(text), Resume())
+        else:
+            text = "Drain the host: no job starts any more, those that run go on. Why?"
+            await self.push_screen(Ask(text), self._drain)
+
+    def _drain(self, why: str | None) -> None:
+        if why:
+            self._do(Drain(reason=why))
+
+    async def _ask_first(self, question: Confirm, request: AnyRequest) -> None:
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._do(request)
+
+        await self.push_screen(question, answered)
+
+    def _selected(self) -> int | None:
+        tab = self.query_one(TabbedContent).active
+        return self.query_one(f"#{tab} JobsPane", JobsPane).selected if tab in ("jobs", "ended") else None
+
+    def _may(self) -> bool:
+        if self.read_only:
+            self.notify("started with --read-only: nothing is changed from here", severity="warning")
+        return not self.read_only
+
+    @work(thread=True)
+    def _do(self, request: AnyRequest) -> None:
+        try:
+            with self._connect() as client:
+                client.ask(request, 20.0)
+        except TopodError as error:
+            hint = f"; {error.hint}" if error.hint else ""
+            self.call_from_thread(self.notify, f"{error.message}{hint}", severity="error")
+
+
+def _jobs(count: int) -> str:
+    return "1 job" if count == 1 else f"{count} jobs"

@@ -1,0 +1,95 @@
+"""Questions over the screen: what is about to happen, in a sentence, and yes or no; or one line of input."""
+
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Label, RichLog, Static
+
+KEPT = 100_000
+"""Characters of a job's output that are remembered."""
+
+
+class Confirm(ModalScreen[bool]):
+    """Says what will happen and asks whether it shall."""
+
+    BINDINGS = [Binding("y", "answer(True)", "Yes"), Binding("n,escape", "answer(False)", "No")]
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Label(self._text)
+            with Horizontal(classes="buttons"):
+                yield Button("No (n)", id="no", variant="primary")
+                yield Button("Yes (y)", id="yes", variant="error")
+
+    async def on_button_pressed(self, event: Button.Pressed) -> None:
+        await self.dismiss(event.button.id == "yes")
+
+    async def action_answer(self, yes: bool) -> None:
+        await self.dismiss(yes)
+
+
+class Ask(ModalScreen[str | None]):
+    """Asks for one line; None: nothing shall happen."""
+
+    BINDINGS = [Binding("escape", "cancel", "Never mind")]
+
+    def __init__(self, text: str, value: str = "") -> None:
+        super().__init__()
+        self._text = text
+        self._value = value
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Label(self._text)
+            yield Input(self._value)
+
+    async def on_input_submitted(self, event: Input.Submitted) -> None:
+        await self.dismiss(event.value.strip())
+
+    async def action_cancel(self) -> None:
+        await self.dismiss(None)
+
+
+class Help(ModalScreen[None]):
+    """The keys, in words."""
+
+    BINDINGS = [Binding("escape,question_mark,q,enter", "dismiss", "Close")]
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Static(self._text)
+
+
+class LogView(ModalScreen[None]):
+    """The output of a job as it comes."""
+
+    BINDINGS = [Binding("escape,q", "dismiss", "Back")]
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self._title = title
+        self.closed = False
+        """Whether nobody looks any more."""
+        self.text = ""
+        """The end of what was shown."""
+
+    def compose(self) -> ComposeResult:
+        yield Label(self._title, classes="bar")
+        yield RichLog(max_lines=10_000, wrap=True, markup=False)
+
+    def on_unmount(self) -> None:
+        self.closed = True
+
+    def add(self, text: str) -> None:
+        """Show more of the output."""
+        self.text = (self.text + text)[-KEPT:]
+        self.query_one(RichLog).write(text.rstrip("\n"))
