@@ -5,12 +5,16 @@ from typing import Annotated
 import typer
 
 from topoctl.place import place
+from topoctl.session import ask
 from topod.errors import UsageError
 from topod.protocol.client import Client
+from topod.protocol.replies import Welcome
+from topod.protocol.requests import Hello
 
 EXAMPLES = """
 topoctl top
 topoctl top --read-only
+topoctl --host gpu-7 top
 """
 
 
@@ -33,7 +37,11 @@ def top(
         raise UsageError(
             "the screen needs Textual, which is not installed", hint="pip install 'topod[tui]'"
         ) from None
-    where = place(ctx)
-    with Client(where):
-        pass  # what is wrong with the place itself is told before the screen is taken
-    TopApp(lambda: Client(where), read_only=read_only).run()
+    where, host = place(ctx), (ctx.obj or {}).get("host") or ""
+    # What is wrong with whom we ask is told before the screen is taken.
+    with Client(where) as client:
+        if ask(client, Hello(), Welcome).fleet and not host:
+            raise UsageError(
+                "one host is shown, and this is a fleet", hint="topoctl --host NAME top; see topoctl hosts"
+            )
+    TopApp(lambda: Client(where, host=host), read_only=read_only).run()
