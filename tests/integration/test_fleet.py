@@ -136,9 +136,9 @@ def test_a_drained_host_gets_nothing_new_and_labels_choose_hosts(
         fleet.until(lambda: " 7/8 " in told("hosts", "--select", "rack=b"))
         with Client(fleet.remote()) as alice:
             assert isinstance(alice.ask(AtHost(host="b", request=ListJobs())), Jobs)
-            told = alice.ask(AtHost(host="b", request=Follow(seconds=1.0)))
-            assert isinstance(told, Changes)
-            assert [gpu.index for gpu in told.gpus] == list(range(8))
+            changes = alice.ask(AtHost(host="b", request=Follow(seconds=1.0)))
+            assert isinstance(changes, Changes)
+            assert [gpu.index for gpu in changes.gpus] == list(range(8))
             with pytest.raises(TopodError, match="may not drain"):
                 alice.ask(AtHost(host="b", request=Drain(gpu="3", reason="x")))
         for words, hint in ((["rebalance"], "--host NAME rebalance"), (["topo"], "--host NAME topo")):
