@@ -42,9 +42,19 @@ def _more_than_least(tables: TopologyTables, rules: Rules, state: HostState, job
     if hold is not None and hold.binds(state.jobs[job.id], now, rules):
         taken = replace(taken, blocks=(*taken.blocks, hold.block))
     victims = {str(ident) for ident in job.victims}
-    stopped = Counter(holder.priority for holder in taken.holders if holder.job in victims)
+    stopped: Counter[int] = Counter()
+    for holder in taken.holders:
+        if holder.job in victims:
+            stopped[holder.priority] += holder.stops
     least = best(brute(tables.topology), taken, job.spec.request)
     if least is not None and dict(least.key1) == stopped:
         return ""
+    if job.assignment is not None:
+        # What jobs over several hosts cost elsewhere the coordinator knows better: the least of those it named.
+        named = job.assignment.place.victims
+        holders = tuple(replace(h, evictable=h.evictable and h.job in named) for h in taken.holders)
+        least = best(brute(tables.topology), replace(taken, holders=holders), job.spec.request)
+        if least is not None and dict(least.key1) == stopped:
+            return ""
     fewest = "no plan would do" if least is None else f"the least is {dict(least.key1)}"
     return f"{job.label} stops {dict(stopped)} by priority, and {fewest}"

@@ -43,4 +43,8 @@ def _data(
     snapshot = board.host(choice.host)
     assert snapshot is not None
     request: ResourceRequest = asked.spec.request
-    return plan_data(tables[choice.host], occupancy_at(snapshot, now), request, choice.plan)
+    data = plan_data(tables[choice.host], occupancy_at(snapshot, now), request, choice.plan)
+    if asked.hosts > 1:  # the next best plan on one of them says nothing of the next best choice
+        data.pop("ruled_out", None)
+        data["alternative"] = None
+    return data

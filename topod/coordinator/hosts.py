@@ -151,6 +151,7 @@ class Hosts:
                 hardware=hardware,
                 labels=hello.labels,
                 version=hello.version,
+                address=hello.address,
             )
             await self._mailbox.ask(seen)
         except TopodError as error:

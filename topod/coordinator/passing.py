@@ -42,21 +42,21 @@ class Passing:
 
         def begun(state: FleetState) -> bool:
             job = state.jobs.get(ident)
-            return job is None or _there(job) is not None
+            return job is None or _there(job, request.rank) is not None
 
         job = await self._find(request.job)
-        if wait and job.state not in ENDED and _output(job, request.attempt) is None:
+        if wait and job.state not in ENDED and _output(job, request.attempt, request.rank) is None:
             await self._until(begun, wait)
             wait = 0.0
             job = await self._find(request.job)
-        found = _output(job, request.attempt)
+        found = _output(job, request.attempt, request.rank)
         if found is None:
             if job.state not in ENDED:
                 # Nothing is printed yet of the assignment that comes.
                 return rp.LogChunk(attempt=0, data=b"", next_offset=max(0, request.offset), ended=False)
             raise NotFoundError(f"{job.label} was never started, so there is no output of it")
         attempt = None if request.attempt is None else request.attempt - found.before
-        question = msgspec.structs.replace(request, job=found.local, attempt=attempt, wait=wait)
+        question = msgspec.structs.replace(request, job=found.local, attempt=attempt, wait=wait, rank=None)
         try:
             chunk = await self._hosts.ask(found.host, job.spec.user, question, wait + ANSWER_SECONDS)
         except HostAwayError as away:
@@ -92,11 +92,11 @@ class Passing:
         """Pass a command beside a job on to the job's host."""
         if isinstance(request, rq.Exec):
             job = await self._find(request.job)
-            there = _there(job)
+            there = _there(job, request.rank)
             if there is None or job.state in ENDED:
                 raise ConflictError(f"{job.label} does not run: its state is {job.state.value}")
             host, local = there
-            question = msgspec.structs.replace(request, job=local)
+            question = msgspec.structs.replace(request, job=local, rank=None)
             begun = await self._hosts.ask(host, request.by or job.spec.user, question)
             if isinstance(begun, rp.ExecBegun):
                 while len(self._executions) >= SESSIONS_MAX:
@@ -115,7 +115,7 @@ class Passing:
         return reply
 
 
-def _output(job: FleetJob, attempt: int | None) -> Earlier | None:
+def _output(job: FleetJob, attempt: int | None, rank: int | None) -> Earlier | None:
     """Return where the output of an attempt lies; by default of the last that was started.
 
     None: of one that is still to come. Raises `NotFoundError` for one that there never was, or so long ago
@@ -123,17 +123,19 @@ def _output(job: FleetJob, attempt: int | None) -> Earlier | None:
     """
     last = job.earlier[-1] if job.earlier else None
     before = 0 if last is None else last.before + last.starts
-    there, report = _there(job), next((m.report for m in job.members if m.report is not None), None)
+    there, report = _there(job, rank), next((m.report for m in job.members if m.report is not None), None)
     starts = 0 if report is None else max(report.starts, report.attempt)
     present = None
     if there is not None:
         present = Earlier(host=there[0], local=there[1], before=before, starts=starts)
     if attempt is None:
-        return present if last is None or starts else last
+        return present if last is None or starts or rank else last
     if attempt > before:
         if present is not None and attempt > before + max(1, starts):
             raise NotFoundError(f"{job.label} has no attempt {attempt}; its last is {before + starts}")
         return present
+    if rank:
+        raise NotFoundError(f"of attempt {attempt} of {job.label} only the output of rank 0 is remembered")
     found = next((one for one in job.earlier if one.before < attempt <= one.before + one.starts), None)
     if found is None:
         raise NotFoundError(
@@ -142,9 +144,15 @@ def _output(job: FleetJob, attempt: int | None) -> Earlier | None:
     return found
 
 
-def _there(job: FleetJob) -> tuple[str, int] | None:
-    """Return the first host that has a job, and its number there."""
+def _there(job: FleetJob, rank: int | None) -> tuple[str, int] | None:
+    """Return the host that has a job, the first one or that of a rank, and its number there.
+
+    Raises `NotFoundError` for a rank that the job never has.
+    """
+    if rank is not None and not 0 <= rank < job.request.hosts:
+        some = "host" if job.request.hosts == 1 else "hosts"
+        raise NotFoundError(f"{job.label} asks for {job.request.hosts} {some}: there is no rank {rank}")
     for member in job.members:
-        if member.report is not None and member.report.local:
+        if member.report is not None and member.report.local and rank in (None, member.rank):
             return member.host, member.report.local
     return None

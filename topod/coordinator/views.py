@@ -29,7 +29,13 @@ def job_view(job: FleetJob, now: float, rules: Rules) -> JobView:
         EarlierView(host=one.host, local_job=one.local, attempts=[one.before + 1, one.before + one.starts])
         for one in job.earlier
     ]
-    return JobView(**_line(job, now, rules), spec=job.spec, members=members, earlier=earlier)
+    return JobView(
+        **_line(job, now, rules),
+        spec=job.spec,
+        members=members,
+        earlier=earlier,
+        rendezvous=job.rendezvous,
+    )
 
 
 def job_line(job: FleetJob, now: float, rules: Rules) -> JobLine:
@@ -55,6 +61,7 @@ def _line(job: FleetJob, now: float, rules: Rules) -> dict[str, Any]:
         "priority": job.priority,
         "preemptible": job.spec.preemptible,
         "gpus": request.gpus,
+        "host_count": job.request.hosts,
         "affinity": request.affinity.value,
         "policy": request.policy.value,
         "cpus": request.cpus,
@@ -93,6 +100,7 @@ def _member(member: Member) -> MemberView:
     report = member.report
     return MemberView(
         host=member.host,
+        address=member.address,
         rank=member.rank,
         local_job=report.local if report is not None and report.local else None,
         state="lost" if member.lost else "assigned" if report is None else report.state,

@@ -95,6 +95,8 @@ class HostSide:
     name: str = ""
     """In the fleet; empty: as the topology says."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    address: Callable[[], str] = str
+    """By which other hosts reach this one; may block. Empty: nobody knows."""
 
     @property
     def host(self) -> str:
@@ -165,7 +167,7 @@ class FleetLink:
     # --- what is said ---------------------------------------------------------------------------------------
 
     async def _talk(self) -> None:
-        await self._say(self._hello())
+        await self._say(await self._hello())
         while True:
             await self._say(self._report())
             self._look_for_silence()
@@ -178,7 +180,7 @@ class FleetLink:
         except ProtocolError as error:
             log.warning("fleet.unsaid", extra={Key.EVENT: type(message).__name__, Key.ERROR: error.message})
 
-    def _hello(self) -> link.HostHello:
+    async def _hello(self) -> link.HostHello:
         host = self._host
         return link.HostHello(
             host=host.host,
@@ -188,6 +190,7 @@ class FleetLink:
             labels=dict(host.labels),
             runtime=host.judge.runtime,
             emulated=host.tables.topology.emulated,
+            address=await asyncio.to_thread(host.address),
         )
 
     def _report(self) -> link.HostReport:
@@ -246,7 +249,7 @@ class FleetLink:
         match message:
             case link.Who():
                 self._seen = 0
-                await self._say(self._hello())
+                await self._say(await self._hello())
                 await self._say(self._report())
             case link.Orders():
                 await self._obey(message)

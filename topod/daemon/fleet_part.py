@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from topod.adapters.curve_dealer import CurveDealer
+from topod.adapters.own_address import address_towards
 from topod.daemon.assembly import Daemon, Ports
 from topod.daemon.config import Settings
 from topod.daemon.fleet_link import FleetLink, HostSide, Memory
@@ -52,6 +53,7 @@ class FleetPart:
             rules=rules,
             name=section.name,
             labels=section.labels,
+            address=lambda: section.address or address_towards(one.endpoint for one in remote.coordinators),
         )
         self._link = FleetLink(side, CurveDealer(remote.coordinators, remote.keys), lease)
 

@@ -42,6 +42,7 @@ def seen(draft: Draft, event: ev.HostSeen) -> None:
             hardware=event.hardware,
             session=event.session,
             version=event.version,
+            address=event.address,
         )
     )
 

@@ -60,6 +60,7 @@ class HostSeen:
     hardware: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     version: str = ""
+    address: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

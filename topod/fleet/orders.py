@@ -68,14 +68,24 @@ def _order(job: FleetJob, member: Member, told: FleetJobReport | None) -> Assign
 
 
 def environment(job: FleetJob, rank: int) -> dict[str, str]:
-    """Return what a member's command learns of the fleet."""
+    """Return what a member's command learns of the fleet: docs/reference/job-file.md."""
     hosts = [member.host for member in job.members]
+    addresses = [member.address or member.host for member in job.members]
+    meet = {}
+    if job.rendezvous:
+        meet = {
+            "TOPOD_RENDEZVOUS": job.rendezvous,
+            "MASTER_ADDR": addresses[0],
+            "MASTER_PORT": str(job.port),
+        }
     return {
         "TOPOD_FLEET_JOB": str(job.id),
         "TOPOD_HOST_COUNT": str(len(hosts)),
         "TOPOD_HOST_RANK": str(rank),
         "TOPOD_HOSTS": ",".join(hosts),
         "TOPOD_FIRST_HOST": hosts[0],
+        "TOPOD_HOST_ADDRESSES": ",".join(addresses),
+        **meet,
     }
 
 

@@ -13,6 +13,7 @@ from topod.fleet.depending import held_back
 from topod.fleet.draft import Draft
 from topod.fleet.jobtable import effective_priority, turn
 from topod.fleet.picking import Choice
+from topod.fleet.rendezvous import address_of, free_port
 from topod.fleet.states import FleetJob, FleetJobId, FleetJobState, Guard, Member
 from topod.fleet.targets import Keeping, gpus_asked, keeping, longest, may_evict_at
 from topod.model.assignment import Place
@@ -210,6 +211,7 @@ def _place(draft: Draft, job: FleetJob, choices: list[Choice], guard: Guard | No
     members = tuple(
         Member(
             host=choice.host,
+            address=address_of(draft, choice.host),
             rank=rank,
             place=Place(gpus=choice.plan.gpus, victims=choice.plan.victims),
             cpus=choice.plan.cpus,
@@ -230,6 +232,7 @@ def _place(draft: Draft, job: FleetJob, choices: list[Choice], guard: Guard | No
             reprioritised=False,
             target=(),
             guard=guard,
+            port=free_port(draft, members[0].host, draft.next_fence) if len(members) > 1 else 0,
             ready_at=None,
             not_before=0.0,
             budgets=budget_names(job.spec, draft.rules),

@@ -77,6 +77,8 @@ class Member:
     """A job on one of its hosts."""
 
     host: str
+    address: str = ""
+    """By which the other members reach this one."""
     rank: int = 0
     place: Place
     """What it is to have there."""
@@ -183,6 +185,8 @@ class FleetJob:
     """Of the present assignment."""
     budgets: tuple[str, ...] = ()
     """The disruption budgets that counted it when it was placed; its hosts were told so."""
+    port: int = 0
+    """Of its first host, where the members of the present assignment meet; 0: of one host only."""
     placed_at: float | None = None
     started_at: float | None = None
     """When its present, or last, run began, by the clock of its host."""
@@ -213,6 +217,14 @@ class FleetJob:
     def has_ended(self) -> bool:
         """Whether it will never run again."""
         return self.state in ENDED
+
+    @property
+    def rendezvous(self) -> str:
+        """Where its members meet, `ADDRESS:PORT`; empty for a job of one host, and for one on none."""
+        if not self.port or not self.members:
+            return ""
+        address = self.members[0].address or self.members[0].host
+        return f"[{address}]:{self.port}" if ":" in address else f"{address}:{self.port}"
 
     def on(self, host: str) -> Member | None:
         """Return the job's member on a host, or None."""
@@ -245,6 +257,8 @@ class HostRecord:
     session: str = ""
     """The last start of its topod that was seen."""
     version: str = ""
+    address: str = ""
+    """By which other hosts reach it; empty: by its name."""
 
     @property
     def all_labels(self) -> dict[str, str]:

@@ -66,8 +66,12 @@ def _victims(occupancy: Occupancy, plan: Plan) -> Iterator[VictimReason]:
             why = f"holds {_gpu_names(gpus)}, which the plan takes"
         elif cpus:
             why = f"holds CPUs {cpus}, which the plan takes"
+        elif holder.stops > 1 and holder.gpus:
+            why = "ends with its member on another host, which the job takes"
         else:
             why = f"holds CPUs {holder.cpus}, without which CPUs are short"
+        if holder.stops > 1:
+            why += f"; in all {holder.stops} containers of it stop"
         yield VictimReason(job=holder.job, priority=holder.priority, why=why)
 
 

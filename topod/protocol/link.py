@@ -36,6 +36,8 @@ class HostHello(FromHost, frozen=True, kw_only=True, tag="hello"):
     """As its own configuration says; the administrator's on the coordinator win."""
     runtime: str = ""
     emulated: bool = False
+    address: str = ""
+    """By which other hosts reach it; empty: by its name."""
 
 
 class HostReport(FromHost, frozen=True, kw_only=True, tag="report"):

@@ -200,6 +200,8 @@ class ReadLog(Request, frozen=True, kw_only=True, tag="read-log"):
     """Negative: that many bytes before the end."""
     limit: int = 65536
     wait: float = 0.0
+    rank: int | None = None
+    """Of a job of a fleet over several hosts: which of them; None: the first that has it."""
 
 
 class Exec(Request, frozen=True, kw_only=True, tag="exec"):
@@ -209,6 +211,8 @@ class Exec(Request, frozen=True, kw_only=True, tag="exec"):
     command: list[str]
     stdin: bool = False
     by: str = ""
+    rank: int | None = None
+    """As in `ReadLog`."""
 
 
 class ExecTalk(Request, frozen=True, kw_only=True, tag="exec-talk"):

@@ -22,7 +22,9 @@ class JobLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     priority: int
     preemptible: bool = True
     gpus: int
-    """GPUs asked for."""
+    """GPUs asked for, on each of its hosts."""
+    host_count: int = 1
+    """In a fleet: on so many hosts at a time."""
     affinity: str
     policy: str
     cpus: int | str
@@ -79,12 +81,16 @@ class JobView(JobLine, frozen=True, kw_only=True, omit_defaults=False):
     """In a fleet: the job on each of its hosts, by rank."""
     earlier: list["EarlierView"] = []
     """In a fleet: where it ran before that, and its output lies; the oldest first."""
+    rendezvous: str = ""
+    """Of a job over several hosts, `ADDRESS:PORT`: where its members meet."""
 
 
 class MemberView(msgspec.Struct, frozen=True, kw_only=True):
     """A job of a fleet on one of its hosts. `state` is a state of that host, `assigned` or `lost`."""
 
     host: str
+    address: str = ""
+    """By which the other members reach it."""
     rank: int
     local_job: int | None
     """Its number on the host; None: the host has not confirmed it."""

@@ -15,7 +15,9 @@ class NotHereError(TopodError):
 
 
 def refuse_fleet_wishes(request: rq.AnyRequest) -> None:
-    """Raise `NotHereError` for a job that names hosts, where there is one host only."""
+    """Raise `NotHereError` for what names hosts, or a member on one of several, where there is one only."""
+    if isinstance(request, rq.ReadLog | rq.Exec) and request.rank is not None:
+        raise NotHereError("this is one host, not a fleet: --rank chooses a member", hint=ASK_COORDINATOR)
     if not isinstance(request, rq.Submit | rq.DryRun):
         return
     given = {"hosts": request.hosts != 1, "select": request.select, "gpu-model": request.gpu_model}

@@ -1,5 +1,6 @@
 """`[fleet]` of the configuration: which coordinator a host belongs to, and the keys that prove both."""
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,7 @@ from topod.protocol.curve import check_name
 from topod.protocol.remote import Remote, coordinators
 
 Texts = str | tuple[str, ...]
+ADDRESS = re.compile(r"[A-Za-z0-9_.:%-]{0,253}")
 
 
 class FleetSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,6 +24,8 @@ class FleetSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The host's own private key."""
     name: str = ""
     """Of the host in the fleet; empty: what the machine is called."""
+    address: str = ""
+    """By which jobs on other hosts reach this one; empty: that from which it speaks to the coordinator."""
     labels: dict[str, str] = {}
     """What jobs may ask for, such as `zone = "a"`."""
 
@@ -30,7 +34,7 @@ def check_fleet(section: FleetSection) -> None:
     """Raise `ValueError` for a section that cannot be meant. The key is read when topod starts."""
     places, keys = _joined(section.coordinator), _joined(section.coordinator_key)
     if not places:
-        if section != FleetSection(labels=section.labels, name=section.name):
+        if section != FleetSection(labels=section.labels, name=section.name, address=section.address):
             raise ValueError('fleet.coordinator: is missing: "tcp://HOST:PORT"')
         return
     if not keys:
@@ -44,6 +48,8 @@ def check_fleet(section: FleetSection) -> None:
             check_name(section.name)
         except ValueError as error:
             raise ValueError(f"fleet.name: {error}") from None
+    if not ADDRESS.fullmatch(section.address):
+        raise ValueError(f"fleet.address: must be an IP address or a host's name: {section.address!r}")
     if not section.key_file.startswith("/"):
         raise ValueError(f"fleet.key_file: must start with /: {section.key_file!r}")
 

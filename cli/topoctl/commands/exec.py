@@ -9,16 +9,18 @@ from typing import Annotated
 import typer
 
 from topoctl import exit_codes
-from topoctl.session import JobArgument, ask, connect, job_ids
+from topoctl.members import OnOption, RankOption, member_rank
+from topoctl.session import JobArgument, ask, connect, job_ids, one_job
 from topod.errors import DaemonUnavailableError, NotFoundError, UsageError
 from topod.protocol.client import Client, RemoteError
-from topod.protocol.replies import Done, ExecBegun, ExecOutput
-from topod.protocol.requests import Exec, ExecStop, ExecTalk
+from topod.protocol.replies import Done, ExecBegun, ExecOutput, Jobs
+from topod.protocol.requests import Exec, ExecStop, ExecTalk, GetJob
 
 EXAMPLES = """
 topoctl exec 12 nvidia-smi
 topoctl exec 12 -- sh -c 'ls -l /proc/1/fd'
 topoctl exec -i 12 tar x < weights.tar
+topoctl exec --rank 1 12 nvidia-smi
 """
 WAIT_SECONDS = 1.0
 INPUT_WAIT_SECONDS = 0.05
@@ -38,6 +40,8 @@ def execute(
     interactive: Annotated[
         bool, typer.Option("-i", "--interactive", help="Pass stdin on to the command.")
     ] = False,
+    rank: RankOption = None,
+    on: OnOption = "",
     tty: Annotated[bool, typer.Option("-t", "--tty", help="Refused: there is no terminal.")] = False,
 ) -> int:
     """Run a command beside a running job, in its container.
@@ -59,7 +63,9 @@ def execute(
     wants_input = interactive or "i" in given
     with connect(ctx) as client:
         (ident,) = job_ids(client, [job])
-        begun = ask(client, Exec(job=ident, command=words, stdin=wants_input), ExecBegun, ASK_SECONDS)
+        rank = member_rank(one_job(ask(client, GetJob(job=ident), Jobs)), rank, on)
+        request = Exec(job=ident, command=words, stdin=wants_input, rank=rank)
+        begun = ask(client, request, ExecBegun, ASK_SECONDS)
         try:
             return _talk(client, begun.session, _Input() if wants_input else None)
         except (KeyboardInterrupt, BrokenPipeError):

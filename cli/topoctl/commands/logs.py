@@ -3,9 +3,11 @@
 import sys
 from typing import Annotated
 
+import msgspec
 import typer
 
 from topoctl.attached import tell_skipped
+from topoctl.members import OnOption, RankOption, member_rank
 from topoctl.render.jobs import ENDED
 from topoctl.session import JobArgument, ask, ask_patiently, connect, job_ids, note, one_job
 from topod.protocol.client import Client
@@ -18,6 +20,7 @@ topoctl logs 12
 topoctl logs -f latest
 topoctl logs -n 20 12
 topoctl logs --attempt 1 12
+topoctl logs --rank 1 12
 """
 CHUNK = 256 * 1024
 FOLLOW_SECONDS = 4.0
@@ -42,6 +45,8 @@ def logs(
             "--attempt", min=1, help="Which start of the job (default: the last).", show_default=False
         ),
     ] = None,
+    rank: RankOption = None,
+    on: OnOption = "",
 ) -> None:
     """Print what a job wrote to stdout and stderr."""
     with connect(ctx) as client:
@@ -54,9 +59,10 @@ def logs(
             view = _next_start(client, ident, 0)
             if view.starts == 0:
                 return
+        member = member_rank(view, rank, on)
         while True:
             starts = view.starts
-            which = _print(client, ident, attempt, tail, follow=follow)
+            which = _print(client, ident, attempt, tail, rank=member, follow=follow)
             view = one_job((ask_patiently if follow else ask)(client, GetJob(job=ident), Jobs, 10.0))
             if not follow or attempt is not None:
                 return
@@ -68,15 +74,22 @@ def logs(
             tail = None
 
 
-def _print(client: Client, job: int, attempt: int | None, tail: int | None, *, follow: bool) -> int:
+def _print(
+    client: Client, job: int, attempt: int | None, tail: int | None, *, rank: int | None, follow: bool
+) -> int:
     """Print one attempt from its (tail's) beginning; return which one it was."""
     offset = 0 if tail is None else None
     while True:
         if offset is None:
-            chunk = _last_lines(client, job, attempt, tail or 0)
+            chunk = _last_lines(client, ReadLog(job=job, attempt=attempt, rank=rank), tail or 0)
         else:
             request = ReadLog(
-                job=job, attempt=attempt, offset=offset, limit=CHUNK, wait=FOLLOW_SECONDS if follow else 0.0
+                job=job,
+                attempt=attempt,
+                offset=offset,
+                limit=CHUNK,
+                wait=FOLLOW_SECONDS if follow else 0.0,
+                rank=rank,
             )
             get = ask_patiently if follow else ask
             chunk = get(client, request, LogChunk, FOLLOW_SECONDS + 4)
@@ -88,15 +101,15 @@ def _print(client: Client, job: int, attempt: int | None, tail: int | None, *, f
             return chunk.attempt
 
 
-def _last_lines(client: Client, job: int, attempt: int | None, lines: int) -> LogChunk:
+def _last_lines(client: Client, which: ReadLog, lines: int) -> LogChunk:
     """Return the end of the output that holds the last `lines` lines."""
     size = 64 * 1024
     while True:
-        chunk = ask(client, ReadLog(job=job, attempt=attempt, offset=-size, limit=size), LogChunk)
+        chunk = ask(client, msgspec.structs.replace(which, offset=-size, limit=size), LogChunk)
         data = chunk.data
         while chunk.data and len(data) < size:  # one answer holds 1 MiB at most
-            request = ReadLog(
-                job=job, attempt=chunk.attempt, offset=chunk.next_offset, limit=size - len(data)
+            request = msgspec.structs.replace(
+                which, attempt=chunk.attempt, offset=chunk.next_offset, limit=size - len(data)
             )
             chunk = ask(client, request, LogChunk)
             data += chunk.data

@@ -38,7 +38,8 @@ def run(
 
     What the job prints goes to stdout, what happens to it to stderr. It reads nothing: its stdin is empty.
     Ctrl-C (or SIGTERM) cancels the job and waits for its end; a second one leaves it alone. A job that is
-    stopped for another one and requeued stays attached, also while topod is restarted.
+    stopped for another one and requeued stays attached, also while topod is restarted. Of a job over several
+    hosts (--hosts) the output is that of rank 0.
 
     Exit code: the job's own; 75 when it was stopped for another one for good; as with `docker run` 125 when
     it could not be started, 126 and 127 when its command cannot be run or does not exist.

@@ -34,6 +34,7 @@ topoctl submit -f job.yaml --gpus 2
 topoctl submit --wait --gpus 1 -- nvidia-smi -L
 id=$(topoctl submit --parsable -f job.yaml)
 topoctl submit --gpus 8 --select rack=7 --gpu-model "*h100*" -- ./train.sh
+topoctl submit --hosts 2 --gpus 8 --network host -f job.yaml
 topoctl submit --after $id --gpus 1 -- python evaluate.py
 topoctl submit --array 0-9%2 --gpus 1 -- \\
     sh -c 'exec python fold.py --fold $TOPOD_ARRAY_INDEX'

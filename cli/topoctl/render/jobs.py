@@ -133,17 +133,18 @@ def elapsed(job: JobLine, now: float) -> str:
 def gpu_seconds(job: JobLine, now: float) -> float:
     """Return the GPU time of all runs of a job, the present one included."""
     running = job.state in {"running", "stopping"} and job.started_at is not None
-    present = (now - job.started_at) * len(job.gpu_indices) if running and job.started_at is not None else 0.0
+    held = len(job.gpu_indices) if job.host_count == 1 else job.host_count * job.gpus
+    present = (now - job.started_at) * held if running and job.started_at is not None else 0.0
     return job.gpu_seconds + max(0.0, present)
 
 
 def gpus(job: JobLine) -> str:
-    """Return the GPUs held, `0-3`, or how many are asked for, `x4`."""
+    """Return the GPUs held, `0-3`, or how many are asked for, `x4`; `2x8` on two hosts."""
     if job.gpu_indices and job.state in {"starting", "running", "stopping"}:
         return ranges(job.gpu_indices)
     if job.gpus == 0:
         return "-"
-    return f"x{job.gpus}"
+    return f"x{job.gpus}" if job.host_count == 1 else f"{job.host_count}x{job.gpus}"
 
 
 def hosts(job: JobLine, *, wide: bool) -> str:

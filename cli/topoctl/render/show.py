@@ -47,7 +47,13 @@ def _life(job: JobView, now: float) -> list[tuple[str, str]]:
         verb = "had" if job.state in ENDED or job.state in {"pending", "preempted"} else "holds"
         cpus = f", CPUs {job.cpu_list}" if job.cpu_list else ""
         rows.append((verb, f"{_gpus(job.gpu_indices)}{cpus}"))
-    rows += [("host" if not at else "", _member(member)) for at, member in enumerate(job.members)]
+    several = len(job.members) > 1
+    rows += [
+        (("hosts" if several else "host") if not at else "", _member(member, several=several))
+        for at, member in enumerate(job.members)
+    ]
+    if job.rendezvous:
+        rows.append(("meet at", job.rendezvous))
     rows += [("before" if not at else "", _earlier(one)) for at, one in enumerate(job.earlier)]
     if job.array_id is not None:
         most = "" if job.array_limit is None else f", at most {job.array_limit} at a time"
@@ -64,11 +70,13 @@ def _life(job: JobView, now: float) -> list[tuple[str, str]]:
     return rows
 
 
-def _member(member: MemberView) -> str:
+def _member(member: MemberView, *, several: bool) -> str:
     local = "not confirmed" if member.local_job is None else f"job {member.local_job} there, {member.state}"
     held = f": {_gpus(member.gpu_indices)}" if member.gpu_indices else ""
     cpus = f", CPUs {member.cpu_list}" if member.cpu_list else ""
-    return f"{member.host} ({local}){held}{cpus}"
+    rank = f"rank {member.rank}: " if several else ""
+    stops = f", stops {', '.join(f'job {one}' for one in member.victims)} there" if member.victims else ""
+    return f"{rank}{member.host} ({local}){held}{cpus}{stops}"
 
 
 def _earlier(one: EarlierView) -> str:
@@ -96,6 +104,15 @@ def _again(job: JobView, now: float) -> list[tuple[str, str]]:
     return rows
 
 
+def _asked(job: JobView) -> str:
+    asked = _count(job.gpus, "GPU")
+    if job.gpus > 1:
+        asked += f", {job.affinity} {job.policy}"
+    cpus = "shared pool" if job.cpus == 0 else f"{job.cpus} CPUs, {job.cpu_affinity}"
+    each = f", on each of {job.host_count} hosts" if job.host_count > 1 else ""
+    return f"{asked}; {cpus}{each}"
+
+
 def _request(job: JobView) -> list[tuple[str, str]]:
     spec = job.spec
     name = priority_name(job.priority)
@@ -103,11 +120,7 @@ def _request(job: JobView) -> list[tuple[str, str]]:
     if job.effective_priority is not None:
         often = f" after {_count(job.preemptions, 'preemption')}" if job.preemptions else ""
         priority += f", effective {job.effective_priority}{often}"
-    asked = _count(job.gpus, "GPU")
-    if job.gpus > 1:
-        asked += f", {job.affinity} {job.policy}"
-    cpus = "shared pool" if job.cpus == 0 else f"{job.cpus} CPUs, {job.cpu_affinity}"
-    rows = [("priority", priority), ("asks for", f"{asked}; {cpus}")]
+    rows = [("priority", priority), ("asks for", _asked(job))]
     if spec.memory_bytes is not None:
         rows.append(("memory", format_size(spec.memory_bytes)))
     stop = f"{format_duration(spec.grace_seconds)} grace, then {spec.on_preempt.value}"

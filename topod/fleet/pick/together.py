@@ -21,7 +21,7 @@ from topod.fleet.hosts import HeldBy, HostSnapshot, holder_at, occupancy_at
 from topod.fleet.pick.cost import STEP, Chosen, FleetKey, fleet_key
 from topod.model.request import ResourceRequest
 
-NODES: Final = 64
+NODES: Final = 16
 """So many nodes are looked at; then the best that was found stands."""
 
 Total = tuple[tuple[tuple[int, int], ...], int, int, int]
@@ -85,6 +85,8 @@ class Together:
         self._gangs = {gang.ident: gang for gang in gangs}
         self._request = request
         self._wanted = wanted
+        self._spared: frozenset[int] | None = None
+        """Who is spared on the hosts as they are shown; None: they are shown as they are."""
         self._true = {name: hosts.snapshot(name) for gang in self._gangs.values() for name in gang.held}
 
     def search(self, first: list[Chosen]) -> list[Chosen]:
@@ -123,11 +125,10 @@ class Together:
     def _solve(self, paid: frozenset[int], spared: frozenset[int]) -> list[Chosen] | None:
         """Return the best hosts one by one at a node; None where there are not enough."""
         given = sorted({name for ident in paid for name in self._gangs[ident].held})
-        shown = {name: self._shown(name, paid, spared) for name in self._true}
-        for name in self._true.keys() - given:
-            self._hosts.show(shown[name])
-        found = [chosen for name in given if (chosen := self._hosts.plan(shown[name])) is not None]
-        found = [_less_spoils(chosen, shown[chosen.host].spoils) for chosen in found]
+        self._show(spared)
+        freed = {name: self._shown(name, paid, spared) for name in given}
+        found = [chosen for name in given if (chosen := self._hosts.plan(freed[name])) is not None]
+        found = [_less_spoils(chosen, freed[chosen.host].spoils) for chosen in found]
         taken = set(given)
         for _ in range(self._wanted):
             chosen = self._hosts.best(taken)
@@ -137,6 +138,18 @@ class Together:
             taken.add(chosen.host)
         found.sort(key=self._key)
         return found[: self._wanted] if len(found) >= self._wanted else None
+
+    def _show(self, spared: frozenset[int]) -> None:
+        """Show the hosts as a node has them, but for those that are planned on by themselves.
+
+        Shown anew are only those that were shown differently before: a fleet has hundreds of them.
+        """
+        names = set(self._true)
+        if self._spared is not None:
+            names = {name for ident in spared ^ self._spared for name in self._gangs[ident].held}
+        for name in names:
+            self._hosts.show(self._shown(name, frozenset(), spared))
+        self._spared = spared
 
     def _key(self, chosen: Chosen) -> FleetKey:
         return fleet_key(chosen, self._request)
@@ -169,13 +182,24 @@ class Together:
         return [self._with_these(chosen, paid) for chosen in found]
 
     def _with_these(self, chosen: Chosen, paid: frozenset[int]) -> Chosen:
-        members = (self._gangs[ident].held.get(chosen.host) for ident in paid)
-        more = {held.job for held in members if held is not None}
-        if not more:
+        """Return one host of a choice; to people it tells what its plan would cost by itself."""
+        true = self._true.get(chosen.host)
+        if true is None:
             return chosen
-        more.update(chosen.plan.victims)
-        victims = tuple(held.job for held in self._true[chosen.host].holders if held.job in more)
-        return replace(chosen, plan=replace(chosen.plan, victims=victims))
+        victims = tuple(h.job for h in true.holders if h.gang in paid or h.job in chosen.plan.victims)
+        levels, gone, work = Counter[int](), 0, 0
+        stranded = 0
+        for holder in occupancy_at(true, self._now).holders:
+            if holder.job in victims:
+                levels[holder.priority] += holder.stops
+                gone |= holder.gpus
+                stranded += holder.gpus.bit_count() + holder.elsewhere
+                work += holder.work
+        stranded -= sum(1 for gpu in chosen.plan.gpus if gone >> gpu & 1)
+        costs = tuple(sorted(levels.items(), reverse=True))
+        cost = replace(chosen.plan.cost, victims=costs, stranded_gpus=stranded, work_lost=work)
+        plan = replace(chosen.plan, victims=victims, cost=cost)
+        return replace(chosen, plan=plan, cost=replace(chosen.cost, cost=cost))
 
     # --- what a choice costs ------------------------------------------------------------------------------
 
