@@ -47,7 +47,12 @@ def checks(socket: Path | None, environ: Mapping[str, str]) -> Iterator[Check]:
     """Yield the checks in the order in which a start would meet them."""
     path = socket or find_socket()
     welcome, daemon = check_daemon(path)
-    yield _python()
+    yield system()
+    if welcome is not None and welcome.fleet:
+        # A coordinator needs no GPUs and no engine: each of its hosts has a doctor of its own.
+        yield _state(Path(welcome.state_dir))
+        yield daemon
+        return
     yield from _gpus(emulated=welcome is not None and welcome.emulated)
     yield from _machine_traps()
     yield _sysfs()
@@ -59,7 +64,8 @@ def checks(socket: Path | None, environ: Mapping[str, str]) -> Iterator[Check]:
         yield from _devices(path)
 
 
-def _python() -> Check:
+def system() -> Check:
+    """Check the interpreter and the operating system."""
     text = f"Python {platform.python_version()}, topod {__version__}, {sys.platform} {platform.machine()}"
     if sys.platform != "linux":
         return Check(name="system", verdict="bad", text=text, mend="topod runs on Linux only")

@@ -23,7 +23,9 @@ STDIN: Final = Path("-")
 
 
 def create_key_file(path: Path, kind: Kind, name: str) -> KeyPair:
-    """Write a new private key, readable for its owner only, and return it. An existing file is never touched.
+    """Write a new private key, readable for its owner only, in a folder made for it if need be; return it.
+
+    An existing file is never touched.
 
     Raises `ConflictError` for a file that exists, `UsageError` where none can be made.
     """
@@ -34,6 +36,7 @@ def create_key_file(path: Path, kind: Kind, name: str) -> KeyPair:
         f"{PRIVATE}{pair.secret} {kind} {name}\n"
     )
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # 0600 whatever the umask: the umask only takes away.
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except FileExistsError:

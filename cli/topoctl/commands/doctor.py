@@ -1,13 +1,11 @@
 """`topoctl doctor`: what a real start of topod would use here, and what is wrong."""
 
 import os
-from itertools import chain
-from pathlib import Path
 
 import typer
 
 from topoctl import exit_codes
-from topoctl.doctor_checks import checks
+from topoctl.doctor_checks import checks, system
 from topoctl.doctor_fleet import check_coordinator
 from topoctl.place import place
 from topoctl.render.doctor import check_text, summary
@@ -27,9 +25,9 @@ def doctor(ctx: typer.Context, *, output: TextOrJsonOption = TextOrJson.TABLE) -
     """
     where = place(ctx)
     look, found = style(ctx), []
-    fleet = [check_coordinator(where)] if isinstance(where, Remote) else []
-    here = checks(where if isinstance(where, Path) else None, os.environ)
-    for check in chain(here, fleet):
+    # Who asks a coordinator may sit at any machine: what that one has is nobody's matter.
+    looks = (system(), check_coordinator(where)) if isinstance(where, Remote) else checks(where, os.environ)
+    for check in looks:
         found.append(check)
         if output is TextOrJson.TABLE:
             show(check_text(check, look))
