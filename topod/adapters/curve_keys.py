@@ -36,7 +36,7 @@ def create_key_file(path: Path, kind: Kind, name: str) -> KeyPair:
         f"{PRIVATE}{pair.secret} {kind} {name}\n"
     )
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         # 0600 whatever the umask: the umask only takes away.
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except FileExistsError:

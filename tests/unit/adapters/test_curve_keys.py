@@ -32,7 +32,9 @@ def test_a_key_is_never_overwritten_nor_written_through_a_link(tmp_path: Path) -
     assert read_private(tmp_path / "a.key") == first
     assert not (tmp_path / "elsewhere").exists()
     with pytest.raises(UsageError, match="cannot write"):
-        create_key_file(tmp_path / "no" / "a.key", Kind.USER, "a")
+        create_key_file(tmp_path / "no" / "such" / "a.key", Kind.USER, "a")
+    create_key_file(tmp_path / "made" / "a.key", Kind.USER, "a")
+    assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o700
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o620])
