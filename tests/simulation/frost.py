@@ -46,6 +46,9 @@ def _frozen(engine: "Engine", box: "Box", name: str) -> float | None:
 
 def restore(engine: "Engine", box: "Box", name: str) -> bool:
     """Say whether an ended box is to go on from that checkpoint now."""
+    if box.status is ContainerStatus.CREATED:
+        # The frozen one was removed by hand, and an order to make it came late.
+        raise JobRejectedError(f"checkpoint {name} not found for container {box.handle}")
     if box.status is not ContainerStatus.EXITED or box.checkpoint != (name, box.started_at):
         return False
     if engine.chance.strikes("restore.rejected"):
