@@ -14,9 +14,9 @@ import numpy as np
 from topod.errors import NotFoundError
 from topod.fleet.hosts import HostSnapshot, occupancy_at
 from topod.fleet.pick.cost import Chosen, FleetKey, choice, fleet_key
-from topod.fleet.pick.free import best_free
 from topod.fleet.pick.levels import NEVER, Levels
 from topod.fleet.pick.refusal import Looked, refuse, refuse_to_stop
+from topod.fleet.pick.remembered import Remembered
 from topod.fleet.pick.rows import FloatTable, KindRows, Priorities
 from topod.fleet.pick.shape import Shapes
 from topod.fleet.pick.together import Hosts, Together, shared_gangs
@@ -35,6 +35,7 @@ class Fleet:
     def __init__(self) -> None:
         self._priorities = Priorities()
         self._kinds: dict[TopologyTables, tuple[KindRows, Shapes]] = {}
+        self._remembered: dict[KindRows, Remembered] = {}
         self._kind_of: dict[str, KindRows] = {}
         self._selected: dict[tuple[object, ...], dict[KindRows, BoolTable]] = {}
 
@@ -60,6 +61,7 @@ class Fleet:
         if tables not in self._kinds:
             kind = KindRows(tables, self._priorities)
             self._kinds[tables] = kind, Shapes(kind)
+            self._remembered[kind] = Remembered(kind)
         kind, _ = self._kinds[tables]
         before = self._kind_of.get(snapshot.host)
         labels = before.snapshots[before.row_of[snapshot.host]].labels if before is not None else None
@@ -178,7 +180,7 @@ class Fleet:
     ) -> Chosen | None:
         best: tuple[tuple[object, ...], KindRows, int] | None = None
         for kind, shapes in self._kinds.values():
-            found = best_free(kind, shapes.of(request), rows[kind], shares[kind])
+            found = self._remembered[kind].best(shapes.of(request), rows[kind], shares[kind])
             if found is not None:
                 share = shares[kind]
                 row, last = _tightest(kind, found[1], spread=share is not None)
@@ -259,7 +261,7 @@ def _tightest(kind: KindRows, rows: IntTable, *, spread: bool) -> tuple[int, tup
     rows = rows[gpus == gpus.min()]
     cpus = sign * kind.free_cpus[rows]
     rows = rows[cpus == cpus.min()]
-    row = min(rows.tolist(), key=lambda row: kind.snapshots[row].host)
+    row = kind.first_by_name(rows)
     return row, (int(gpus.min()), int(cpus.min()), kind.snapshots[row].host)
 
 

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from topod.fleet.pick.cost import STEP
-from topod.fleet.pick.keys import Column, least, tail
+from topod.fleet.pick.keys import Column, least, least_each, tail
 from topod.fleet.pick.rows import FloatTable, KindRows
 from topod.fleet.pick.shape import Shape
 from topod.flextopo.affinity import IntTable
@@ -59,6 +59,30 @@ def best_free(
     return best, rows[np.isin(states.of, np.concatenate(found))]
 
 
+def least_keys(kind: KindRows, shape: Shape, rows: IntTable, share: FloatTable | None) -> FloatTable:
+    """Return the least key of each of some hosts, as rows by cost keys; inf where it has no room."""
+    columns = 2 + len(kind.left) + (share is not None)
+    keys = np.full((len(rows), columns), np.inf)
+    enough = (kind.tables.sizes[kind.free[rows]] >= shape.gpus).nonzero()[0]
+    if not len(shape.family.masks):
+        return keys
+    chunk = max(1, _PAIRS // len(shape.family.masks))
+    for start in range(0, len(enough), chunk):
+        at = enough[start : start + chunk]
+        states = _States(
+            free=kind.free[rows[at]],
+            pool=kind.pool[rows[at]].astype(np.int64),
+            of=np.arange(len(at)),
+            share=None if share is None else share[at],
+        )
+        pairs = _pairs(kind, shape, states, states.of)
+        if pairs is not None:
+            places, ordered = pairs
+            found, _ = least_each(ordered, places, np.arange(len(places)))
+            keys[at[np.unique(places)]] = np.column_stack(found)
+    return keys
+
+
 def _states(kind: KindRows, shape: Shape, rows: IntTable, share: FloatTable | None) -> _States:
     free = kind.free[rows]
     if shape.levels or not shape.gpus:
@@ -76,6 +100,18 @@ def _best_of(
     kind: KindRows, shape: Shape, states: _States, here: IntTable
 ) -> tuple[tuple[float, ...], IntTable] | None:
     """Return the least key of some states and which of them have it."""
+    pairs = _pairs(kind, shape, states, here)
+    if pairs is None:
+        return None
+    places, columns = pairs
+    key, at = least(columns, np.arange(len(places)))
+    return key, here[np.unique(places[at])]
+
+
+def _pairs(
+    kind: KindRows, shape: Shape, states: _States, here: IntTable
+) -> tuple[IntTable, list[Column]] | None:
+    """Return the state (by its place in `here`) of each pair with a GPU set that fits, and the keys."""
     family, free = shape.family, states.free[here]
     fits = family.masks & ~free[:, None] == 0
     missed: IntTable | None = None
@@ -104,5 +140,4 @@ def _best_of(
         after=before & ~family.masks[sets],
         share=None if states.share is None else states.share[here][places],
     )
-    key, at = least(columns, np.arange(len(places)))
-    return key, here[np.unique(places[at])]
+    return places, columns

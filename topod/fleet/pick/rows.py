@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import cached_property
+from itertools import count
 from math import inf
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from topod.flextopo.tables import TopologyTables
 FloatTable = NDArray[np.float64]
 _ARRAYS: Final = (
     "open", "free", "blocked", "free_cpus", "pool", "gpus", "cpus", "priority", "guard", "until", "start",
-    "since", "working", "stopping", "elsewhere", "members", "stops",
+    "stamp", "since", "working", "stopping", "elsewhere", "members", "stops",
 )  # fmt: skip
 
 
@@ -58,6 +59,10 @@ class KindRows:
         self.free: IntTable = np.zeros(1, dtype=np.int64)
         self.blocked: IntTable = np.zeros(1, dtype=np.int64)
         self.free_cpus: IntTable = np.zeros(1, dtype=np.int64)
+        self.stamp: IntTable = np.zeros(1, dtype=np.int64)
+        """A number that no state of a host, and no other host, has had."""
+        self._stamps = count(1)
+        self._order: IntTable | None = None
         self.pool: NDArray[np.int32] = np.zeros((1, atoms), dtype=np.int32)
         """Free CPUs of each atom."""
         # Holders of GPUs, by host and slot; unused slots hold no GPU and are never evictable.
@@ -86,16 +91,26 @@ class KindRows:
         """For each relation the code of each mask of free GPUs; see `groups.codes`."""
         return all_codes(self.tables)
 
+    def first_by_name(self, rows: IntTable) -> int:
+        """Return which of some rows has the host whose name comes first."""
+        if self._order is None:
+            names = np.array([snapshot.host for snapshot in self.snapshots])
+            self._order = np.empty(self.count, dtype=np.int64)
+            self._order[np.argsort(names)] = np.arange(self.count)
+        return int(rows[self._order[rows].argmin()])
+
     def put(self, snapshot: HostSnapshot) -> None:
         """Add a host, or replace what is known of it. Raises `DataError` where two jobs hold one thing."""
         free, pool, blocked = self._read(snapshot)
         row = self.row_of.get(snapshot.host)
         if row is None:
             row = self.row_of[snapshot.host] = self.count
+            self._order = None
             self.snapshots.append(snapshot)
             if row == len(self.free):
                 self._grow()
         self.snapshots[row] = snapshot
+        self.stamp[row] = next(self._stamps)
         self.open[row] = snapshot.closed is None
         self.free[row], self.blocked[row] = free, blocked[0]
         self.free_cpus[row] = pool.bit_count()
@@ -119,10 +134,12 @@ class KindRows:
             for name in _ARRAYS:
                 array: NDArray[Any] = getattr(self, name)
                 array[row] = array[last]
+            self.stamp[row] = next(self._stamps)
             self.snapshots[row] = self.snapshots[last]
             self.row_of[self.snapshots[row].host] = row
             self.small.move(last, row)
         self.snapshots.pop()
+        self._order = None
 
     def _read(self, snapshot: HostSnapshot) -> tuple[int, int, tuple[int, int]]:
         """Return the free GPUs, the free CPUs and what blocks keep of both."""
