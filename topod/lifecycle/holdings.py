@@ -71,6 +71,8 @@ def occupancy(
         for cpus, who in sorted(host.foreign_cpus.items())
     ]
     doomed = doomed_jobs(jobs, without)
+    uses = budget_uses(active(host.jobs), rules, doomed) if rules.budgets else ()
+    overdrawn = {use.name for use in uses if use.running < use.min_running}
     claims: dict[JobId, list[Allocation]] = {}
     for job in jobs:
         # Later its victims hold nothing any more: one that is back has a place that is its own.
@@ -90,11 +92,14 @@ def occupancy(
             blocks += _stuck(job, job.allocation)
             continue
         holder = _holder(job, job.allocation, now, rules)
-        if job.state is JobState.RUNNING and job.id not in doomed:
-            holder = replace(holder, budgets=budget_names(job.spec, rules))
+        if job.state is JobState.RUNNING:
+            # Who is to be stopped already costs a budget nothing more. But where other replicas went since,
+            # that plan has become too much, and nobody may stop them.
+            names = budget_names(job.spec, rules)
+            kept = names if job.id not in doomed else tuple(name for name in names if name in overdrawn)
+            holder = replace(holder, budgets=kept)
         holders.append(_without(holder, claims.get(job.id, ())))
-    budgets = planner_budgets(budget_uses(active(host.jobs), rules, doomed)) if rules.budgets else ()
-    return Occupancy(holders=tuple(holders), blocks=tuple(blocks), budgets=budgets)
+    return Occupancy(holders=tuple(holders), blocks=tuple(blocks), budgets=planner_budgets(uses))
 
 
 def _stuck(job: Job, allocation: Allocation) -> Iterable[Block]:

@@ -66,7 +66,6 @@ def planner_budgets(found: Iterable[BudgetUse]) -> tuple[Budget, ...]:
     return tuple(
         Budget(name=use.name, stops=use.stops, reason=f"{use.name} must keep {use.min_running} running")
         for use in found
-        if use.running
     )
 
 

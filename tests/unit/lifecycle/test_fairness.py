@@ -335,3 +335,21 @@ def test_moves_stop_no_more_of_a_service_at_a_time_than_it_can_spare(count: int,
     assert len(running(world, *chat)) == 3
     refused = [notice.text for notice in world.notices if notice.name == "host.not-rebalanced"]
     assert refused == ([] if moved else ["no job is moved: service=chat must keep 2 running"])
+
+
+def test_a_replica_that_is_to_be_stopped_is_kept_when_another_went_meanwhile() -> None:
+    world = world_with(budgets=(DisruptionBudget(label="service", min_running=1),))
+    chat = {"labels": {"service": "chat"}, "priority": 100}
+    kept, other = (world.submit(spec("chat", gpus=gpus, **chat)) for gpus in (2, 6))
+    world.run()
+    first = world.submit(spec("serve", gpus=1, priority=500))
+    assert world.job(first).victims == (kept,)
+    world.apply(ev.Exited(job=other, attempt=1, exit_code=0))
+    # To stop it was within the budget when the first one was placed, and now it is not: for nobody.
+    second = world.submit(spec("large", gpus=7, priority=500))
+    world.run()
+    world.advance(60.0)
+    assert world.job(kept).state is JobState.RUNNING
+    assert world.job(kept).preemptions == 0
+    assert world.job(first).state is JobState.RUNNING
+    assert "service=chat must keep 1 running" in world.job(second).reason
