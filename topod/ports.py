@@ -78,6 +78,10 @@ class ContainerRuntime(Protocol):
         """Make the image local, pulling it if needed. May take minutes; bounded by the pull timeout."""
         ...
 
+    def image_seen(self, spec: JobSpec) -> bool:
+        """Say whether the image was local not long ago; asks nobody."""
+        ...
+
     def create(self, job: JobId, attempt: int, spec: JobSpec, allocation: Allocation) -> str:
         """Create the container without starting it and return its handle; the same one when repeated.
 

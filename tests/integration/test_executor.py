@@ -58,6 +58,9 @@ class Scripted:
     def ensure_image(self, spec: JobSpec) -> None:
         self._play("ensure_image", None)
 
+    def image_seen(self, spec: JobSpec) -> bool:
+        return False
+
     def create(self, job: JobId, attempt: int, spec: JobSpec, allocation: Allocation) -> str:
         return str(self._play("create", "h"))
 

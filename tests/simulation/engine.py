@@ -77,6 +77,8 @@ class Engine:
         self.past: list[Box] = []
         """Every container that there ever was, in the order made."""
         self.images: dict[str, bool] = {}
+        self.seen: set[str] = set()
+        """Images that topod has found local, which it may remember."""
         self.memory_left: dict[str, float] = {}
         """GPU UUID to the moment until which a dead container's memory stays on it."""
         self.frozen_until = 0.0
@@ -207,6 +209,7 @@ class SimRuntime:
     def ensure_image(self, spec: JobSpec) -> None:
         image = str(spec.image)
         if self._engine.images.get(image):
+            self._engine.seen.add(image)
             return
         if image.startswith("never") or self._chance.strikes("image.unknown"):
             raise JobRejectedError(f"image {image} cannot be pulled: manifest unknown")
@@ -222,6 +225,9 @@ class SimRuntime:
             raise LaterError(seconds, pull)
 
         self._engine.call(f"pull {image}", PULL_SECONDS, begin)
+
+    def image_seen(self, spec: JobSpec) -> bool:
+        return str(spec.image) in self._engine.seen
 
     def create(self, job: JobId, attempt: int, spec: JobSpec, allocation: Allocation) -> str:
         handle = f"topod-{job}-{attempt}"

@@ -23,12 +23,12 @@ from topod.adapters.docker_engine import (
     Engine,
     engine_errors,
     explain,
-    pull_image,
     rejected,
     unavailable,
 )
 from topod.adapters.docker_freeze import Freezer
 from topod.adapters.docker_hook import execute_in_container, run_in_container
+from topod.adapters.docker_images import Images
 from topod.adapters.docker_logs import LogKeeper
 from topod.adapters.docker_spec import (
     ATTEMPT_LABEL,
@@ -37,7 +37,6 @@ from topod.adapters.docker_spec import (
     STATE_LABEL,
     EngineHost,
     Hardening,
-    checked_image,
     container_body,
     container_name,
     emulation_notes,
@@ -96,7 +95,7 @@ class DockerRuntime:
             network_mode=network_mode,
             hardening=hardening,
         )
-        self._pull_timeout = pull_timeout
+        self._images = Images(self._engine, pull_timeout)
         self._slow_timeout = slow_timeout
         self._log_dir = log_dir
         self._logs = LogKeeper(self._engine, log_bytes)
@@ -126,18 +125,11 @@ class DockerRuntime:
 
     def ensure_image(self, spec: JobSpec) -> None:
         """Make the image local, pulling it if needed."""
-        image = checked_image(spec)
-        action = f"looking for image {image}"
-        with engine_errors(action):
-            try:
-                self._engine.inspect_image(image)
-            except docker.errors.ImageNotFound:
-                pass
-            except docker.errors.APIError as error:
-                raise rejected(action, error) from error
-            else:
-                return
-        pull_image(self._engine, image, self._pull_timeout)
+        self._images.ensure(spec)
+
+    def image_seen(self, spec: JobSpec) -> bool:
+        """Say whether the image was local not long ago; asks nobody."""
+        return self._images.seen(spec)
 
     def create(self, job: JobId, attempt: int, spec: JobSpec, allocation: Allocation) -> str:
         """Create the container without starting it; one of other content that never ran is replaced."""

@@ -188,7 +188,8 @@ class Service:
             await asyncio.to_thread(checked_secrets, request.spec)
         spec = await resolved(request.spec, self._find)
         await refuse_unmet(spec, request.token, self._find, self._store.submitted)
-        done = await self._mailbox.ask(ev.Submitted(spec=spec, array=request.array), token=request.token)
+        asked = ev.Submitted(spec=spec, array=request.array, image_here=self._runtime.image_seen(spec))
+        done = await self._mailbox.ask(asked, token=request.token)
         assert done.job is not None
         return await self.array(done.job)
 

@@ -21,7 +21,7 @@ def submitted(draft: Draft, event: ev.Submitted) -> None:
             id=draft.next_job,
             spec=spec,
             submitted_at=draft.now,
-            image_ready=spec.image is None,
+            image_ready=spec.image is None or event.image_here,
             reason="queued",
             array=place,
             after=spec.after if never is None else (),

@@ -20,6 +20,8 @@ class Submitted:
     array: ArrayPlan | None = None
     settled: tuple[tuple[int, str], ...] = ()
     """How the jobs that it depends on ended, of those that were put to rest."""
+    image_here: bool = False
+    """Its image was here a while ago and is not looked for: making the container tells if it has gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
