@@ -50,6 +50,7 @@ from topod.protocol.requests import AnyRequest, GetCounts, Submit
 
 REST_PERCENT, BACK_SECONDS, PLACEMENTS = 20.0, 5.0, 200.0
 HOSTS_IN_A_PROCESS = 250
+MEMORY = Path("/dev/shm")  # a file system in memory, where there is one
 LOW, HIGH = 100, 1000
 
 
@@ -74,6 +75,9 @@ class BigFleet:
     def __init__(self, folder: Path, hosts: int) -> None:
         self.folder = folder
         self.hosts = hosts
+        self._leases = tempfile.TemporaryDirectory(
+            prefix="topod-bench-", dir=MEMORY if MEMORY.is_dir() else None
+        )
         keys = create_key_file(folder / "coordinator.key", Kind.COORDINATOR, "head")
         authorized = folder / "authorized_keys"
         self.coordinator = CoordinatorProcess(folder / "head", folder / "coordinator.key", authorized)
@@ -87,6 +91,7 @@ class BigFleet:
             endpoint=self.coordinator.endpoint,
             key=keys.public,
             hosts=[(name, pair.public, pair.secret) for name, pair in pairs],
+            leases=self._leases.name,
         )
         (folder / "site.json").write_bytes(msgspec.json.encode(site))
         self.counts = Counts()
@@ -109,6 +114,7 @@ class BigFleet:
         for process in self._processes:
             process.kill()
             process.wait()
+        self._leases.cleanup()
         if self.coordinator.process is not None:
             self.coordinator.kill()
 
@@ -288,8 +294,7 @@ async def load(
     rng = random.Random(1)
     try:
         await asyncio.sleep(0.5)
-        if full:
-            await fill(fleet, line, story)
+        verdicts = [await fill(fleet, line, story)] if full else []
         before = story.stopped
         with Used(fleet.process) as used:
             jobs = specs(rng, priority=HIGH, seconds=seconds)
@@ -313,7 +318,7 @@ async def load(
         ):
             median, p99 = statistics.median(times) * 1e3, percentile(times, 0.99) * 1e3
             print(f"    {name:20} median {median:7.0f} ms, 99 of 100 {p99:7.0f} ms", flush=True)
-        return [Verdict(f"{what}: placed a second", rate, plan.rate * 0.98, "a s", at_least=True)]
+        return [*verdicts, Verdict(f"{what}: placed a second", rate, plan.rate * 0.98, "a s", at_least=True)]
     finally:
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
@@ -321,8 +326,8 @@ async def load(
         context.destroy(linger=0)
 
 
-async def fill(fleet: BigFleet, line: Line, story: Story) -> None:
-    """Let jobs of low priority run on every GPU."""
+async def fill(fleet: BigFleet, line: Line, story: Story) -> Verdict:
+    """Let jobs of low priority run on every GPU: placements, and little else."""
     request = ResourceRequest(gpus=2, cpus=AUTO, priority=LOW)
     spec = JobSpec(name="low", command=("emulated",), request=request, labels={SECONDS_LABEL: "3600"})
     tasks = [
@@ -334,6 +339,9 @@ async def fill(fleet: BigFleet, line: Line, story: Story) -> None:
     await until_all(story.running, [reply.jobs[0].id for reply in replies if isinstance(reply, Jobs)], 120.0)
     took = time.perf_counter() - begun
     print(f"{len(tasks)} jobs fill the fleet in {took:.1f} s: {len(tasks) / took:.0f} a second", flush=True)
+    return Verdict(
+        "placed a second, until the fleet is full", len(tasks) / took, PLACEMENTS, "a s", at_least=True
+    )
 
 
 def at_rest(fleet: BigFleet, plan: Plan, what: str, *, judged: bool) -> list[Verdict]:

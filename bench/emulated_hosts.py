@@ -50,6 +50,8 @@ class Site(msgspec.Struct, frozen=True):
     """The coordinator's, public."""
     hosts: list[tuple[str, str, str]]
     """Name, public and private key of each."""
+    leases: str
+    """The folder of their leases: in memory, as /run is on a host."""
 
 
 @dataclass(slots=True)
@@ -163,7 +165,7 @@ async def no_answer(_: AnyRequest) -> AnyReply:
 
 
 def make_link(
-    site: Site, number: int, folder: Path, tables: TopologyTables, context: "zmq.asyncio.Context"
+    site: Site, number: int, tables: TopologyTables, context: "zmq.asyncio.Context"
 ) -> tuple[FleetLink, LeaseWatch]:
     name, public, secret = site.hosts[number]
     host = EmulatedHost(tables)
@@ -178,7 +180,7 @@ def make_link(
         name=name,
         labels={"rack": f"r{number // 32}"},
     )
-    lease = Lease(folder / f"{name}.lease", "bench")
+    lease = Lease(Path(site.leases) / f"{name}.lease", "bench")
     keys = KeyPair(public=public, secret=secret)
     # From an address of its own, as hosts are: the coordinator bounds who is not let in yet by address.
     source = f"127.77.{number >> 8}.{number & 255}"
@@ -194,7 +196,7 @@ async def serve(folder: Path, first: int, count: int) -> None:
     context.set(zmq.MAX_SOCKETS, 4 * count + 64)
     links = []
     for number in range(first, first + count):
-        link, watch = make_link(site, number, folder, tables[number % len(tables)], context)
+        link, watch = make_link(site, number, tables[number % len(tables)], context)
         link.start()
         watch.start()
         links.append(link)
