@@ -122,6 +122,7 @@ def test_events_are_numbered_without_gaps_also_after_a_failed_commit(path: Path)
     commit(store, state, notices=notices[:1])
     assert [event.seq for event in store.events(0, 100)] == [1, 2, 3, 4, 5]
     assert [event.name for event in store.events(-2, 100)] == ["n3", "n0"]
+    assert store.events(1 << 63, 100) == store.events(0, 100, 1 << 63) == store.events(0, 100, -1 << 64) == ()
     assert [event.data["i"] for event in store.events(1, 2)] == [1, 2]
     assert [event.seq for event in store.events(0, 100, job=2)] == [2, 4]
     store.close()

@@ -31,6 +31,10 @@ def stored_plain(kind: type[Any], value: object) -> object:
     return value if kind is object else from_plain(kind, value)
 
 
+INTEGER_MAX: Final = (1 << 63) - 1
+"""Beyond it SQLite has no integers, so nothing has such a number."""
+
+
 class SqliteFile:
     """A database that is this process's alone. Every method may block on the disk and raises `StoreError`."""
 
@@ -86,6 +90,8 @@ class SqliteFile:
 
     def events(self, since: int, limit: int, job: int | None = None) -> tuple[EventView, ...]:
         """Return events after number `since`, the oldest first; for a negative `since` the last that many."""
+        if since > INTEGER_MAX or not -INTEGER_MAX <= (job or 0) <= INTEGER_MAX:
+            return ()
         where, values = ("", []) if job is None else (" AND job = ?", [job])
         if since < 0:
             query = f"SELECT * FROM events WHERE 1{where} ORDER BY seq DESC LIMIT ?"  # noqa: S608 - constants only
