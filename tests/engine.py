@@ -57,7 +57,8 @@ class PrivateEngine:
         self._path = ":".join([*([str(programs)] if programs else []), "/usr/sbin:/usr/bin:/sbin:/bin"])
         self.base_url = f"unix://{directory}/docker.sock"
         self.image = IMAGE
-        self._name = f"topod-test-{directory.name}"
+        # The folder's name may begin with what containerd takes for no name: mkdtemp does so.
+        self._name = f"topod-test-{secrets.token_hex(6)}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -108,6 +108,7 @@ class Story:
         high: dict[str, int] = {}
         while self.crashes < CRASHES:
             self.await_state(low.values(), "running")
+            self.topod.until(lambda: self.has_written(low), 60)
             name = f"h{len(high)}"
             high[name] = self.submit(name, f"echo {name} >> {self.runs}", 1000)
             self.await_state([high[name]], "succeeded")
@@ -129,6 +130,15 @@ class Story:
 
     def lines(self) -> Counter[str]:
         return Counter(self.runs.read_text().split())
+
+    def has_written(self, low: dict[str, int]) -> bool:
+        """Whether every low job wrote its line: one that is stopped before it could would never do so."""
+        try:
+            starts = {name: self.alive().job(ident, timeout=1.0).starts for name, ident in low.items()}
+        except DaemonUnavailableError:
+            return False
+        lines = self.lines()
+        return all(lines[name] >= count for name, count in starts.items())
 
     def await_state(self, idents: Iterable[int], state: str) -> None:
         for ident in idents:

@@ -13,14 +13,13 @@ import zmq
 
 from tests.fleet_port import COORDINATOR, HOST, SECONDS, STRANGER, USER, Answer, Port, port
 from topoctl.main import run
-from topod.adapters.authorized import revoke
 from topod.adapters.peers import RemotePeer
 from topod.errors import DaemonUnavailableError, NotAllowedError, NotLeaderError
 from topod.protocol.client import Client, RemoteError
 from topod.protocol.curve import PRIVATE, PUBLIC, KeyPair
 from topod.protocol.remote import Coordinator, Remote
 from topod.protocol.replies import AnyReply, Done, Events, Welcome
-from topod.protocol.requests import AnyRequest, Drain, GetJob, Hello, ListJobs, ReadEvents
+from topod.protocol.requests import AnyRequest, Cancel, Drain, GetJob, Hello, ListJobs, ReadEvents
 from topod.protocol.views import EventView
 from topod.shell.access import Access
 from topod.shell.config_file import SecuritySection
@@ -54,8 +53,11 @@ def running(folder: Path, answer: Answer | None = None, **options: Any) -> Itera
 
     manager = port(folder, answer, **options) if answer else port(folder, **options)
     try:
-        yield do(manager.__aenter__())
-        do(manager.__aexit__(None, None, None))
+        made = do(manager.__aenter__())
+        try:
+            yield made
+        finally:
+            do(manager.__aexit__(None, None, None))
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -74,9 +76,11 @@ def nowhere() -> str:
         return f"tcp://127.0.0.1:{free.getsockname()[1]}"
 
 
-def refused(kind: type[Exception], where: Remote, timeout: float = SECONDS) -> str:
+def refused(
+    kind: type[Exception], where: Remote, timeout: float = SECONDS, request: AnyRequest | None = None
+) -> str:
     with Client(where) as client, pytest.raises(kind) as told:
-        client.ask(Hello(), timeout=timeout)
+        client.ask(request or Hello(), timeout=timeout)
     assert "\n" not in str(told.value)
     assert where.keys.secret not in str(told.value) + str(getattr(told.value, "hint", ""))
     return str(told.value)
@@ -177,18 +181,29 @@ def test_a_coordinator_named_with_its_old_and_its_new_key_is_found_with_either(t
                 assert client.ask(Hello()) == Done(text="Hello of user alice: submit,view")
 
 
-def test_a_connection_that_breaks_off_in_a_request_is_told_and_not_asked_twice(tmp_path: Path) -> None:
+def test_a_connection_that_breaks_off_is_told_and_only_what_changes_nothing_is_asked_again(
+    tmp_path: Path,
+) -> None:
     asked = []
 
-    async def revoked(request: AnyRequest, who: RemotePeer) -> AnyReply:
+    async def broken(request: AnyRequest, who: RemotePeer) -> AnyReply:
         asked.append(request)
-        revoke(made.authorized, ["user:alice"])
+        if isinstance(request, Hello) and len(asked) == 2:
+            return Done(text="still here")
+        for connection in list(made.server._connections):
+            made.server.cut(connection)
         await asyncio.Event().wait()
         raise AssertionError
 
-    with running(tmp_path, revoked) as made:
-        assert "broke off before it answered" in refused(DaemonUnavailableError, remote(made, made))
-        assert len(asked) == 1
+    cancel = Cancel(jobs=[1])
+    for several in (True, False):
+        with running(tmp_path / str(several), broken) as made:
+            where = remote(*([made, made] if several else [made]))
+            with Client(where) as client:
+                assert client.ask(Hello(), timeout=SECONDS) == Done(text="still here")
+            assert "broke off before it answered" in refused(DaemonUnavailableError, where, request=cancel)
+            assert asked == [Hello(), Hello(), cancel]
+        asked.clear()
 
 
 def test_events_of_a_coordinator_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

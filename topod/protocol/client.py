@@ -30,7 +30,7 @@ from topod.protocol.codec import (
 from topod.protocol.remote import Remote
 from topod.protocol.remote_client import RemoteLine, UnreachableError
 from topod.protocol.replies import AnyReply, Events, Failure
-from topod.protocol.requests import AnyRequest, AtHost, HostRequest, ReadEvents, Submit
+from topod.protocol.requests import AnyRequest, AtHost, HostRequest, ReadEvents, Submit, changes_nothing
 from topod.protocol.views import EventView
 
 EVENTS_SECONDS = 1.0
@@ -119,7 +119,8 @@ class Client:
         """Send one request, on to the host if one is named, and return its reply within `timeout` seconds.
 
         Of several coordinators the one that leads is looked for, also while another one takes over; what may
-        have been done is not asked for twice, except a submit with a token.
+        have been done is not asked for twice, except a submit with a token. What changes nothing is asked
+        again also of a single coordinator: a connection that broke off once says little.
 
         Raises `DaemonUnavailableError` when nobody answers, `NotAllowedError` where the socket may not be
         opened or the key is not known, `RemoteError` when topod refuses, `UsageError` for text that no
@@ -128,8 +129,9 @@ class Client:
         if self._host:
             request = self._at_host(request)
         several = self._remote is not None and len(self._remote.coordinators) > 1
-        # Asked twice it leads to the same job.
-        repeatable = isinstance(request, Submit) and bool(request.token)
+        # A submit asked twice leads to the same job.
+        reads = self._remote is not None and changes_nothing(request)
+        repeatable = reads or (isinstance(request, Submit) and bool(request.token))
         end = time.monotonic() + timeout
         while True:
             late = time.monotonic() >= end - ROUND_SECONDS
@@ -139,7 +141,7 @@ class Client:
                 raise
             except DaemonUnavailableError as error:
                 again = repeatable or isinstance(error, NobodyLeadsError)
-                if late or not several or not again:
+                if late or not again or not (several or reads):
                     raise
             time.sleep(ROUND_SECONDS)
 

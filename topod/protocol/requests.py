@@ -1,6 +1,6 @@
 """What topoctl may ask of topod. Unknown fields are refused: a typo is an error."""
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -311,3 +311,26 @@ AnyRequest = (
     | AtHost
     | Follow
 )
+
+READS: Final = (
+    Hello,
+    DryRun,
+    ListJobs,
+    GetJob,
+    GetArray,
+    WaitJob,
+    GetHost,
+    GetHosts,
+    GetCounts,
+    GetFairness,
+    PlanMoves,
+    ReadLog,
+    ReadEvents,
+    Follow,
+)
+"""These change nothing: asked twice, they are answered twice."""
+
+
+def changes_nothing(request: AnyRequest) -> bool:
+    """Whether a request may be sent again by whoever does not know whether it arrived."""
+    return isinstance(request.request if isinstance(request, AtHost) else request, READS)
