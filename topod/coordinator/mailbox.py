@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 
 from topod.coordinator.inbox import Inbox
 from topod.coordinator.storage import FleetStore
+from topod.coordinator.witness import Stepped
 from topod.errors import ConflictError, DaemonUnavailableError, NotLeaderError, StoreError, TopodError
 from topod.fleet import events as ev
 from topod.fleet.asking import why_not
@@ -34,7 +35,7 @@ from topod.shell.defects import internal
 from topod.shell.dependencies import settled
 from topod.shell.faults import checkpoint
 from topod.shell.health import Health
-from topod.shell.logs import Key
+from topod.shell.logs import of_event
 
 MAX_QUEUED: Final = 8192
 MAX_TOGETHER: Final = 256
@@ -74,6 +75,7 @@ class _Made:
     outcome: FleetOutcome
     events: tuple[EventView, ...]
     jobs: tuple[FleetJobId | None, ...]
+    step: Stepped
 
 
 class Mailbox:
@@ -101,6 +103,7 @@ class Mailbox:
         self._terms = terms
         self._tell: Callable[[FleetOutcome, Sequence[ev.Event]], None] = _ignore
         self._publish: Callable[[EventView], None] = _ignore
+        self._witness: Callable[[Stepped], None] = _ignore
         self._inbox: Inbox[_Letter] = Inbox(MAX_QUEUED)
         self._reports: dict[str, _Letter] = {}
         """The report of each host that waits."""
@@ -118,12 +121,13 @@ class Mailbox:
         *,
         tell: Callable[[FleetOutcome, Sequence[ev.Event]], None],
         publish: Callable[[EventView], None],
+        witness: Callable[[Stepped], None] | None = None,
     ) -> None:
         """Begin a leadership, durably, and then to work. `tell` sends hosts what an outcome has for them.
 
-        Raises `StoreError`.
+        `witness` is shown each step, when all else is done. Raises `StoreError`.
         """
-        self._tell, self._publish = tell, publish
+        self._tell, self._publish, self._witness = tell, publish, witness or _ignore
         leading = _Letter(event=ev.Leading(epoch=self.state.epoch + 1))
         self._act([leading], await self._make([leading]))
         self._task = asyncio.create_task(self._run(), name="mailbox")
@@ -289,7 +293,10 @@ class Mailbox:
         happened = [letter.event for letter in fresh]
         if any(isinstance(event, ev.Submitted) and event.request.spec.after for event in happened):
             happened = await self._stored(partial(_with_settled, self._store, base, happened))
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
         outcome = step_all(base, self.view, self.board, happened, now, rules=self._rules, terms=self._terms)
+        step = Stepped(before=base, outcome=outcome, seconds=loop.time() - begun)
         events: tuple[EventView, ...] = ()
         if outcome.state.generation != base.generation:
             checkpoint("before commit")
@@ -297,8 +304,8 @@ class Mailbox:
             events = await self._stored(commit)
             checkpoint("after commit")
             self._health.well("store")
-            self._look_at = asyncio.get_running_loop().time() + LOOK_SECONDS
-        return _Made(outcome=outcome, events=events, jobs=tuple(jobs))
+            self._look_at = loop.time() + LOOK_SECONDS
+        return _Made(outcome=outcome, events=events, jobs=tuple(jobs), step=step)
 
     def _act(self, letters: Sequence[_Letter], made: _Made) -> None:
         """Advance to what is durable now: tell it, have the hosts told, and answer."""
@@ -306,8 +313,8 @@ class Mailbox:
         self._advanced.set()
         self._advanced = asyncio.Event()
         for event in made.events:
-            extra = {Key.JOB: event.job, Key.TEXT: event.text, Key.SEQ: event.seq, Key.DATA: event.data}
-            log.info(event.name, extra={key: value for key, value in extra.items() if value is not None})
+            if event.name != "job.assigned":  # the line of the decision says that, and more
+                log.info(event.name, extra=of_event(event))
             self._publish(event)
         try:
             self._tell(made.outcome, [letter.event for letter in letters])
@@ -317,6 +324,7 @@ class Mailbox:
         for letter, job in zip(letters, made.jobs, strict=True):
             if letter.reply is not None and not letter.reply.done():
                 letter.reply.set_result(Decided(state=self.state, job=job))
+        self._witness(made.step)
 
     async def _stored(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

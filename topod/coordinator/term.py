@@ -10,6 +10,7 @@ from topod.coordinator.mailbox import Mailbox
 from topod.coordinator.picker import make_picker
 from topod.coordinator.service import Identity, Service
 from topod.coordinator.storage import FleetStore
+from topod.coordinator.witness import Witness
 from topod.fleet.board import Board
 from topod.fleet.states import FleetState
 from topod.fleet.terms import Terms
@@ -37,6 +38,7 @@ class Surroundings:
     terms: Terms
     spread: bool
     publish: Callable[[EventView], None]
+    witness: Witness
 
 
 class Term:
@@ -68,7 +70,9 @@ class Term:
 
     async def begin(self) -> None:
         """Lead, durably. Raises `StoreError`."""
-        await self.mailbox.lead(tell=self._hosts.tell, publish=self._around.publish)
+        await self.mailbox.lead(
+            tell=self._hosts.tell, publish=self._around.publish, witness=self._around.witness.saw
+        )
 
     async def end(self) -> None:
         """Finish the commit in progress, and answer everybody who waits."""

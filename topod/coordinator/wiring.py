@@ -24,6 +24,7 @@ from topod.coordinator.memory import open_memory
 from topod.coordinator.service import Identity, welcome
 from topod.coordinator.storage import FleetStore
 from topod.coordinator.term import Surroundings, Term
+from topod.coordinator.witness import Witness
 from topod.errors import StoreError
 from topod.fleet.terms import Terms
 from topod.protocol.client import events_socket
@@ -111,6 +112,7 @@ async def _serve(
         terms=Terms(lease_seconds=settings.lease_seconds),
         spread=settings.spread,
         publish=server.publish,
+        witness=Witness(),
     )
     async with AsyncExitStack() as stack:
         stack.callback(access.close)

@@ -12,6 +12,7 @@ from topod.daemon.mailbox import Mailbox
 from topod.daemon.patrol import Patrol
 from topod.daemon.service import Identity, Service
 from topod.daemon.storage import Store
+from topod.daemon.witness import Witness
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.states import HostState
 from topod.model.rules import NO_RULES, Rules
@@ -49,6 +50,7 @@ class Daemon:
         self.health = Health()
         runtime, clock = ports.runtime, ports.clock
         self.mailbox = Mailbox(ports.tables, state, ports.store, clock=clock, health=self.health, rules=rules)
+        self.witness = Witness(state)
         around = Surroundings(
             post=self.mailbox.post, state=lambda: self.mailbox.state, health=self.health, vet=vet
         )
@@ -67,7 +69,7 @@ class Daemon:
 
     def start(self, publish: Callable[[EventView], None]) -> None:
         """Begin to work; the host's story goes to `publish`."""
-        self.mailbox.start(carry_out=self.executor.carry_out, publish=publish)
+        self.mailbox.start(carry_out=self.executor.carry_out, publish=publish, witness=self.witness.saw)
         self.patrol.start()
 
     async def stop(self) -> None:

@@ -22,7 +22,7 @@ from topod.model.job import JobId
 from topod.ports import ContainerRuntime, GpuProbe, ImageMissingError
 from topod.shell.faults import checkpoint
 from topod.shell.health import Health
-from topod.shell.logs import Key
+from topod.shell.logs import Key, of_effect
 from topod.shell.vetting import UnknownUserError, Vet, allow, at_create
 
 THREADS: Final = 48
@@ -114,7 +114,7 @@ class Executor:
 
     async def _one(self, effect: fx.Effect, lane: _Lane) -> None:
         checkpoint("before effect")
-        log.debug("effect.begun", extra={Key.EFFECT: str(effect)[:300]})
+        log.debug("effect.begun", extra=of_effect(effect))
         answer = await self._answer(effect, lane)
         checkpoint("after effect")
         if answer is not None:
@@ -244,7 +244,7 @@ class Executor:
             try:
                 return await self._patiently(self._runtime.observe, effect, lambda: False)
             except (JobRejectedError, AdapterDefectError) as error:
-                extra = {Key.EFFECT: str(effect), Key.ERROR: error.message}
+                extra = of_effect(effect) | {Key.ERROR: error.message}
                 log.warning("runtime.unseen", extra=extra)
                 await asyncio.sleep(RETRY_SECONDS[1])
 
@@ -294,7 +294,7 @@ class Executor:
             signal = partial(self._runtime.signal, effect.handle, effect.signal)
             await self._patiently(signal, effect, obsolete)
         except (RuntimeUnavailableError, JobRejectedError, AdapterDefectError) as error:
-            extra = {Key.EFFECT: str(effect), Key.ERROR: error.message}
+            extra = of_effect(effect) | {Key.ERROR: error.message}
             log.warning("signal.dropped", extra=extra)
         return ev.Delivered(job=effect.job, attempt=effect.attempt, signal=effect.signal)
 
@@ -304,7 +304,7 @@ class Executor:
             try:
                 await self._patiently(work, effect, lambda: False)
             except (JobRejectedError, AdapterDefectError) as error:
-                extra = {Key.EFFECT: str(effect), Key.ERROR: error.message}
+                extra = of_effect(effect) | {Key.ERROR: error.message}
                 log.warning("container.kept", extra=extra)
                 await asyncio.sleep(RETRY_SECONDS[1])
             else:
@@ -334,11 +334,7 @@ class Executor:
             except RuntimeUnavailableError as error:
                 if obsolete():
                     raise
-                extra = {
-                    Key.EFFECT: type(effect).__name__,
-                    Key.ERROR: error.message,
-                    Key.RETRY_SECONDS: pause,
-                }
+                extra = of_effect(effect) | {Key.ERROR: error.message, Key.RETRY_SECONDS: pause}
                 log.warning("effect.delayed", extra=extra)
             await asyncio.sleep(pause)
             pause = min(longest, pause * 2)
@@ -373,7 +369,7 @@ class Executor:
         except (RuntimeUnavailableError, JobRejectedError, ProbeError, ImageMissingError):
             raise
         except Exception as error:
-            log.exception("effect.failed", extra={Key.EFFECT: str(work)[:300]})
+            log.exception("effect.failed")
             raise AdapterDefectError(f"unexpected {type(error).__name__}; see the log of topod") from error
 
     def _job(self, job: JobId, attempt: int) -> Job | None:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 
 from topod.daemon.pacing import Pacer
 from topod.daemon.storage import Store
+from topod.daemon.witness import Stepped
 from topod.errors import StoreError, TopodError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.deadlines import next_deadline
@@ -34,7 +35,7 @@ from topod.shell.defects import internal
 from topod.shell.dependencies import settled
 from topod.shell.faults import checkpoint
 from topod.shell.health import Health
-from topod.shell.logs import Key
+from topod.shell.logs import of_event
 
 MAX_QUEUED: Final = 4096
 MAX_TOGETHER: Final = 256
@@ -83,6 +84,7 @@ class _Made:
     outcome: Outcome
     events: tuple[EventView, ...]
     jobs: tuple[tuple[JobId, ...], ...]
+    step: Stepped
 
 
 class Mailbox:
@@ -106,6 +108,7 @@ class Mailbox:
         self._health = health
         self._carry_out: Callable[[tuple[Effect, ...]], None] = _ignore
         self._publish: Callable[[EventView], None] = _ignore
+        self._witness: Callable[[Stepped], Awaitable[None]] | None = None
         self._queue: asyncio.Queue[_Letter] = asyncio.Queue(MAX_QUEUED)
         self._opened: deque[_Letter] = deque()
         self._kept: deque[_Letter] = deque()
@@ -128,9 +131,13 @@ class Mailbox:
         *,
         carry_out: Callable[[tuple[Effect, ...]], None],
         publish: Callable[[EventView], None],
+        witness: Callable[[Stepped], Awaitable[None]] | None = None,
     ) -> None:
-        """Begin to work through the events; effects go to `carry_out`, the host's story to `publish`."""
-        self._carry_out, self._publish = carry_out, publish
+        """Begin to work through the events; effects go to `carry_out`, the host's story to `publish`.
+
+        `witness` is shown each step, when all else is done.
+        """
+        self._carry_out, self._publish, self._witness = carry_out, publish, witness
         self._task = asyncio.create_task(self._run(), name="mailbox")
 
     async def stop(self) -> None:
@@ -297,7 +304,8 @@ class Mailbox:
         self._clocks = now, steady
         rest = iter(made)
         jobs = tuple((known[one.token],) if one.token in known else next(rest) for one in letters)
-        return _Made(outcome=outcome, events=events, jobs=jobs)
+        step = Stepped(before=base, outcome=outcome, at=begun, seconds=stepped - begun)
+        return _Made(outcome=outcome, events=events, jobs=jobs, step=step)
 
     async def _act(self, letters: Sequence[_Letter], made: _Made) -> None:
         """Advance to what is durable now: tell it, answer, and have its effects carried out."""
@@ -314,6 +322,8 @@ class Mailbox:
         for letter, jobs in zip(letters, made.jobs, strict=True):
             if letter.reply is not None and not letter.reply.done():
                 letter.reply.set_result(Decided(state=made.outcome.state, jobs=jobs))
+        if self._witness is not None:
+            await self._witness(made.step)
 
     def _clock_set(self, now: float, steady: float) -> list[Event]:
         """Return the event of the wall clock having left the steady one since the last step, if it has."""
@@ -331,8 +341,8 @@ class Mailbox:
             if not told % MAX_TOGETHER:
                 # A request may concern thousands of jobs: others are answered meanwhile.
                 await asyncio.sleep(0)
-            extra = {Key.JOB: event.job, Key.TEXT: event.text, Key.SEQ: event.seq, Key.DATA: event.data}
-            log.info(event.name, extra={key: value for key, value in extra.items() if value is not None})
+            if event.name != "job.placed":  # the line of the decision says that, and more
+                log.info(event.name, extra=of_event(event))
             self._publish(event)
 
     async def _stored(self, work: Callable[[], T]) -> T:
