@@ -127,7 +127,7 @@ def test_a_gang_starts_is_stopped_and_starts_anew_as_one(
         assert fleet.wait(single.id, "running").hosts == ["c"]
         assert run(["--socket", socket, "plan", "--hosts", "2", "--gpus", "8", "--priority", "900"]) == 10
         shown = capfd.readouterr().out
-        assert "would start on 8 GPUs of each of 2 hosts after stopping 2 jobs" in shown
+        assert "would start on 8 GPUs of each of 2 hosts after stopping 1 job\n" in shown
         assert (
             shown.count(
                 "job 1 (normal): holds GPUs 0-7, which the plan takes; in all 2 containers of it stop"

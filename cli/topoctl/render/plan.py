@@ -98,9 +98,16 @@ def _verdict(planned: Planned, request: ResourceRequest) -> str:
     return f"would start{where} after stopping {victims} job{'' if victims == 1 else 's'}"
 
 
-def victims_of(plan: Mapping[str, Any]) -> list[object]:
-    """Return who is stopped for a plan, on all its hosts."""
-    return [one for place in _entries(plan.get("hosts")) or [plan] for one in place.get("victims") or []]
+def victims_of(plan: Mapping[str, Any]) -> list[str]:
+    """Return who is stopped for a plan, each once: a job over several hosts is stopped on many of them."""
+    places = _entries(plan.get("hosts")) or [plan]
+    # Each host has numbers of its own; names are the fleet's.
+    named = [
+        idents_of(place).get(str(one), f"{one} of {place.get('host', '')}")
+        for place in places
+        for one in place.get("victims") or []
+    ]
+    return list(dict.fromkeys(named))
 
 
 def _gpus(plan: Mapping[str, Any]) -> str:

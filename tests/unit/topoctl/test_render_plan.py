@@ -161,3 +161,13 @@ def test_a_cheaper_plan_that_a_budget_forbids_is_told_with_the_budget() -> None:
     assert text.endswith(
         "  ruled out   GPU 0, stopping job 5\n              cheaper, but service=chat must keep 2 running\n"
     )
+
+
+def test_a_plan_over_several_hosts_counts_a_job_once_and_two_of_one_number_twice() -> None:
+    a = {**PLAN, "host": "a", "idents": {"3": "12"}}
+    same = {**PLAN, "host": "b", "victims": [7], "idents": {"7": "12"}, "victim_reasons": []}
+    other = {**PLAN, "host": "b", "idents": {"3": "3 of b"}}
+    for second, count in ((same, "1 job\n"), (other, "2 jobs\n")):
+        planned = Planned(feasible=True, plan={**a, "hosts": [a, second]})
+        first = plan_text(planned, ResourceRequest(gpus=4), Style()).splitlines(keepends=True)[0]
+        assert first == f"would start on 4 GPUs of each of 2 hosts after stopping {count}"
