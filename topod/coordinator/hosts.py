@@ -87,6 +87,11 @@ class Hosts:
         """Return a host's present session; None: it has not been here since the start."""
         return self._sessions.get(host)
 
+    def is_emulated(self, host: str) -> bool:
+        """Say whether a host is emulated, as far as it told."""
+        session = self._sessions.get(host)
+        return session is not None and session.hello.emulated
+
     @property
     def counts(self) -> Mapping[str, int]:
         """What the port counts."""

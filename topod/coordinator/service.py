@@ -12,6 +12,7 @@ import msgspec
 from topod import __version__
 from topod.coordinator.counting import counts_of
 from topod.coordinator.dryrun import dry_run
+from topod.coordinator.following import Following
 from topod.coordinator.hosts import Hosts
 from topod.coordinator.mailbox import Mailbox
 from topod.coordinator.passing import Passing
@@ -82,6 +83,15 @@ class Service:
         self._first_fence = mailbox.state.next_fence
         self._waiting = 0
         self._passing = Passing(hosts, self._find, mailbox.until)
+        self.following: Final = Following(
+            mailbox,
+            store,
+            clock=clock,
+            health=health,
+            endpoint=identity.endpoint,
+            emulated=hosts.is_emulated,
+            rules=rules,
+        )
 
     async def answer(self, request: rq.AnyRequest) -> rp.AnyReply:
         """Return the reply to any request. Raises `TopodError` and nothing else."""
@@ -142,7 +152,7 @@ class Service:
             case rq.GetHost():
                 raise a_host_of_the_fleet("topo", "`topoctl hosts` lists them")
             case rq.Follow():
-                raise a_host_of_the_fleet("top", "`topoctl hosts` lists them")
+                return await self.following.answer(request)
             case rq.PlanMoves() | rq.MakeMoves():
                 raise a_host_of_the_fleet("rebalance", "jobs move within one host")
 

@@ -57,7 +57,7 @@ class Term:
             terms=around.terms,
         )
         self._hosts = Hosts(self.mailbox, lambda: around.line, clock=clock, terms=around.terms)
-        service = Service(
+        self._service = Service(
             self.mailbox,
             around.store,
             self._hosts,
@@ -66,13 +66,17 @@ class Term:
             identity=around.identity,
             rules=around.rules,
         )
-        self._gate = Gate(around.access, answer=service.answer, owner=service.owner)
+        self._gate = Gate(around.access, answer=self._service.answer, owner=self._service.owner)
 
     async def begin(self) -> None:
         """Lead, durably. Raises `StoreError`."""
         await self.mailbox.lead(
-            tell=self._hosts.tell, publish=self._around.publish, witness=self._around.witness.saw
+            tell=self._hosts.tell, publish=self._publish, witness=self._around.witness.saw
         )
+
+    def _publish(self, event: EventView) -> None:
+        self._service.following.note(event)
+        self._around.publish(event)
 
     async def end(self) -> None:
         """Finish the commit in progress, and answer everybody who waits."""

@@ -15,6 +15,8 @@ from topod.model.budgets import budget_names
 from topod.model.request import ResourceRequest
 from topod.model.rules import Rules
 
+NO_JOBS: Final[frozenset[FleetJobId]] = frozenset()
+
 
 class Turn(NamedTuple):
     """The place of a pending job in the queue; the lowest goes first."""
@@ -114,6 +116,10 @@ class FleetJobs(dict[FleetJobId, FleetJob]):
     def on(self, host: str) -> list[FleetJob]:
         """Return the jobs with a member on a host, lowest id first."""
         return [self[ident] for ident in sorted(self._on.get(host, ()))]
+
+    def numbers_on(self, host: str) -> frozenset[FleetJobId]:
+        """Return the ids of the same: the same object for as long as they are the same jobs."""
+        return self._on.get(host, NO_JOBS)
 
     def unready(self) -> list[FleetJob]:
         """Return the jobs over several hosts that were not told to go, lowest id first."""

@@ -220,7 +220,8 @@ def _place(draft: Draft, job: FleetJob, choices: list[Choice], guard: Guard | No
         for rank, choice in enumerate(choices)
     )
     names = ", ".join(member.host for member in members)
-    story = _story(draft.board, members)
+    called = [_called(draft.board, member) for member in members]
+    story = _story(members, called)
     draft.put(
         replace(
             job,
@@ -241,14 +242,20 @@ def _place(draft: Draft, job: FleetJob, choices: list[Choice], guard: Guard | No
         )
     )
     draft.next_fence += 1
-    draft.note("job.assigned", f"{job.label}: {story}", job=job, fence=draft.next_fence - 1)
+    victims = [name for names in called for name in names]
+    draft.note("job.assigned", f"{job.label}: {story}", job=job, fence=draft.next_fence - 1, victims=victims)
 
 
-def _story(board: Board, members: tuple[Member, ...]) -> str:
+def _called(board: Board, member: Member) -> list[str]:
+    """Return how people name those whom an assignment stops, after the word job."""
+    return [board.called(member.host, job) for job in member.place.victims]
+
+
+def _story(members: tuple[Member, ...], called: list[list[str]]) -> str:
     parts = []
-    for member in members:
+    for member, names in zip(members, called, strict=True):
         gpus = str(CpuSet.of(member.place.gpus))
-        victims = [f"job {board.called(member.host, job)}" for job in member.place.victims]
+        victims = [f"job {name}" for name in names]
         stops = f", stops {', '.join(victims)}" if victims else ""
         parts.append(f"GPUs {gpus} of {member.host}{stops}" if gpus else f"{member.host}{stops}")
     return "; ".join(parts)

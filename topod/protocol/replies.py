@@ -8,6 +8,8 @@ from topod.protocol.views import (
     BudgetView,
     EventView,
     FleetHostView,
+    FleetNow,
+    FleetRow,
     GpuReading,
     GpuView,
     HoldView,
@@ -15,6 +17,7 @@ from topod.protocol.views import (
     HostView,
     JobLine,
     JobView,
+    KindView,
     QuotaView,
 )
 
@@ -189,6 +192,30 @@ class Changes(Reply, frozen=True, kw_only=True, tag="changes"):
     events: list[EventView] = []
 
 
+class FleetChanges(Reply, frozen=True, kw_only=True, tag="fleet-changes"):
+    """What is new of a fleet since `Follow.since`; as `Changes` of a host.
+
+    A coordinator that has begun to lead since has another `life`, and tells all anew.
+    """
+
+    life: str
+    number: int
+    now: float
+    """The coordinator's clock, epoch seconds."""
+    whole: bool = False
+    """These are all jobs that have not ended, and all hosts: what is not here is not there any more."""
+    jobs: list[JobLine] = []
+    """Jobs that are new or changed, those that ended too."""
+    hosts: list[FleetRow] = []
+    """Hosts that are new or changed."""
+    gone: list[str] = []
+    """Hosts that were taken out of the fleet."""
+    kinds: list[KindView] = []
+    """Kinds of hardware that are new."""
+    changed: FleetNow | None = None
+    events: list[EventView] = []
+
+
 class Done(Reply, frozen=True, kw_only=True, tag="done"):
     """It is done and durable."""
 
@@ -219,6 +246,7 @@ AnyReply = (
     | ExecOutput
     | Events
     | Changes
+    | FleetChanges
     | Done
     | Failure
 )

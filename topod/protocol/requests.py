@@ -246,6 +246,8 @@ class ReadEvents(Request, frozen=True, kw_only=True, tag="read-events"):
 class Follow(Request, frozen=True, kw_only=True, tag="follow"):
     """What changed since an earlier answer; answered when something has. Answer: `Changes`.
 
+    Of a fleet: `FleetChanges`.
+
     `life` and `since` come from that answer (empty and 0: there was none); `event` is the last known event.
     """
 

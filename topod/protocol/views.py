@@ -247,3 +247,93 @@ class FleetHostView(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str = ""
     emulated: bool = False
     troubles: list[str] = []
+
+
+class FreeGroup(msgspec.Struct, frozen=True, array_like=True):
+    """So many groups of that many free GPUs, `[affinity, size, count]`; single ones: `any`."""
+
+    affinity: str
+    size: int
+    count: int
+
+
+class GpuPlace(msgspec.Struct, frozen=True, array_like=True):
+    """Where a GPU is, `[island, numa, switch]`: GPUs with the same number are together there.
+
+    A number means nothing by itself; -1: not known.
+    """
+
+    island: int
+    """Of GPUs each of which has an NVLink to each other."""
+    numa: int
+    switch: int
+    """Of GPUs that a PCIe switch joins, or NVLink."""
+
+
+class KindView(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of hardware: hosts of a kind differ in names and serial numbers only."""
+
+    name: str
+    """As `FleetRow.kind` says it."""
+    gpus: list[GpuPlace]
+    """By index."""
+
+
+class HeldGpus(msgspec.Struct, frozen=True, array_like=True):
+    """GPUs of a host that a job holds, `[ident, priority, gpus, job, state]`."""
+
+    ident: str
+    """How people name the job: `12`, in an array `12[3]`; one of the host's own users `7 of gpu-3`."""
+    priority: int
+    gpus: int
+    """Mask: bit i for the GPU with index i."""
+    job: int | None = None
+    """Its number in the fleet; None: it is none of the fleet's."""
+    state: str = "held"
+    """Or `reserved`: given to the job, and the host has not confirmed it."""
+
+
+class BlockedGpus(msgspec.Struct, frozen=True, array_like=True):
+    """GPUs of a host that nobody may take now, `[state, gpus, reason]`."""
+
+    state: str
+    """unhealthy, quarantined, foreign, drained, reserved, blocked."""
+    gpus: int
+    """Mask."""
+    reason: str
+
+
+class FleetRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One host of a fleet and who holds its GPUs, in brief; GPUs that nothing here names are free."""
+
+    name: str
+    state: str
+    """As in `FleetHostView`."""
+    reason: str = ""
+    kind: str = ""
+    """Its hardware in a few words; what is known of that kind is told once (`KindView`)."""
+    gpus: int | None = None
+    """None: not known since the coordinator was started."""
+    held: list[HeldGpus] = []
+    blocked: list[BlockedGpus] = []
+    free: list[FreeGroup] = []
+    """The closest first, the largest of these first."""
+    jobs: int = 0
+    """The fleet's jobs on it."""
+    waiting: int = 0
+    """Of these, those that wait there to be started again."""
+    heard_at: float | None = None
+    """Of a host that is silent: when it was heard last (epoch seconds)."""
+    emulated: bool = False
+    troubles: list[str] = []
+    labels: dict[str, str] = {}
+
+
+class FleetNow(msgspec.Struct, frozen=True, kw_only=True):
+    """What changes of a fleet beside its hosts and its jobs."""
+
+    endpoint: str
+    """Where this coordinator is reached."""
+    epoch: int
+    """How often one has begun to lead."""
+    troubles: list[str] = []
