@@ -15,11 +15,12 @@ from tests.fleet_port import COORDINATOR, HOST, SECONDS, STRANGER, USER, Answer,
 from topoctl.main import run
 from topod.adapters.peers import RemotePeer
 from topod.errors import DaemonUnavailableError, NotAllowedError, NotLeaderError
+from topod.model.job import JobSpec
 from topod.protocol.client import Client, RemoteError
 from topod.protocol.curve import PRIVATE, PUBLIC, KeyPair
 from topod.protocol.remote import Coordinator, Remote
 from topod.protocol.replies import AnyReply, Done, Events, Welcome
-from topod.protocol.requests import AnyRequest, Cancel, Drain, GetJob, Hello, ListJobs, ReadEvents
+from topod.protocol.requests import AnyRequest, Cancel, Drain, GetJob, Hello, ListJobs, ReadEvents, Submit
 from topod.protocol.views import EventView
 from topod.shell.access import Access
 from topod.shell.config_file import SecuritySection
@@ -204,6 +205,33 @@ def test_a_connection_that_breaks_off_is_told_and_only_what_changes_nothing_is_a
             assert "broke off before it answered" in refused(DaemonUnavailableError, where, request=cancel)
             assert asked == [Hello(), Hello(), cancel]
         asked.clear()
+
+
+def test_a_submit_is_asked_again_of_a_coordinator_that_is_being_restarted(tmp_path: Path) -> None:
+    broke = threading.Event()
+
+    async def killed(request: AnyRequest, who: RemotePeer) -> AnyReply:
+        for connection in list(first.server._connections):
+            first.server.cut(connection)
+        broke.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def ask() -> None:
+        with Client(where) as client:
+            told.append(
+                client.ask(Submit(spec=JobSpec(name="a", command=("true",)), token="once"), timeout=SECONDS)
+            )
+
+    told: list[AnyReply] = []
+    with running(tmp_path / "1", killed) as first:
+        where = remote(first)
+        asking = threading.Thread(target=ask)
+        asking.start()
+        assert broke.wait(SECONDS)
+    with running(tmp_path / "2", endpoint=where.coordinators[0].endpoint):
+        asking.join()
+    assert told == [Done(text="Submit of user alice: submit,view")]
 
 
 def test_events_of_a_coordinator_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

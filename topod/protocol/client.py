@@ -118,9 +118,9 @@ class Client:
     def ask(self, request: AnyRequest, timeout: float = 10.0) -> AnyReply:
         """Send one request, on to the host if one is named, and return its reply within `timeout` seconds.
 
-        Of several coordinators the one that leads is looked for, also while another one takes over; what may
-        have been done is not asked for twice, except a submit with a token. What changes nothing is asked
-        again also of a single coordinator: a connection that broke off once says little.
+        Of several coordinators the one that leads is looked for, also while another one takes over. Where the
+        connection breaks off, what changes nothing and a submit with a token are asked again, also of a
+        single coordinator that is being restarted; what else may have been done is not.
 
         Raises `DaemonUnavailableError` when nobody answers, `NotAllowedError` where the socket may not be
         opened or the key is not known, `RemoteError` when topod refuses, `UsageError` for text that no
@@ -128,21 +128,24 @@ class Client:
         """
         if self._host:
             request = self._at_host(request)
-        several = self._remote is not None and len(self._remote.coordinators) > 1
         # A submit asked twice leads to the same job.
-        reads = self._remote is not None and changes_nothing(request)
-        repeatable = reads or (isinstance(request, Submit) and bool(request.token))
+        repeatable = changes_nothing(request) or (isinstance(request, Submit) and bool(request.token))
         end = time.monotonic() + timeout
+        broke_off: DaemonUnavailableError | None = None
         while True:
-            late = time.monotonic() >= end - ROUND_SECONDS
+            late = self._remote is None or time.monotonic() >= end - ROUND_SECONDS
             try:
                 return self._ask_around(request, timeout, repeatable=repeatable)
-            except UnreachableError:
-                raise
-            except DaemonUnavailableError as error:
-                again = repeatable or isinstance(error, NobodyLeadsError)
-                if late or not again or not (several or reads):
+            except UnreachableError as error:
+                if late or broke_off is None:
+                    raise (broke_off or error) from None
+            except NobodyLeadsError:
+                if late or len(self._remote.coordinators if self._remote else ()) < 2:
                     raise
+            except DaemonUnavailableError as error:
+                if late or not repeatable:
+                    raise
+                broke_off = error
             time.sleep(ROUND_SECONDS)
 
     def _ask_around(self, request: AnyRequest, timeout: float, *, repeatable: bool) -> AnyReply:
