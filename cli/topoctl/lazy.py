@@ -49,6 +49,7 @@ COMMANDS: dict[str, Entry] = {
     "topo": Entry(module="topo", function="topo"),
     "events": Entry(module="events", function="events"),
     "top": Entry(module="top", function="top"),
+    "web": Entry(module="web", function="web"),
     "drain": Entry(module="drain", function="drain", examples="DRAIN_EXAMPLES"),
     "resume": Entry(module="drain", function="resume", examples="RESUME_EXAMPLES"),
     "rebalance": Entry(module="rebalance", function="rebalance"),

@@ -1,5 +1,6 @@
 """`topoctl top`: the host live, on the whole screen."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,6 +9,7 @@ from topoctl.place import place
 from topoctl.session import ask
 from topod.errors import UsageError
 from topod.protocol.client import Client
+from topod.protocol.remote import Remote
 from topod.protocol.replies import Welcome
 from topod.protocol.requests import Hello
 
@@ -37,11 +39,21 @@ def top(
         raise UsageError(
             "the screen needs Textual, which is not installed", hint="pip install 'topod[tui]'"
         ) from None
+    from topotui.looking import LookingClient
+
+    where, host = watched(ctx, "top")
+    kind = LookingClient if read_only else Client
+    TopApp(lambda: kind(where, host=host), read_only=read_only).run()
+
+
+def watched(ctx: typer.Context, command: str) -> tuple[Path | Remote | None, str]:
+    """Return whom a screen asks, and which host of a fleet.
+
+    What is wrong with whom we ask is told here, before the screen is taken.
+    """
     where, host = place(ctx), (ctx.obj or {}).get("host") or ""
-    # What is wrong with whom we ask is told before the screen is taken.
     with Client(where) as client:
         if ask(client, Hello(), Welcome).fleet and not host:
-            raise UsageError(
-                "one host is shown, and this is a fleet", hint="topoctl --host NAME top; see topoctl hosts"
-            )
-    TopApp(lambda: Client(where, host=host), read_only=read_only).run()
+            hint = f"topoctl --host NAME {command}; see topoctl hosts"
+            raise UsageError("one host is shown, and this is a fleet", hint=hint)
+    return where, host

@@ -1,0 +1,1 @@
+"""`topoctl web`: the screens of `topoctl top` in a browser."""
