@@ -7,6 +7,7 @@ from typing import ClassVar
 from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
+from textual.screen import Screen
 from textual.widgets import DataTable, Footer, Input, Static, TabbedContent, TabPane
 
 from topod.errors import TopodError
@@ -30,11 +31,9 @@ d        drain the host, or let it take jobs again
 q        leave; nothing that runs is touched"""
 
 
-class TopApp(App[None]):
+class HostScreen(Screen[None]):
     """Shows one host live."""
 
-    TITLE = "topod"
-    CSS_PATH = "top.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("slash", "filter", "Filter", key_display="/"),
@@ -47,21 +46,21 @@ class TopApp(App[None]):
         Binding("3", "tab('ended')", "Ended", show=False),
         Binding("4", "tab('preemptions')", "Preemptions", show=False),
         Binding("5", "tab('events')", "Events", show=False),
-        Binding("q", "quit", "Quit"),
+        Binding("escape", "back", "Fleet", show=False),
+        Binding("q", "app.quit", "Quit"),
     ]
 
-    def __init__(self, connect: Callable[[], Client], *, read_only: bool = False) -> None:
+    def __init__(
+        self, connect: Callable[[], Client], *, read_only: bool = False, over_fleet: bool = False
+    ) -> None:
+        """`over_fleet`: it was opened from the screen of a fleet, and Escape goes back there."""
         super().__init__()
         self.picture = Picture()
         self.read_only = read_only
         self.away = ""
         self._connect = connect
-        self._feed = Feed(
-            connect,
-            lambda: self.picture.cursor,
-            on_changes=partial(self.call_from_thread, self.take),
-            on_away=partial(self.call_from_thread, self.lost),
-        )
+        self._over_fleet = over_fleet
+        self._feed: Feed | None = None
 
     def compose(self) -> ComposeResult:
         yield Static("connecting ...", id="status", classes="bar")
@@ -81,15 +80,24 @@ class TopApp(App[None]):
 
     def on_mount(self) -> None:
         self.query_one("#filter").display = False
+        self._feed = Feed(
+            self._connect,
+            lambda: self.picture.cursor,
+            on_changes=partial(self.app.call_from_thread, self.take),
+            on_away=partial(self.app.call_from_thread, self.lost),
+        )
         self._feed.start()
 
     def on_unmount(self) -> None:
-        self._feed.stop()
+        if self._feed is not None:
+            self._feed.stop()
 
     # --- news ---------------------------------------------------------------------------------------------
 
     def take(self, changes: Changes) -> None:
         """Take in an answer of topod and draw what is on the screen."""
+        if not self.is_attached:  # it was closed while the answer was under way
+            return
         came_back, self.away = bool(self.away), ""
         seen = self.picture.cursor[2]
         if not self.picture.take(changes) and not came_back:
@@ -100,7 +108,8 @@ class TopApp(App[None]):
     def lost(self, why: str) -> None:
         """Say that topod does not answer; what is on the screen stays."""
         self.away = why
-        self._say()
+        if self.is_attached:
+            self._say()
 
     def draw(self) -> None:
         """Draw the tab that is on the screen; the others when they come up."""
@@ -168,8 +177,12 @@ class TopApp(App[None]):
         for table in self.query(f"#{name} DataTable"):
             table.focus()
 
+    async def action_back(self) -> None:
+        if self._over_fleet:
+            await self.dismiss()
+
     async def action_help(self) -> None:
-        await self.push_screen(Help(HELP))
+        await self.app.push_screen(Help(HELP))
 
     def action_filter(self) -> None:
         self.action_tab("jobs")
@@ -182,7 +195,7 @@ class TopApp(App[None]):
         if job is None:
             return
         view = LogView(f"output of job {job}; Escape: back")
-        await self.push_screen(view)
+        await self.app.push_screen(view)
         self._follow_log(view, job)
 
     @work(thread=True)
@@ -195,12 +208,12 @@ class TopApp(App[None]):
                     if not isinstance(reply, LogChunk):
                         return
                     if reply.data:
-                        self.call_from_thread(view.add, reply.data.decode(errors="replace"))
+                        self.app.call_from_thread(view.add, reply.data.decode(errors="replace"))
                     offset = reply.next_offset
                     if reply.ended:
                         return
         except TopodError as error:
-            self.call_from_thread(self.notify, error.message, severity="error")
+            self.app.call_from_thread(self.notify, error.message, severity="error")
 
     async def action_cancel(self) -> None:
         job = self._selected()
@@ -213,7 +226,7 @@ class TopApp(App[None]):
         if job is None or not self._may():
             return
         names = ", ".join(f"{name} ({number})" for name, number in PRIORITIES.items())
-        await self.push_screen(
+        await self.app.push_screen(
             Ask(f"Priority of job {job}: {names} or a number"), partial(self._prioritise, job)
         )
 
@@ -234,7 +247,7 @@ class TopApp(App[None]):
             await self._ask_first(Confirm(text), Resume())
         else:
             text = "Drain the host: no job starts any more, those that run go on. Why?"
-            await self.push_screen(Ask(text), self._drain)
+            await self.app.push_screen(Ask(text), self._drain)
 
     def _drain(self, why: str | None) -> None:
         if why:
@@ -245,7 +258,7 @@ class TopApp(App[None]):
             if yes:
                 self._do(request)
 
-        await self.push_screen(question, answered)
+        await self.app.push_screen(question, answered)
 
     def _selected(self) -> int | None:
         tab = self.query_one(TabbedContent).active
@@ -263,7 +276,26 @@ class TopApp(App[None]):
                 client.ask(request, 20.0)
         except TopodError as error:
             hint = f"; {error.hint}" if error.hint else ""
-            self.call_from_thread(self.notify, f"{error.message}{hint}", severity="error")
+            self.app.call_from_thread(self.notify, f"{error.message}{hint}", severity="error")
+
+
+class TopApp(App[None]):
+    """Shows one host live, and nothing else."""
+
+    TITLE = "topod"
+    CSS_PATH = "top.tcss"
+
+    def __init__(self, connect: Callable[[], Client], *, read_only: bool = False) -> None:
+        super().__init__()
+        self.host = HostScreen(connect, read_only=read_only)
+
+    def get_default_screen(self) -> Screen[None]:
+        return self.host
+
+    @property
+    def picture(self) -> Picture:
+        """What is known of the host."""
+        return self.host.picture
 
 
 def _jobs(count: int) -> str:
