@@ -41,8 +41,6 @@ def web(
     touched.
     """
     try:
-        import textual_serve  # noqa: F401 - its files are served
-
         from topotui.web.access import is_loopback
         from topotui.web.server import Settings, serve
     except ModuleNotFoundError as error:

@@ -37,6 +37,7 @@ HEADERS: Final = {
     "Cache-Control": "no-store",
 }
 _NO_KEY: Final = "open the address that `topoctl web` printed when it began: it holds the key\n"
+_TEXTUAL_SERVE: Final = Path(str(files("textual_serve")))
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -88,13 +89,16 @@ class _Server:
             await runner.cleanup()
 
     def _application(self) -> web.Application:
-        application = web.Application(middlewares=[self._guard])
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._guard(request, handler)
+
+        application = web.Application(middlewares=[web.middleware(guard)])
         application.add_routes(
             [
                 web.get("/", self._index),
                 web.get("/page.js", self._page_script),
                 web.get("/ws", self._talk),
-                web.static("/static", _textual_serve() / "static"),
+                web.static("/static", _TEXTUAL_SERVE / "static"),
             ]
         )
         application.on_shutdown.append(self._leave)
@@ -108,7 +112,6 @@ class _Server:
             raise _cannot_listen(error, at) from None
         return int(runner.addresses[0][1])
 
-    @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Turn away what no browser of the user's own asks for."""
         talks = request.path == "/ws"
@@ -161,10 +164,6 @@ def _ask_once(asked: "asyncio.Future[bool]", number: signal.Signals) -> None:
 
 def _own_file(name: str) -> str:
     return (files("topotui.web") / name).read_text(encoding="utf-8")
-
-
-def _textual_serve() -> Path:
-    return Path(str(files("textual_serve")))
 
 
 def _cannot_listen(error: OSError | OverflowError, at: Settings) -> TopodError:
