@@ -64,6 +64,7 @@ soak-fuzz: setup
 docs: setup
 	$(BIN)/python docs/generate_states.py
 	$(BIN)/python docs/generate_cli.py
+	$(BIN)/python docs/generate_metrics.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -10,6 +10,7 @@ from topod import __version__
 from topod.errors import UsageError
 from topod.protocol.client import SYSTEM_SOCKET
 from topod.shell.config_file import ConfigFile, read_config
+from topod.shell.metrics.port import FLAG, METAVAR, place_of
 
 LEVELS = ("debug", "info", "warning", "error")
 SYSTEM_STATE = Path("/var/lib/topod-coordinator")
@@ -28,6 +29,8 @@ class Settings:
     spread: bool = False
     log_format: str = "text"
     log_level: str = "info"
+    metrics: tuple[str, int] | None = None
+    """Address and port for Prometheus; None: off."""
     file: ConfigFile = field(default_factory=ConfigFile)
     crash_at: int | None = None
     """See `topod.shell.faults`."""
@@ -59,6 +62,7 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
         spread=said.placing == "spread",
         log_format=given.log_format,
         log_level=given.log_level,
+        metrics=place_of(given.metrics, said.metrics),
         file=file,
         crash_at=None if given.crash_at is None else int(given.crash_at),
     )
@@ -98,6 +102,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     option("authorized-keys", "the file of keys that may connect", None, "FILE")
     option("log-format", "text or json", "text", "FORMAT")
     option("log-level", "debug, info, warning or error", "info", "LEVEL")
+    option("metrics", FLAG, None, METAVAR)
     option("crash-at", argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"topod-coordinator {__version__}")
     return parser

@@ -10,6 +10,7 @@ from topod.adapters.curve_peers import Connection
 from topod.adapters.peers import Peer, RemotePeer
 from topod.coordinator.election import Lead
 from topod.coordinator.hosts import Line
+from topod.coordinator.mailbox import Mailbox
 from topod.errors import NotLeaderError
 from topod.protocol import link
 from topod.protocol import replies as rp
@@ -20,6 +21,8 @@ BEGIN_SECONDS: Final = 5.0
 
 class Term(Protocol):
     """One leadership, from its beginning to its end."""
+
+    mailbox: Mailbox
 
     def hear(self, connection: Connection, message: link.AnyFromHost) -> None:
         """Take in what a host says."""
@@ -65,6 +68,12 @@ class Front:
         """Pass nothing on any more."""
         self._term = None
         self._opened.clear()
+
+    @property
+    def leading(self) -> Mailbox | None:
+        """The owner of the fleet's state while this coordinator leads."""
+        term = self._present()
+        return None if term is None else term.mailbox
 
     # --- what the ports bring -------------------------------------------------------------------------------
 

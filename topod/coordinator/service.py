@@ -161,7 +161,7 @@ class Service:
         state = self._mailbox.state
         leads = f", leads for the {state.epoch}. time" if self._identity.shared else ""
         text = f"{len(state.hosts)} hosts, port {self._identity.endpoint}{leads}"
-        return welcome(self._identity, text, self._health.notes, state.generation)
+        return welcome(self._identity, text, self._health, state.generation)
 
     async def submit(self, request: rq.Submit) -> rp.Jobs:
         """Queue a job of the fleet, or an array; the answer comes when it is durable."""
@@ -336,8 +336,9 @@ class Service:
             self._waiting -= 1
 
 
-def welcome(identity: Identity, text: str, notes: list[str], generation: int = 0) -> rp.Welcome:
+def welcome(identity: Identity, text: str, health: Health, generation: int = 0) -> rp.Welcome:
     """Return who answers, with how it stands in words."""
+    notes = health.notes
     return rp.Welcome(
         version=__version__,
         protocol=PROTOCOL_VERSION,
@@ -353,6 +354,7 @@ def welcome(identity: Identity, text: str, notes: list[str], generation: int = 0
         notes=notes,
         troubles=notes,
         fleet=True,
+        metrics_url=health.metrics_url,
     )
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from topod import __version__
 from topod.adapters.authorized import AuthorizedKeys
@@ -34,6 +34,12 @@ from topod.shell.config_file import rules_of
 from topod.shell.health import Health
 from topod.shell.lock import StateLock
 from topod.shell.logs import Key
+from topod.shell.metrics.part import MetricsPart
+
+if TYPE_CHECKING:
+    from topod.coordinator.metrics import FleetMetrics
+    from topod.shell.metrics.instruments import Answer
+    from topod.shell.metrics.part import Asking
 
 PORT: Final = "port"
 LOOK_SECONDS: Final = 5.0
@@ -83,24 +89,19 @@ async def _serve(
     """Start every part, lead whenever that is possible until `stopped`, and stop the parts."""
     health = Health()
     access = Access(settings.file.security)
-    front = Front(lead, lambda: port, lambda: welcome(identity, stands_by(lead.leader), health.notes))
+    front = Front(lead, lambda: port, lambda: welcome(identity, stands_by(lead.leader), health))
+    witness = Witness()
+    metrics = MetricsPart(settings.metrics, lambda: _told(witness, health, front))
+    answer = metrics.counted(front.answer)
     port = CurveServer(
         settings.listen,
         keys,
         AuthorizedKeys(settings.authorized_keys),
         on_host=front.hear,
-        answer=front.answer,
+        answer=answer,
         on_gone=front.gone,
     )
-    security = settings.file.security
-    server = Server(
-        settings.socket,
-        front.answer,
-        group=security.socket_group,
-        mode=int(security.socket_mode, 8),
-        may_watch=None if access.open_to_view else access.may_view,
-        on_trouble=partial(health.tell, "socket"),
-    )
+    server = _server(settings, access, health, answer)
     identity = _identity(settings, shared=not isinstance(lead, Alone))
     around = Surroundings(
         store=store,
@@ -112,7 +113,7 @@ async def _serve(
         terms=Terms(lease_seconds=settings.lease_seconds),
         spread=settings.spread,
         publish=server.publish,
-        witness=Witness(),
+        witness=witness,
     )
     async with AsyncExitStack() as stack:
         stack.callback(access.close)
@@ -120,6 +121,8 @@ async def _serve(
         stack.push_async_callback(server.stop)
         port.bind()
         stack.push_async_callback(port.stop)
+        stack.callback(metrics.stop)
+        health.metrics_url = metrics.start()
         election = Election(
             lead,
             health,
@@ -132,9 +135,30 @@ async def _serve(
         forgetting = forget_old(store.forget, settings.file.history.keep_days, LeadClock())
         for work in (_watch(port, health), forgetting):
             stack.callback(asyncio.create_task(work).cancel)
-        log.info("coordinator.started", extra=_about(settings, port))
+        log.info("coordinator.started", extra=_about(settings, port, health.metrics_url))
         await _until(stopped, _lead_in_turn(election, front, around))
         log.info("coordinator.stopping")
+
+
+def _server(settings: Settings, access: Access, health: Health, answer: "Answer[Asking]") -> Server:
+    """Return the sockets on this machine."""
+    security = settings.file.security
+    return Server(
+        settings.socket,
+        answer,
+        group=security.socket_group,
+        mode=int(security.socket_mode, 8),
+        may_watch=None if access.open_to_view else access.may_view,
+        on_trouble=partial(health.tell, "socket"),
+    )
+
+
+def _told(witness: Witness, health: Health, front: Front) -> "FleetMetrics":
+    from topod.coordinator.metrics import FleetMetrics  # noqa: PLC0415 - see MetricsPart
+
+    return FleetMetrics(
+        witness, clock=LeadClock(), health=health, port=lambda: front.counts, leading=lambda: front.leading
+    )
 
 
 async def _lead_in_turn(election: Election, front: Front, around: Surroundings) -> None:
@@ -191,8 +215,9 @@ def _identity(settings: Settings, *, shared: bool) -> Identity:
     )
 
 
-def _about(settings: Settings, port: CurveServer) -> dict[str, object]:
+def _about(settings: Settings, port: CurveServer, metrics: str) -> dict[str, object]:
     return {
+        **({Key.METRICS: metrics} if metrics else {}),
         Key.VERSION: __version__,
         Key.HOST: port.endpoint,
         Key.SOCKET: str(settings.socket),

@@ -10,6 +10,7 @@ from topod import __version__
 from topod.errors import UsageError
 from topod.protocol.client import default_socket
 from topod.shell.config_file import ConfigFile, read_config
+from topod.shell.metrics.port import FLAG, METAVAR, place_of
 
 RUNTIMES = ("auto", "docker", "process")
 LEVELS = ("debug", "info", "warning", "error")
@@ -34,6 +35,8 @@ class Settings:
     log_format: str = "text"
     log_level: str = "info"
     devices_free_seconds: float = 30.0
+    metrics: tuple[str, int] | None = None
+    """Address and port for Prometheus; None: off."""
     file: ConfigFile = field(default_factory=ConfigFile)
     """The configuration file."""
     crash_at: int | None = None
@@ -61,6 +64,7 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
     ):
         if value not in allowed:
             raise UsageError(f"--{name} is one of {', '.join(allowed)}, not {value!r}")
+    file = read_config(Path(given.config).absolute() if given.config else None)
     return Settings(
         state_dir=Path(given.state_dir or default_state_dir(environ)).absolute(),
         socket=Path(given.socket or default_socket()).absolute(),
@@ -73,7 +77,8 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
         log_format=given.log_format,
         log_level=given.log_level,
         devices_free_seconds=_number("devices-free-seconds", given.devices_free_seconds),
-        file=read_config(Path(given.config).absolute() if given.config else None),
+        metrics=place_of(given.metrics, file.metrics.listen),
+        file=file,
         crash_at=None if given.crash_at is None else int(_number("crash-at", given.crash_at)),
     )
 
@@ -103,6 +108,7 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     option("emulated-faults", "with --host: a file of faults to emulate, read on every change", None, "FILE")
     option("log-format", "text or json", "text", "FORMAT")
     option("log-level", "debug, info, warning or error", "info", "LEVEL")
+    option("metrics", FLAG, None, METAVAR)
     option("devices-free-seconds", "how long GPUs may take to become really free", "30", "SECONDS")
     option("crash-at", None)
     text = "take the host as it is found now, without GPUs that it had before"

@@ -176,6 +176,7 @@ class Service:
             notes=self._notes(),
             troubles=self._health.notes,
             groups=dict(self._identity.groups),
+            metrics_url=self._health.metrics_url,
         )
 
     async def submit(self, request: rq.Submit) -> rp.Jobs:

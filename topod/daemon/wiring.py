@@ -8,7 +8,7 @@ import time
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack, closing
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from topod import __version__
 from topod.adapters.ipc_files import check_path
@@ -37,7 +37,11 @@ from topod.shell.fleet_config import remote_of
 from topod.shell.gate import Gate
 from topod.shell.lock import StateLock
 from topod.shell.logs import Key
+from topod.shell.metrics.part import MetricsPart
 from topod.shell.vetting import Vet, vetter
+
+if TYPE_CHECKING:
+    from topod.daemon.metrics import HostMetrics
 
 LOGS: Final = "logs"
 """Folder of the jobs' output in the state folder."""
@@ -181,7 +185,8 @@ async def _serve(
     )
     daemon.health.runtime_text = await _described(runtime)
     access = Access(settings.file.security)
-    server = _server(settings, access, daemon, vet)
+    metrics = MetricsPart(settings.metrics, lambda: _told(daemon, ports, in_fleet=remote is not None))
+    server = _server(settings, access, daemon, vet, metrics)
     folder = settings.state_dir / LOGS
     housekeeper = Housekeeper(store, folder, settings.file, state=lambda: daemon.mailbox.state, clock=clock)
     fleet = FleetPart(settings, remote, daemon, ports, memory=store, vet=vet)
@@ -196,6 +201,8 @@ async def _serve(
         stack.callback(asyncio.create_task(_doubt_groups(identity.groups), name="groups").cancel)
         stack.push_async_callback(server.stop)
         server.bind()
+        stack.callback(metrics.stop)
+        daemon.health.metrics_url = metrics.start()
         await fleet.begin()
         daemon.start(publish=server.publish)
         server.start()
@@ -215,17 +222,32 @@ def _say_started(settings: Settings, site: Site, daemon: Daemon) -> None:
         Key.SOCKET: str(settings.socket),
         Key.STATE_DIR: str(settings.state_dir),
         Key.JOBS: len(daemon.mailbox.state.jobs),
+        **({Key.METRICS: daemon.health.metrics_url} if daemon.health.metrics_url else {}),
     }
     log.info("daemon.started", extra=extra)
 
 
-def _server(settings: Settings, access: Access, daemon: Daemon, vet: Vet) -> Server:
+def _told(daemon: Daemon, ports: Ports, *, in_fleet: bool) -> "HostMetrics":
+    from topod.daemon.metrics import HostMetrics  # noqa: PLC0415 - see MetricsPart
+
+    return HostMetrics(
+        ports.tables,
+        daemon.mailbox,
+        daemon.witness,
+        clock=ports.clock,
+        health=daemon.health,
+        runtime=ports.runtime.name,
+        in_fleet=in_fleet,
+    )
+
+
+def _server(settings: Settings, access: Access, daemon: Daemon, vet: Vet, metrics: MetricsPart) -> Server:
     """Return the sockets with the gate behind them."""
     rules = settings.file.security
     gate = Gate(access, answer=daemon.service.answer, owner=daemon.service.owner, vet=vet)
     return Server(
         settings.socket,
-        gate.answer,
+        metrics.counted(gate.answer),
         group=rules.socket_group,
         mode=int(rules.socket_mode, 8),
         may_watch=None if access.open_to_view else access.may_view,

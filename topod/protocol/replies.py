@@ -54,6 +54,8 @@ class Welcome(Reply, frozen=True, kw_only=True, tag="welcome"):
     """Where its container engine is asked: `unix:///var/run/docker.sock`; empty: it has none."""
     fleet: bool = False
     """It is a fleet's coordinator that answers."""
+    metrics_url: str = ""
+    """Where it tells Prometheus of itself; empty: nowhere."""
 
 
 class Jobs(Reply, frozen=True, kw_only=True, tag="jobs"):

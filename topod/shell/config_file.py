@@ -23,6 +23,7 @@ from topod.protocol import jobfields
 from topod.shell.config_kinds import Level, Seconds, Section, Size
 from topod.shell.coordinator_config import CoordinatorSection, StoreSection, check_coordinator, check_store
 from topod.shell.fleet_config import FleetSection, check_fleet
+from topod.shell.metrics.port import check_place
 
 SHORTEST_INTERVAL: Final = 0.1
 DEFAULT_PATH: Final = Path("/etc/topod/topod.toml")
@@ -135,6 +136,13 @@ class SecuritySection(Section, frozen=True, kw_only=True):
     """None: a job may ask for anything."""
 
 
+class MetricsSection(Section, frozen=True, kw_only=True):
+    """`[metrics]`: where topod tells Prometheus of itself."""
+
+    listen: str = ""
+    """`[ADDR:]PORT`; empty: nowhere."""
+
+
 class ConfigFile(Section, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -145,6 +153,7 @@ class ConfigFile(Section, frozen=True, kw_only=True):
     logs: LogsSection = LogsSection()
     history: HistorySection = HistorySection()
     security: SecuritySection = SecuritySection()
+    metrics: MetricsSection = MetricsSection()
     fleet: FleetSection = FleetSection()
     coordinator: CoordinatorSection = CoordinatorSection()
     store: StoreSection = StoreSection()
@@ -185,6 +194,7 @@ def parse_config(text: str, source: str) -> ConfigFile:
         check_fleet(config.fleet)
         check_coordinator(config.coordinator)
         check_store(config.store)
+        check_place("metrics.listen", config.metrics.listen)
     except msgspec.ValidationError as error:
         raise DataError(_in_words(str(error)), source=source) from None
     except ValueError as error:
@@ -379,6 +389,7 @@ def _keys(place: str) -> list[str]:
         "logs": LogsSection,
         "history": HistorySection,
         "security": SecuritySection,
+        "metrics": MetricsSection,
         "security.jobs": JobPolicySection,
         "fleet": FleetSection,
         "coordinator": CoordinatorSection,

@@ -5,6 +5,7 @@ from typing import Literal
 
 from topod.protocol.remote import check_endpoint
 from topod.shell.config_kinds import Seconds, Section
+from topod.shell.metrics.port import check_place
 
 LEAST_LEASE: float = 10.0
 LEAST_TERM, MOST_TERM = 2, 60
@@ -27,6 +28,8 @@ class CoordinatorSection(Section, frozen=True, kw_only=True):
     """For so long a host that is cut off goes on with jobs that may be placed elsewhere."""
     placing: Literal["pack", "spread"] = "pack"
     """Of hosts that are equally good: the fullest first, or the emptiest."""
+    metrics: str = ""
+    """`[ADDR:]PORT` for Prometheus; empty: nowhere."""
 
 
 class StoreSection(Section, frozen=True, kw_only=True):
@@ -89,6 +92,7 @@ def check_coordinator(section: CoordinatorSection) -> None:
         raise ValueError(f"coordinator.advertise: {error}") from None
     if section.lease_seconds < LEAST_LEASE:
         raise ValueError(f"coordinator.lease_seconds: must be at least {LEAST_LEASE:g} s")
+    check_place("coordinator.metrics", section.metrics)
     for name in ("state_dir", "socket", "key_file", "authorized_keys"):
         path = getattr(section, name)
         if path and not path.startswith("/"):

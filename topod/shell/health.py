@@ -15,6 +15,8 @@ class Health:
         self._troubles: dict[str, str] = {}
         self.runtime_text = ""
         """What the runtime last said of itself."""
+        self.metrics_url = ""
+        """Where Prometheus is told of this process; empty: nowhere."""
         self.idle_since: dict[str, float] = {}
         """GPUs (UUIDs) that a job holds and does not use, with since when (epoch seconds)."""
         self.live: LiveFacts | None = None
@@ -43,6 +45,11 @@ class Health:
     def has(self, subject: str) -> bool:
         """Say whether there is a trouble of that name."""
         return subject in self._troubles
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """The names of the troubles."""
+        return tuple(sorted(self._troubles))
 
     @property
     def notes(self) -> list[str]:

@@ -37,6 +37,7 @@ class Key:
     PEER: Final = "peer"
     LEADER: Final = "leader"
     RETRY_SECONDS: Final = "retry_seconds"
+    METRICS: Final = "metrics"
     USER: Final = "user"
     NAME: Final = "job_name"
     OUTCOME: Final = "outcome"

@@ -1,0 +1,1 @@
+"""What host and coordinator tell Prometheus."""
