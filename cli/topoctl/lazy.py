@@ -43,6 +43,7 @@ COMMANDS: dict[str, Entry] = {
     "exec": Entry(module="exec", function="execute", rest_is_command=True),
     "wait": Entry(module="wait", function="wait"),
     "cancel": Entry(module="cancel", function="cancel"),
+    "requeue": Entry(module="requeue", function="requeue"),
     "priority": Entry(module="priority", function="priority", negative=True),
     "history": Entry(module="history", function="history"),
     "quota": Entry(module="quota", function="quota"),

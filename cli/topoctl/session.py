@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import cache
@@ -20,7 +20,7 @@ from topod.protocol.codec import ProtocolError, encode
 from topod.protocol.jobextras import indices
 from topod.protocol.replies import AnyReply, JobLines, Jobs
 from topod.protocol.requests import AnyRequest, GetArray, ListJobs
-from topod.protocol.views import JobView
+from topod.protocol.views import JobLine, JobView
 
 LATEST = "latest"
 AWAY_SECONDS = 120.0
@@ -112,16 +112,33 @@ def one_job(jobs: Jobs) -> JobView:
     return jobs.jobs[0]
 
 
-def job_ids(client: Client, words: Sequence[str], *, whole: bool = False, live: bool = False) -> list[int]:
+def job_ids(
+    client: Client, words: Sequence[str], *, whole: bool = False, live: bool = False, running: bool = False
+) -> list[int]:
     """Turn the words of a command line into job ids, each once, in order; `latest` is the newest job.
 
     `12[3]`, `12[1-4]` and `12[*]` are jobs of array 12. With `whole` the number of an array (of its first
-    job) means all of it; with `live` only those of an array that have not ended, where there are any.
+    job) means all of it; with `live` only those of an array that have not ended, where there are any, and
+    with `running` only those that run.
     """
-    groups = _going_on(client) if whole and live and len(words) > MANY else {}
+    wanted = _runs if running else _goes_on if live else _any
+    groups = _going_on(client, wanted) if whole and wanted is not _any and len(words) > MANY else {}
     arrays = _Arrays(client)
-    found = (groups.get(word) or _ids(arrays, word, whole=whole, live=live) for word in words)
+    found = (groups.get(word) or _ids(arrays, word, whole, wanted) for word in words)
     return list(dict.fromkeys(ident for ids in found for ident in ids))
+
+
+def _any(job: JobLine | JobView) -> bool:
+    del job
+    return True
+
+
+def _goes_on(job: JobLine | JobView) -> bool:
+    return job.state not in ENDED
+
+
+def _runs(job: JobLine | JobView) -> bool:
+    return job.state == "running"
 
 
 class _Arrays:
@@ -139,20 +156,20 @@ class _Arrays:
         return {job.array_index: job for job in self.of(first)}
 
 
-def _going_on(client: Client) -> dict[str, list[int]]:
-    """Return what the number of each job that has not ended means: itself, or its array's jobs that go on.
+def _going_on(client: Client, wanted: Callable[[JobLine], bool]) -> dict[str, list[int]]:
+    """Return what the number of each job that has not ended means: itself, or its array's jobs wanted.
 
     One question in place of one for each of thousands of words.
     """
     lines = ask(client, ListJobs(brief=True), JobLines).jobs
     groups = {str(line.id): [line.id] for line in lines if line.array_id != line.id}
     for line in lines:
-        if line.array_id is not None:
+        if line.array_id is not None and wanted(line):
             groups.setdefault(str(line.array_id), []).append(line.id)
     return groups
 
 
-def _ids(arrays: _Arrays, word: str, *, whole: bool, live: bool) -> list[int]:
+def _ids(arrays: _Arrays, word: str, whole: bool, wanted: Callable[[JobView], bool]) -> list[int]:
     number, bracket, rest = word.partition("[")
     if not bracket:
         ident = _newest(arrays.client) if word == LATEST else _number(word)
@@ -161,8 +178,8 @@ def _ids(arrays: _Arrays, word: str, *, whole: bool, live: bool) -> list[int]:
         members = arrays.of(ident)
     else:
         members = _members(arrays, _number(number), rest, word)
-    going_on = [job.id for job in members if job.state not in ENDED]
-    return going_on if live and going_on and len(members) > 1 else [job.id for job in members]
+    chosen = [job.id for job in members if wanted(job)]
+    return chosen if chosen and len(members) > 1 else [job.id for job in members]
 
 
 def _members(arrays: _Arrays, first: int, rest: str, word: str) -> list[JobView]:

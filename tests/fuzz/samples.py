@@ -163,6 +163,7 @@ REQUESTS: Final[tuple[rq.AnyRequest, ...]] = (
     rq.GetJob(job=1),
     rq.WaitJob(job=999, states=["running"], timeout=1.0),
     rq.Cancel(jobs=[999, 2], by="x"),
+    rq.Requeue(jobs=[1, 999], by="x"),
     rq.SetPriority(job=999, priority=5),
     rq.Drain(gpu="0", reason="r"),
     rq.Resume(gpu="GPU-x"),

@@ -70,6 +70,30 @@ def test_one_some_or_all_jobs_of_an_array_are_cancelled(cli: Cli, topod: Topod) 
     assert [job["id"] for job in cli.json("ps")] == [1]
 
 
+def test_running_jobs_of_an_array_are_requeued_and_what_does_not_run_is_refused(
+    cli: Cli, topod: Topod
+) -> None:
+    script = "test $TOPOD_ATTEMPT = 1 || exit 0; sleep 100"
+    cli.out("submit", "--array", "0-2%2", "--name", "a", "--", "sh", "-c", script)
+    for job in (1, 2):
+        topod.wait(job, "running")
+    assert cli.error("requeue", "1[2]", status=5) == "error: job 1[2] (a) does not run: it is pending"
+    assert "does not run" in cli.error("requeue", "1[0]", "1[2]", status=5)  # all or none
+    told = cli.out("requeue", "1").splitlines()
+    assert told == ["Requeueing job 1[0] (a)", "Requeueing job 1[1] (a)"]
+    for job in (1, 2):
+        ended = topod.wait(job)
+        assert (ended.state, ended.starts, ended.preemptions) == ("succeeded", 2, 0)
+    assert cli.error("requeue", "1[1]", status=5) == (
+        "error: job 1[1] (a) has ended: succeeded; submit it again"
+    )
+    once = cli.submit("--on-preempt", "cancel", "--name", "once", "--", "sleep", "100")
+    topod.wait(int(once), "running")
+    assert "never runs twice" in cli.error("requeue", once, status=5)
+    assert "no job 99" in cli.error("requeue", "99", status=4)
+    assert "requeued by" in cli.out("events", "--job", "1[0]")
+
+
 @pytest.mark.parametrize("names", [True, False])
 def test_hundreds_of_words_are_one_decision_and_a_handful_of_questions(
     cli: Cli, topod: Topod, names: bool, monkeypatch: pytest.MonkeyPatch

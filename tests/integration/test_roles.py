@@ -33,6 +33,7 @@ from topod.protocol.requests import (
     ListJobs,
     ReadEvents,
     ReadLog,
+    Requeue,
     Resume,
     SetPriority,
     Submit,
@@ -150,6 +151,7 @@ def test_roles_come_from_the_groups_that_the_kernel_and_the_database_name(
         ReadEvents(),
         Submit(spec=spec()),
         Cancel(jobs=[1]),
+        Requeue(jobs=[1]),
         Drain(reason="x"),
     ],
     ids=lambda request: type(request).__name__,
@@ -186,6 +188,7 @@ def test_the_jobs_of_others_are_out_of_reach(topod: Topod) -> None:
     topod.wait(job.id, "running")
     for request, verb in (
         (Cancel(jobs=[job.id]), "cancel"),
+        (Requeue(jobs=[job.id]), "requeue"),
         (SetPriority(job=job.id, priority=1), "change the priority of"),
         (ReadLog(job=job.id), "read the log of"),
     ):

@@ -72,7 +72,8 @@ def something_happens(world: FleetWorld, gangs: bool) -> None:  # noqa: C901, PL
         case 0 | 1 | 2 | 3:
             world.apply(any_submit(world, gangs))
         case 4 if world.leader.state.jobs:
-            world.apply(ev.CancelRequested(job=rng.choice(sorted(world.leader.state.jobs))))
+            asked = rng.choice((ev.CancelRequested, ev.RequeueRequested))
+            world.apply(asked(job=rng.choice(sorted(world.leader.state.jobs))))
         case 5 if world.leader.state.jobs:
             job = rng.choice(sorted(world.leader.state.jobs))
             world.apply(ev.PriorityChanged(job=job, priority=rng.choice([50, 500, 2000])))

@@ -27,7 +27,7 @@ from topod.lifecycle.states import (
 )
 from topod.model.container import Signal
 from topod.model.cpuset import CpuSet
-from topod.model.job import AfterCondition, Allocation, JobId, OnHostLost
+from topod.model.job import AfterCondition, Allocation, JobId, OnHostLost, OnPreempt
 from topod.model.rules import Rules
 
 GRACE_SLACK: Final = 0.05
@@ -61,6 +61,8 @@ class Referee:
         self.accepted: set[JobId] = set()
         self.cancelled: set[JobId] = set()
         """Jobs that a user asked to cancel, heard or not."""
+        self.requeued: set[JobId] = set()
+        """Jobs that a user wanted queued again, heard or not."""
         self._withdrawn: set[str] = set()
         """Containers to be removed before they begin: whoever begins meanwhile is gone before it is seen."""
 
@@ -140,6 +142,18 @@ class Referee:
             self._foul(f"{job.label} was {before.state} and is {job.state}")
         if job.attempt < before.attempt:
             self._foul(f"{job.label} counts attempts backwards")
+        self._check_requeued(before, job)
+
+    def _check_requeued(self, before: Job, job: Job) -> None:
+        """Who is queued again was to be, keeps its place in the queue, and is not counted as preempted."""
+        stop = before.stop or job.stop
+        if stop is None or stop.cause is not StopCause.REQUEUE:
+            return
+        if job.id not in self.requeued or job.spec.on_preempt is OnPreempt.CANCEL:
+            self._foul(f"{job.label} is requeued, and nobody may ask for that: {job.reason}")
+        same = (before.submitted_at, before.preemptions) == (job.submitted_at, job.preemptions)
+        if before.stop is not None and job.state is JobState.PENDING and not same:
+            self._foul(f"{job.label} is requeued and pays for it")
 
     def _check_victim(self, base: HostState, state: HostState, job: Job, now: float) -> None:
         """A job that is told to stop for another was named by that one's plan, and may be stopped."""

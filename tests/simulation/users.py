@@ -16,7 +16,7 @@ from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
 from topod.lifecycle.admission import admit
 from topod.lifecycle.moving import find_moves, new_place
-from topod.lifecycle.states import Job, Stage
+from topod.lifecycle.states import Job, JobState, Stage
 from topod.model.arrays import ArrayPlan
 from topod.model.container import Signal
 from topod.model.job import (
@@ -167,6 +167,15 @@ class Users:
             self._referee.cancelled.add(JobId(job))
             self._request(rq.Cancel(jobs=[job], by="alice"))
 
+    def requeue(self) -> None:
+        """Have a running job queued again; one in three times any job, running or not."""
+        running = [job.id for job in self._disk.content.state.jobs.values() if job.state is JobState.RUNNING]
+        anyone = not running or self._rng.random() < 0.3
+        job = self._some_job() if anyone else self._rng.choice(sorted(running))
+        if job is not None:
+            self._referee.requeued.add(JobId(job))
+            self._request(rq.Requeue(jobs=[job], by="alice"))
+
     def change_priority(self) -> None:
         if (job := self._some_job()) is not None:
             self._request(rq.SetPriority(job=job, priority=self._rng.choice((50, 100, 500, 1000, 2000))))
@@ -217,6 +226,7 @@ class Users:
     def act(self) -> None:
         """Do one thing."""
         act = self._rng.choice(
-            (self.submit,) * 7 + (self.cancel, self.change_priority, self.drain, self.look, self.rebalance)
+            (self.submit,) * 7
+            + (self.cancel, self.requeue, self.change_priority, self.drain, self.look, self.rebalance)
         )
         act()

@@ -20,7 +20,7 @@ from topod.coordinator.storage import FleetStore
 from topod.coordinator.views import fairness_view, host_views, job_line, job_view
 from topod.errors import ConflictError, NotFoundError, TopodError, UsageError
 from topod.fleet import events as ev
-from topod.fleet.asking import refusal_of
+from topod.fleet.asking import refusal_of, why_not_requeued
 from topod.fleet.states import ENDED, FleetJob, FleetJobId, FleetJobState, FleetRequest, FleetState
 from topod.model.arrays import whole
 from topod.model.job import JobSpec
@@ -29,7 +29,7 @@ from topod.ports import Clock
 from topod.protocol import replies as rp
 from topod.protocol import requests as rq
 from topod.protocol.codec import PROTOCOL_VERSION
-from topod.shell.checks import CannotRunError, check_image, check_priority
+from topod.shell.checks import CannotRunError, check_image, check_priority, refuse_requeue
 from topod.shell.defects import internal
 from topod.shell.dependencies import check_array, never_met, refuse_unmet, resolved
 from topod.shell.elsewhere import a_host_of_the_fleet
@@ -125,6 +125,8 @@ class Service:
                 return await self.wait_job(request)
             case rq.Cancel():
                 return await self.cancel(request)
+            case rq.Requeue():
+                return await self.requeue(request)
             case rq.SetPriority():
                 return await self.set_priority(request)
             case rq.GetHosts():
@@ -235,6 +237,14 @@ class Service:
         await self._each([ev.CancelRequested(job=FleetJobId(ident), by=request.by) for ident in idents])
         return self._jobs(*await self._find_all(idents))
 
+    async def requeue(self, request: rq.Requeue) -> rp.Jobs:
+        """Stop running jobs and place them anew; all of them or, if one cannot be, none."""
+        idents = list(dict.fromkeys(request.jobs))
+        for job in await self._find_all(idents):
+            refuse_requeue(why_not_requeued(job))
+        await self._each([ev.RequeueRequested(job=FleetJobId(ident), by=request.by) for ident in idents])
+        return self._jobs(*await self._find_all(idents))
+
     async def set_priority(self, request: rq.SetPriority) -> rp.Jobs:
         """Change the priority of jobs; of all of them or, if one has ended, of none."""
         check_priority(request.priority)
@@ -249,7 +259,9 @@ class Service:
         )
         return self._jobs(*await self._find_all(idents))
 
-    async def _each(self, events: Iterable[ev.CancelRequested | ev.PriorityChanged]) -> None:
+    async def _each(
+        self, events: Iterable[ev.CancelRequested | ev.RequeueRequested | ev.PriorityChanged]
+    ) -> None:
         """Have them all done; a job that ended of itself meanwhile is none to complain about."""
         for done in await asyncio.gather(*map(self._mailbox.ask, events), return_exceptions=True):
             if isinstance(done, BaseException) and not isinstance(done, ConflictError):

@@ -22,6 +22,7 @@ from topod.daemon.views import fairness_view, host_view, job_line, job_view, res
 from topod.errors import JobRejectedError, NotFoundError, TopodError, UsageError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
+from topod.lifecycle.asking import why_not_requeued
 from topod.lifecycle.states import ENDED, HostState, Job, JobState, Mark, MarkKind
 from topod.model.arrays import whole
 from topod.model.job import JobId, JobSpec
@@ -38,6 +39,7 @@ from topod.shell.checks import (
     check_runs,
     check_spec,
     refuse_ended,
+    refuse_requeue,
 )
 from topod.shell.defects import internal
 from topod.shell.dependencies import check_array, never_met, refuse_unmet, resolved
@@ -132,6 +134,8 @@ class Service:
                 reply = await self.wait_job(request)
             case rq.Cancel():
                 reply = await self.cancel(request)
+            case rq.Requeue():
+                reply = await self.requeue(request)
             case rq.SetPriority():
                 reply = await self.set_priority(request)
             case rq.Drain():
@@ -250,6 +254,15 @@ class Service:
         if request.jobs:
             first, *also = map(JobId, dict.fromkeys(request.jobs))
             await self._mailbox.ask(ev.CancelRequested(job=first, also=tuple(also), by=request.by))
+        return self._jobs(*await self._find_all(request.jobs))
+
+    async def requeue(self, request: rq.Requeue) -> rp.Jobs:
+        """Stop running jobs and queue them again; all of them or, if one cannot be, none."""
+        for job in await self._find_all(request.jobs):
+            refuse_requeue(why_not_requeued(job))
+        if request.jobs:
+            first, *also = map(JobId, dict.fromkeys(request.jobs))
+            await self._mailbox.ask(ev.RequeueRequested(job=first, also=tuple(also), by=request.by))
         return self._jobs(*await self._find_all(request.jobs))
 
     async def set_priority(self, request: rq.SetPriority) -> rp.Jobs:

@@ -23,6 +23,7 @@ from topod.fleet.states import (
 )
 from topod.fleet.view import FleetView
 from topod.model.arrays import members
+from topod.model.job import OnPreempt
 from topod.model.quotas import over_quota
 from topod.model.rules import NO_RULES, Rules
 
@@ -39,6 +40,9 @@ def why_not(state: FleetState, view: FleetView, event: ev.Event, rules: Rules = 
             return refusal_of(event.request, rules)
         case ev.CancelRequested() | ev.PriorityChanged():
             return None if event.job in state.jobs else f"no job {event.job} that has not ended"
+        case ev.RequeueRequested():
+            job = state.jobs.get(event.job)
+            return why_not_requeued(job) if job else f"no job {event.job} that has not ended"
         case ev.HostLabelled() | ev.HostCordoned() | ev.HostResumed():
             return None if event.host in state.hosts else f"no host {event.host}"
         case ev.HostRemoved():
@@ -93,6 +97,28 @@ def cancel(draft: Draft, event: ev.CancelRequested) -> None:
         advance(draft, end(draft, job, ending))
     else:
         finish(draft, job, ending)
+
+
+def why_not_requeued(job: FleetJob) -> str | None:
+    """Return why a job cannot be placed anew, in words; None if it can."""
+    if job.state in ENDED:
+        return f"{job.label} has ended: {job.state.value}; submit it again"
+    if job.state is FleetJobState.STOPPING or job.ending is not None:
+        return f"{job.label} is stopping already: {job.reason}"
+    if job.state is not FleetJobState.RUNNING:
+        return f"{job.label} does not run: it is {job.state.value}"
+    if job.spec.on_preempt is OnPreempt.CANCEL:
+        return f"{job.label} never runs twice: it was submitted with on-preempt cancel"
+    return None
+
+
+def put_back(draft: Draft, event: ev.RequeueRequested) -> None:
+    """Have a running job stopped on all its hosts, and placed anew once nothing of it runs any more."""
+    job = draft.get(event.job)
+    if job is None or why_not_requeued(job) is not None:
+        return
+    reason = f"requeued by {event.by}" if event.by else "requeued"
+    advance(draft, end(draft, job, Ending(state=FleetJobState.PENDING, reason=reason)))
 
 
 def change_priority(draft: Draft, event: ev.PriorityChanged) -> None:

@@ -41,6 +41,14 @@ class CancelRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequeueRequested:
+    """A user wants a running job stopped on all its hosts and placed anew."""
+
+    job: FleetJobId
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PriorityChanged:
     """A user changed the priority of a job that has not ended."""
 
@@ -136,6 +144,7 @@ Event = (
     Leading
     | Submitted
     | CancelRequested
+    | RequeueRequested
     | PriorityChanged
     | HostSeen
     | HostReported

@@ -12,7 +12,7 @@ nothing changed.
 from collections.abc import Sequence
 
 from topod.fleet import events as ev
-from topod.fleet.asking import administer, cancel, change_priority, submitted
+from topod.fleet.asking import administer, cancel, change_priority, put_back, submitted
 from topod.fleet.board import Board
 from topod.fleet.contact import leading, reported, seen, silent, tick
 from topod.fleet.depending import settle_dependencies
@@ -61,7 +61,7 @@ def step_all(
     return draft.finish()
 
 
-def _apply(draft: Draft, event: ev.Event) -> None:
+def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901 - one case an event
     match event:
         case ev.Leading():
             leading(draft, event)
@@ -69,6 +69,8 @@ def _apply(draft: Draft, event: ev.Event) -> None:
             submitted(draft, event)
         case ev.CancelRequested():
             cancel(draft, event)
+        case ev.RequeueRequested():
+            put_back(draft, event)
         case ev.PriorityChanged():
             change_priority(draft, event)
         case ev.HostSeen():

@@ -1,4 +1,4 @@
-"""What users ask of the core: submit, cancel, change a priority."""
+"""What users ask of the core: submit, cancel, requeue, change a priority."""
 
 from dataclasses import replace
 
@@ -6,10 +6,10 @@ from topod.lifecycle import events as ev
 from topod.lifecycle.depending import impossible
 from topod.lifecycle.draft import Draft
 from topod.lifecycle.effects import PullImage
-from topod.lifecycle.states import ENDED, Job, StopCause
+from topod.lifecycle.states import ENDED, Job, JobState, Stage, StopCause
 from topod.lifecycle.stopping import begin_stop
 from topod.model.arrays import members
-from topod.model.job import JobId
+from topod.model.job import JobId, OnPreempt
 
 
 def submitted(draft: Draft, event: ev.Submitted) -> None:
@@ -42,6 +42,28 @@ def cancel(draft: Draft, event: ev.CancelRequested) -> None:
         job = draft.get(ident)
         if job is not None and job.state not in ENDED:
             begin_stop(draft, job, StopCause.CANCEL, reason)
+
+
+def why_not_requeued(job: Job) -> str | None:
+    """Return why a job cannot be put back into the queue, in words; None if it can."""
+    if job.state in ENDED:
+        return f"{job.label} has ended: {job.state.value}; submit it again"
+    if job.state in (JobState.STOPPING, JobState.PREEMPTED):
+        return f"{job.label} is {job.state.value} already: {job.reason}"
+    if job.state is not JobState.RUNNING and job.stage is not Stage.LAUNCHING:
+        return f"{job.label} does not run: it is {job.state.value}"
+    if job.spec.on_preempt is OnPreempt.CANCEL:
+        return f"{job.label} never runs twice: it was submitted with on-preempt cancel"
+    return None
+
+
+def put_back(draft: Draft, event: ev.RequeueRequested) -> None:
+    """Stop running jobs and queue them again; what cannot be is not done (`why_not_requeued`)."""
+    reason = f"requeued by {event.by}" if event.by else "requeued"
+    for ident in (event.job, *event.also):
+        job = draft.get(ident)
+        if job is not None and why_not_requeued(job) is None:
+            begin_stop(draft, job, StopCause.REQUEUE, reason)
 
 
 def change_priority(draft: Draft, event: ev.PriorityChanged) -> None:

@@ -34,6 +34,15 @@ class CancelRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequeueRequested:
+    """A user wants a running job, and `also` others, stopped and put back into the queue."""
+
+    job: JobId
+    also: tuple[JobId, ...] = ()
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PriorityChanged:
     """A user changed the priority of a job that has not ended."""
 
@@ -325,6 +334,7 @@ FleetEvent = Assigned | Revoked | Go | Settled | LeaseEnded
 Event = (
     Submitted
     | CancelRequested
+    | RequeueRequested
     | PriorityChanged
     | ImageReady
     | ImageFailed

@@ -11,7 +11,7 @@ from typing import Final
 
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle import events as ev
-from topod.lifecycle.asking import cancel, change_priority, submitted
+from topod.lifecycle.asking import cancel, change_priority, put_back, submitted
 from topod.lifecycle.assignments import concerning_fleet
 from topod.lifecycle.clocks import clock_set
 from topod.lifecycle.depending import settle_dependencies
@@ -120,6 +120,8 @@ def _apply(draft: Draft, event: ev.Event) -> None:  # noqa: C901, PLR0912 - one 
             submitted(draft, event)
         case ev.CancelRequested():
             cancel(draft, event)
+        case ev.RequeueRequested():
+            put_back(draft, event)
         case ev.PriorityChanged():
             change_priority(draft, event)
         case ev.ImageReady():

@@ -62,6 +62,8 @@ class StopCause(StrEnum):
 
     PREEMPT = "preempt"
     CANCEL = "cancel"
+    REQUEUE = "requeue"
+    """Somebody wants it stopped and run again."""
     TIME_LIMIT = "time-limit"
     UNHEALTHY = "unhealthy"
     """Its GPU is unhealthy, and the site wants it to run elsewhere."""

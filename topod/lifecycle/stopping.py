@@ -93,7 +93,7 @@ def _stop_container(draft: Draft, job: Job, cause: StopCause, reason: str, by: J
     job = job if cause is StopCause.MOVE else unpinned(job)
     job = draft.put(moved(job, JobState.STOPPING, stop=stop, reason=reason))
     draft.note("job.stopping", job, f"{job.label} is told to stop: {reason}", cause=cause.value, by=by)
-    saves = cause in (StopCause.PREEMPT, StopCause.MOVE) or cause in TAKEN_BACK
+    saves = cause in (StopCause.PREEMPT, StopCause.MOVE, StopCause.REQUEUE) or cause in TAKEN_BACK
     asked = saves and job.stage is None and job.handle is not None
     freezable = cause is StopCause.PREEMPT and job.spec.on_preempt is OnPreempt.CHECKPOINT and not job.in_gang
     if asked and freezable:
@@ -261,6 +261,8 @@ def exited(draft: Draft, job: Job, exit_code: int | None, *, out_of_memory: bool
             give_back(draft, _after_signal(draft, job, exit_code), stop.reason, exit_code)
         case StopCause.UNHEALTHY:
             _queue_again(draft, job, f"requeued; {stop.reason}", exit_code)
+        case StopCause.REQUEUE:
+            _queue_again(draft, _after_signal(draft, job, exit_code), stop.reason, exit_code)
         case StopCause.MOVE:
             job = _after_signal(draft, job, exit_code)
             moving = replace(job, moves=job.moves + 1, restart_first=True)

@@ -87,6 +87,13 @@ class Cancel(Request, frozen=True, kw_only=True, tag="cancel"):
     by: str = ""
 
 
+class Requeue(Request, frozen=True, kw_only=True, tag="requeue"):
+    """Stop these running jobs and queue them again: all or, if one cannot be, none. Answer: `Jobs`."""
+
+    jobs: list[int]
+    by: str = ""
+
+
 class SetPriority(Request, frozen=True, kw_only=True, tag="set-priority"):
     """Change the priority of jobs that have not ended: of all or, if one has, of none. Answer: `Jobs`."""
 
@@ -292,6 +299,7 @@ AnyRequest = (
     | GetArray
     | WaitJob
     | Cancel
+    | Requeue
     | SetPriority
     | Drain
     | Resume

@@ -62,3 +62,9 @@ def refuse_ended(job: Job) -> None:
     """Raise `ConflictError` for a job that has ended."""
     if job.state in ENDED:
         raise ConflictError(f"{job.label} has ended: {job.state.value}")
+
+
+def refuse_requeue(reason: str | None) -> None:
+    """Raise `ConflictError` for a job that cannot be put back into the queue for that reason."""
+    if reason is not None:
+        raise ConflictError(reason)

@@ -58,6 +58,7 @@ NEEDS: Final[Mapping[type[rq.Request], Need]] = {
     rq.Follow: Need.VIEW,
     rq.Submit: Need.SUBMIT,
     rq.Cancel: Need.OWN,
+    rq.Requeue: Need.OWN,
     rq.SetPriority: Need.OWN,
     rq.ReadLog: Need.OWN,
     rq.Exec: Need.OWN,
@@ -177,6 +178,7 @@ _WORDS: Final[Mapping[type[rq.Request], str]] = {
     rq.ExecTalk: "run commands in jobs",
     rq.ExecStop: "run commands in jobs",
     rq.Cancel: "cancel jobs",
+    rq.Requeue: "requeue jobs",
     rq.SetPriority: "change priorities",
     rq.DryRun: "ask for plans",
 }
@@ -185,6 +187,7 @@ _WORDS: Final[Mapping[type[rq.Request], str]] = {
 _TO_A_JOB: Final[Mapping[type[rq.Request], str]] = {
     rq.ReadLog: "read the log of",
     rq.Cancel: "cancel",
+    rq.Requeue: "requeue",
     rq.SetPriority: "change the priority of",
 }
 

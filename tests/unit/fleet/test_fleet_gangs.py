@@ -2,6 +2,7 @@
 
 from tests.fakes.fleet_world import FleetWorld, job_spec
 from topod.fleet import events as ev
+from topod.fleet.asking import why_not_requeued
 from topod.fleet.orders import environment
 from topod.fleet.states import FleetJobId, FleetJobState
 from topod.model.job import RestartPolicy
@@ -133,3 +134,19 @@ def test_hosts_that_do_not_become_ready_in_time_are_left_for_others() -> None:
     assert (world.job(job).fence, world.job(job).starts) == (2, 0)
     world.advance(60)
     assert world.job(job).state is FleetJobState.SUCCEEDED
+
+
+def test_it_is_requeued_as_a_whole_and_not_counted_as_preempted() -> None:
+    world = ready()
+    job = running_on_two(world)
+    world.apply(ev.RequeueRequested(job=job, by="alice"))
+    assert (world.job(job).state, world.job(job).reason) == (FleetJobState.STOPPING, "requeued by alice")
+    assert why_not_requeued(world.job(job)) == "job 1 (job) is stopping already: requeued by alice"
+    world.lead()
+    world.advance(60)
+    again = world.job(job)
+    assert (again.state, again.fence, again.starts) == (FleetJobState.RUNNING, 2, 1)
+    assert (again.preemptions, again.failures) == (0, 0)
+    waits = world.submit(job_spec(gpus=4), hosts=2)
+    world.apply(ev.RequeueRequested(job=waits))
+    assert why_not_requeued(world.job(waits)) == f"job {waits} (job) does not run: it is assigned"
