@@ -65,6 +65,7 @@ docs: setup
 	$(BIN)/python docs/generate_states.py
 	$(BIN)/python docs/generate_cli.py
 	$(BIN)/python docs/generate_metrics.py
+	$(BIN)/python docs/generate_dashboard.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
