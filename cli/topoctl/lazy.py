@@ -55,6 +55,7 @@ COMMANDS: dict[str, Entry] = {
     "resume": Entry(module="drain", function="resume", examples="RESUME_EXAMPLES"),
     "rebalance": Entry(module="rebalance", function="rebalance"),
     "doctor": Entry(module="doctor", function="doctor"),
+    "support-bundle": Entry(module="support_bundle", function="support_bundle"),
     "hosts": Entry(module="hosts", function="hosts"),
     "host": Entry(module="host", function="host", group="host"),
     "keys": Entry(module="keys", function="keys", group="keys"),
