@@ -46,6 +46,7 @@ COMMANDS: dict[str, Entry] = {
     "requeue": Entry(module="requeue", function="requeue"),
     "priority": Entry(module="priority", function="priority", negative=True),
     "history": Entry(module="history", function="history"),
+    "report": Entry(module="report", function="report"),
     "quota": Entry(module="quota", function="quota"),
     "topo": Entry(module="topo", function="topo"),
     "events": Entry(module="events", function="events"),

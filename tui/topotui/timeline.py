@@ -68,7 +68,9 @@ class Preemption:
 class Timeline:
     """The preemptions of a host, the latest last."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: int | None = KEPT) -> None:
+        """`kept`: so many are remembered; None: all."""
+        self._kept = kept
         self.all: list[Preemption] = []
         self._open: dict[int, Preemption] = {}
         self._submitted: dict[int, float] = {}
@@ -115,7 +117,8 @@ class Timeline:
         )
         self._open[job] = found
         self.all.append(found)
-        del self.all[:-KEPT]
+        if self._kept is not None:
+            del self.all[: -self._kept]
         return True
 
     def _told(self, event: EventView, job: int) -> bool:
