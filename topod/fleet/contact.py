@@ -52,11 +52,12 @@ def reported(draft: Draft, event: ev.HostReported) -> None:
     old = draft.seen.get(event.host)
     if old is None or old.session != event.session or event.seq <= old.seq:
         return
-    view = replace(old, seq=event.seq, heard_at=draft.now, silent=False)
+    troubles = tuple(event.troubles)
+    view = replace(old, seq=event.seq, heard_at=draft.now, silent=False, troubles=troubles)
     if event.snapshot is not None and event.jobs is not None:
         snapshot = replace(event.snapshot, host=event.host)
         jobs = {(report.job, report.fence): report for report in event.jobs}
-        view = replace(view, seen=event.seq, snapshot=snapshot, jobs=jobs, troubles=tuple(event.troubles))
+        view = replace(view, seen=event.seq, snapshot=snapshot, jobs=jobs)
     if (old.snapshot, old.silent) != (view.snapshot, view.silent):
         draft.behind = True
     draft.see(event.host, view)

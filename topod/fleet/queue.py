@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
 
+from topod.fleet.awaited import Awaited, awaited_text
 from topod.fleet.board import Board, Kept, ask_all
 from topod.fleet.depending import held_back
 from topod.fleet.draft import Draft
@@ -42,6 +43,7 @@ class _Pass:
     """What one pass over the queue remembers."""
 
     usage: Ledger
+    awaited: Awaited
     refused_by: Mapping[FleetJobId, frozenset[str]]
     """The hosts that are not asked for a job just now."""
     longest: Keeping | None = None
@@ -89,7 +91,7 @@ def run_queue(draft: Draft) -> None:
 
 def _begin(draft: Draft) -> _Pass:
     usage = _usage(draft)
-    return _Pass(usage=usage, refused_by=_refused_by(draft), longest=longest(draft, usage))
+    return _Pass(usage, Awaited(draft), refused_by=_refused_by(draft), longest=longest(draft, usage))
 
 
 def _usage(draft: Draft) -> Ledger:
@@ -128,7 +130,9 @@ def _try(draft: Draft, job: FleetJob, now: _Pass) -> str | None:
         return refuse_by_quota(room, replace(job.spec.request, gpus=asked)).reason
     if job.ready_at is None:
         job = draft.put(replace(job, ready_at=draft.now, not_before=0.0))
-    left = may_evict_at(job) - draft.now
+    missed = now.awaited.for_(job.request)
+    until = max(may_evict_at(job), now.awaited.until if missed else 0.0)
+    left = until - draft.now
     kind = _Kind(
         request=job.spec.request,
         select=job.request.select,
@@ -151,7 +155,10 @@ def _try(draft: Draft, job: FleetJob, now: _Pass) -> str | None:
         now.blocked = True
         now.first = keeping(draft, job, other=now.longest)
         draft.first = job.id
-    return reason if left <= 0 else f"{reason} (for {ceil(left)} s more only free GPUs will do)"
+    if left <= 0:
+        return reason
+    only = f"for {ceil(left)} s more only free GPUs will do"
+    return f"{reason} ({only}{f': {awaited_text(missed)}' if missed else ''})"
 
 
 def _refused_by(draft: Draft) -> Mapping[FleetJobId, frozenset[str]]:

@@ -296,3 +296,43 @@ def test_a_pending_job_says_why() -> None:
     world.cut["h0"] = world.now + 100
     world.advance(10)
     assert world.job(world.submit()).reason == "no host can be reached now"
+
+
+def test_a_new_leader_stops_nobody_before_it_has_heard_the_hosts_it_knows() -> None:
+    world = ready()
+    low = world.submit(job_spec(gpus=4, priority=100, seconds=1000))
+    world.advance(5)
+    (full,) = world.where(low)
+    (empty,) = {"h0", "h1"} - {full}
+    world.cut[empty] = world.now + 4
+    world.lead()
+    world.advance(2)
+    high = world.submit(job_spec(gpus=4, priority=1000, seconds=20))
+    text = f"only free GPUs will do: {empty}, not heard since this coordinator began to lead)"
+    assert text in world.job(high).reason
+    world.advance(4)
+    assert (world.where(high), world.job(low).preemptions) == ([empty], 0)
+
+
+def test_a_host_that_does_not_come_back_is_waited_for_as_long_as_one_that_falls_silent() -> None:
+    world = ready()
+    low = world.submit(job_spec(gpus=4, priority=100, seconds=1000))
+    world.advance(5)
+    (full,) = world.where(low)
+    (empty,) = {"h0", "h1"} - {full}
+    world.cut[empty] = world.now + 1000
+    world.lead()
+    began = world.now
+    high = world.submit(job_spec(gpus=4, priority=1000, seconds=20))
+    while not world.where(high):
+        world.advance(1)
+    assert world.where(high) == [full]
+    assert TERMS.silent_after_seconds <= world.now - began <= TERMS.silent_after_seconds + 2
+
+
+def test_troubles_of_an_idle_host_come_and_go_with_its_reports() -> None:
+    world = ready("a100-pcie-x4")
+    seen = world.leader.view.hosts["h0"]
+    for seq, troubles in enumerate([("engine: does not answer",), ()], start=seen.seq + 1):
+        world.apply(ev.HostReported(host="h0", session=seen.session, seq=seq, troubles=troubles))
+        assert world.leader.view.hosts["h0"].troubles == troubles
