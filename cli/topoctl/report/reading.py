@@ -14,6 +14,7 @@ from topod.protocol.views import EventView, JobLine
 from topotui.timeline import Preemption, Timeline
 
 STARTS: Final = frozenset({"job.started", "job.restored"})
+BEGINS: Final = frozenset({"job.submitted", "job.assigned", "job.placed"})
 RAN: Final = frozenset({"job.preempted", "job.frozen", "job.restarting", "job.succeeded"})
 """Whoever these are told of was running."""
 OUTCOMES: Final = ("succeeded", "failed", "cancelled", "lost")
@@ -85,45 +86,58 @@ def merged(period: Period, parts: Iterable[Facts]) -> Facts:
 
 
 def _runs(source: Source, period: Period) -> list[Run]:
-    about = _About(source)
-    began: dict[int, float] = {}
-    told: set[int] = set()
-    stopping: set[int] = set()
-    runs = []
+    about, reader = _About(source), _Runs(period)
     for event in source.events:
-        job = event.job
-        if job is None:
-            continue
-        if event.name in STARTS:
-            told.add(job)
-            began[job] = event.at
-        elif event.name == "job.stopping":
-            stopping.add(job)
-        elif event.name in ENDS:
-            begin = began.pop(job, None)
-            if (
-                begin is None
-                and job not in told
-                and _was_on(about.line(job), event.name, job in stopping, period)
-            ):
-                begin = period.since
-            told.add(job)
-            if begin is not None:
-                runs.append(about.run(job, begin, event.at))
+        if event.job is not None:
+            reader.take(event, event.job, about)
     for line in source.jobs.values():
-        if line.id not in told and line.state in ON and line.started_at is not None:
-            began[line.id] = line.started_at
-    runs += [about.run(job, begin, source.now) for job, begin in began.items()]
-    return [run for run in runs if run.gpus and period.overlap(run.begin, run.end)]
+        if line.id not in reader.known and line.state in ON and line.started_at is not None:
+            reader.began[line.id] = line.started_at
+    on = [about.run(job, begin, source.now) for job, begin in reader.began.items()]
+    return [run for run in reader.over + on if run.gpus and period.overlap(run.begin, run.end)]
 
 
-def _was_on(line: JobLine | None, name: str, stopping: bool, period: Period) -> bool:
-    """Whether a job whose start is not in the story ran until this event."""
-    if name in RAN or stopping:
-        return True
-    before = line is not None and line.started_at is not None and line.started_at < period.since
+class _Runs:
+    """The runs of the jobs as the story tells them, event by event."""
+
+    def __init__(self, period: Period) -> None:
+        self.over: list[Run] = []
+        self.began: dict[int, float] = {}
+        self.known: dict[int, float] = {}
+        """Jobs of which the story tells more than an end, with the moment of what it told last."""
+        self._period = period
+        self._stopping: set[int] = set()
+
+    def take(self, event: EventView, job: int, about: "_About") -> None:
+        if event.name == "job.stopping":
+            self._stopping.add(job)
+        elif event.name in BEGINS:
+            self.known[job] = event.at
+        elif event.name in STARTS:
+            self.known[job] = self.began[job] = event.at
+        elif event.name in ENDS:
+            begin = self.began.pop(job, None)
+            if begin is None:
+                known, told = self.known.get(job), job in self._stopping
+                begin = _untold(about.line(job), event, known, self._period, stopping=told)
+            self.known[job] = event.at
+            if begin is not None:
+                self.over.append(about.run(job, begin, event.at))
+
+
+def _untold(
+    line: JobLine | None, event: EventView, known: float | None, period: Period, *, stopping: bool
+) -> float | None:
+    """Return since when a job ran until this event whose start the story does not tell; None: it did not."""
+    started = line.started_at if line is not None else None
+    if known is not None:
+        # Told to stop while it was being started, it may have run for a moment all the same.
+        return started if started is not None and known <= started <= event.at else None
+    if event.name in RAN or stopping:
+        return period.since
     # One that is cancelled while it waits may have run long ago.
-    return name in ("job.failed", "job.lost") and before
+    before = started is not None and started < period.since
+    return period.since if before and event.name in ("job.failed", "job.lost") else None
 
 
 class _About:

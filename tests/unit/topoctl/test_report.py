@@ -90,6 +90,14 @@ def test_runs_are_those_of_the_story_also_where_it_begins_or_ends_within_them() 
     ]
 
 
+def test_a_job_told_to_stop_while_it_starts_counts_only_if_it_ran() -> None:
+    story = [
+        event(at, name, 1) for at, name in ((1200.0, "placed"), (1300.0, "stopping"), (1400.0, "cancelled"))
+    ]
+    assert spans(host_facts(source([line(1, started_at=None)], *story), PERIOD)) == []
+    assert spans(host_facts(source([line(1, started_at=1250.0)], *story), PERIOD)) == [(1250.0, 1400.0)]
+
+
 def test_a_job_that_is_not_listed_any_more_is_known_by_the_story() -> None:
     told = (
         event(1200.0, "submitted", 7, user="bob", priority=500),
