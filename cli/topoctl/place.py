@@ -7,8 +7,7 @@ from typing import Any, Final
 
 import typer
 
-from topod.errors import DataError, NotAllowedError, UsageError
-from topod.protocol.curve import PUBLIC
+from topod.errors import DataError, NotAllowedError, NotFoundError, UsageError
 from topod.protocol.remote import Remote, coordinators
 
 SITE_FILE: Final = Path("/etc/topod/client.toml")
@@ -51,7 +50,8 @@ def find_place(
 
 
 def _remote(said: Mapping[str, str], usual_key: Path) -> Remote:
-    from topod.adapters.curve_keys import read_key_file, read_private
+    from topod.adapters.curve_keys import read_private
+    from topod.protocol.curve import Kind
 
     where = said["coordinator"]
     if "coordinator-key" not in said:
@@ -60,17 +60,27 @@ def _remote(said: Mapping[str, str], usual_key: Path) -> Remote:
     if "key" not in said and not usual_key.exists():
         hint = f"topoctl keys new YOU --out {usual_key}; its public line is for the administrator"
         raise UsageError(f"a coordinator asks for a key, and there is none at {usual_key}", hint=hint)
-    words = [word.strip() for word in said["coordinator-key"].split(",")]
-    known = ",".join(
-        word if word.startswith("topod-") else PUBLIC + read_key_file(Path(word).expanduser()).public
-        for word in words
-    )
+    known = ",".join(map(_public, said["coordinator-key"].split(",")))
     try:
         found = coordinators(where, known)
     except ValueError as error:
         raise UsageError(str(error)) from None
     key = Path(said["key"]).expanduser() if "key" in said else usual_key
-    return Remote(coordinators=found, keys=read_private(key))
+    return Remote(coordinators=found, keys=read_private(key, Kind.USER))
+
+
+def _public(text: str) -> str:
+    """Return the line of a coordinator's key, given as that or as the file that holds it."""
+    from topod.adapters.curve_keys import public_line, read_key_file
+
+    word = text.strip()
+    if word.startswith("topod-"):
+        return word
+    try:
+        return public_line(read_key_file(Path(word).expanduser()))
+    except NotFoundError as error:
+        hint = "ask the administrator: `topoctl keys show` prints it on the coordinator"
+        raise NotFoundError(f"{error.message} (the coordinator's public key)", hint=hint) from None
 
 
 def _of_environment(environ: Mapping[str, str]) -> dict[str, str]:

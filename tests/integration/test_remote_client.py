@@ -331,7 +331,12 @@ def test_topoctl_finds_its_coordinator_by_options_variables_and_files(
         (["--coordinator", "ipc://a", "--coordinator-key", "PUBLIC"], "", 2, "tcp://HOST:PORT"),
         (["--coordinator", "tcp://a:0", "--coordinator-key", "PUBLIC"], "", 2, "tcp://HOST:PORT"),
         (["--coordinator", "tcp://a:1", "--coordinator-key", PRIVATE + "x"], "", 2, "private key has 40"),
-        (["--coordinator", "tcp://a:1", "--coordinator-key", "/none"], "", 4, "no such key file: /none"),
+        (
+            ["--coordinator", "tcp://a:1", "--coordinator-key", "/none"],
+            "",
+            4,
+            "/none (the coordinator's public key)",
+        ),
         ([], "coordinator = 1", 65, "client.toml: coordinator: must be text"),
         ([], "coordinators = []", 65, "client.toml: unknown key: 'coordinators'"),
         ([], "coordinator = ", 65, "client.toml: not TOML"),

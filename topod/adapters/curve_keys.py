@@ -87,9 +87,18 @@ def read_key_file(path: Path) -> KeyLine:
     return line
 
 
-def read_private(path: Path) -> KeyPair:
-    """Return the private key of a file. Raises as `read_key_file` does, and `DataError` for a public one."""
+def read_private(path: Path, kind: Kind) -> KeyPair:
+    """Return the private key of a file, which is of that kind where it says so.
+
+    Raises as `read_key_file` does, and `DataError` for a public key or one of somebody else.
+    """
     line = read_key_file(path)
+    if line.kind not in (None, kind):
+        raise DataError(
+            f"holds the key of {line.kind} {line.name}; a {kind}'s is needed here",
+            source=str(path),
+            hint=f"topoctl keys new NAME --{kind} --out FILE makes one",
+        )
     if line.pair is None:
         raise DataError(
             "holds a public key; the private one is needed here",

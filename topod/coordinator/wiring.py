@@ -28,7 +28,7 @@ from topod.coordinator.witness import Witness
 from topod.errors import StoreError
 from topod.fleet.terms import Terms
 from topod.protocol.client import events_socket
-from topod.protocol.curve import KeyPair
+from topod.protocol.curve import KeyPair, Kind
 from topod.shell.access import Access
 from topod.shell.config_file import rules_of
 from topod.shell.health import Health
@@ -78,7 +78,7 @@ async def run(settings: Settings) -> None:
         StateLock(settings.state_dir, who="coordinator"),
         open_memory(settings) as (lead, store),
     ):
-        keys = read_private(settings.key_file)
+        keys = read_private(settings.key_file, Kind.COORDINATOR)
         await _serve(settings, lead, store, keys=keys, stopped=stopped)
     log.info("coordinator.stopped")
 

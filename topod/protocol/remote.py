@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import zmq
 
-from topod.protocol.curve import PUBLIC, KeyPair, read_line
+from topod.protocol.curve import PUBLIC, KeyPair, Kind, read_line
 
 CONNECT_MS: Final = 3000
 HANDSHAKE_MS: Final = 5000
@@ -60,6 +60,8 @@ def coordinators(endpoints: str, keys: str) -> tuple[Coordinator, ...]:
         line = read_line(text.strip())
         if line.pair is not None:
             raise ValueError("this is a coordinator's private key; only itself may have that")
+        if line.kind not in (None, Kind.COORDINATOR):
+            raise ValueError(f"this is the key of {line.kind} {line.name}, not of a coordinator")
         found.append(line.public)
     if len(found) not in (1, len(places)):
         text = f"{len(places)} coordinators and {len(found)} keys"

@@ -6,7 +6,6 @@
 import re
 import tomllib
 from collections.abc import Sequence
-from difflib import get_close_matches
 from math import inf
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -21,6 +20,7 @@ from topod.model.rules import EACH, DisruptionBudget, Quota, Rules, Scope
 from topod.ports import LOG_BYTES
 from topod.protocol import jobfields
 from topod.shell.config_kinds import Level, Seconds, Section, Size
+from topod.shell.config_words import in_words
 from topod.shell.coordinator_config import CoordinatorSection, StoreSection, check_coordinator, check_store
 from topod.shell.fleet_config import FleetSection, check_fleet
 from topod.shell.metrics.port import check_place
@@ -29,18 +29,6 @@ SHORTEST_INTERVAL: Final = 0.1
 DEFAULT_PATH: Final = Path("/etc/topod/topod.toml")
 LEAST_LOG_BYTES: Final = 1 << 20
 R = TypeVar("R", bound=Quota | DisruptionBudget)
-_PLACED = re.compile(r"(?P<text>.*) - at `(?P<place>[^`]*)`", re.DOTALL)
-_MISTYPED: Final = re.compile(r"Expected `(?P<wanted>[^`]+)`, got `(?P<got>[^`]+)`")
-_KINDS: Final = {
-    "int": "a whole number",
-    "float": "a number",
-    "str": "a text in quotes",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "a table",
-}
-"""TOML's kinds of values in plain words."""
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`(?: - at `(?P<place>[^`]*)`)?")
 
 
 class FairnessSection(Section, frozen=True, kw_only=True):
@@ -196,7 +184,7 @@ def parse_config(text: str, source: str) -> ConfigFile:
         check_store(config.store)
         check_place("metrics.listen", config.metrics.listen)
     except msgspec.ValidationError as error:
-        raise DataError(_in_words(str(error)), source=source) from None
+        raise DataError(in_words(str(error), ConfigFile), source=source) from None
     except ValueError as error:
         raise DataError(str(error), source=source) from None
     return config
@@ -346,54 +334,3 @@ def _from_plain(kind: type[Any], value: object) -> object:
     if kind is Level:
         return Level(jobfields.priority(value))
     raise NotImplementedError(f"no configuration form for {kind.__name__}")
-
-
-def _in_words(text: str) -> str:
-    """Return msgspec's complaint in the words of the file, with the nearest known key."""
-    found = _UNKNOWN.search(text)
-    if found is None:
-        said = _PLACED.fullmatch(text)
-        return text if said is None else f"{_place(said['place'])}: {_plain(said['text'])}"
-    place = re.sub(r"\[.*\]", "", (found["place"] or "$").removeprefix("$").removeprefix("."))
-    known = _keys(place)
-    near = get_close_matches(found["name"], known, n=1)
-    where = f" in [{place}]" if place else ""
-    hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known) or 'none'}"
-    return f"unknown key {found['name']!r}{where}{hint}"
-
-
-def _plain(text: str) -> str:
-    """Return `a whole number is expected, not a text` for msgspec's "Expected `int`, got `str`"."""
-    found = _MISTYPED.fullmatch(text)
-    if found is None or found["got"] not in _KINDS:
-        return text
-    wanted = [kind for kind in found["wanted"].split(" | ") if kind != "null"]
-    if not all(kind in _KINDS for kind in wanted):
-        return text
-    return f"{' or '.join(_KINDS[kind] for kind in wanted)} is expected, not {_KINDS[found['got']]}"
-
-
-def _place(path: str) -> str:
-    """Return `quota 2.gpus` for `$.quota[1].gpus`: people count from 1, as the other refusals do."""
-    counted = re.sub(r"\[(\d+)\]", lambda at: f" {int(at[1]) + 1}", path.removeprefix("$").removeprefix("."))
-    return counted.replace("[...]", "") or "the file"
-
-
-def _keys(place: str) -> list[str]:
-    sections: dict[str, type[msgspec.Struct]] = {
-        "": ConfigFile,
-        "fairness": FairnessSection,
-        "quota": QuotaSection,
-        "budget": BudgetSection,
-        "health": HealthSection,
-        "logs": LogsSection,
-        "history": HistorySection,
-        "security": SecuritySection,
-        "metrics": MetricsSection,
-        "security.jobs": JobPolicySection,
-        "fleet": FleetSection,
-        "coordinator": CoordinatorSection,
-        "store": StoreSection,
-    }
-    kind = sections.get(place)
-    return [] if kind is None else [field.encode_name for field in msgspec.structs.fields(kind)]

@@ -89,6 +89,14 @@ def test_rules_are_read_as_people_write_them() -> None:
         ),
         ("[[quota]]\nuser = ''\ngpus = 1\n", "quota 1: no user is named ''"),
         ("[[quota]]\nlabel = 'team'\ngpus = 1\n", 'quota 1: label is written "KEY=VALUE"'),
+        (
+            "[coordinator]\nplacing = 'sprad'\n",
+            "coordinator.placing: one of pack, spread is expected, not 'sprad'",
+        ),
+        (
+            "[security.jobs]\nnetworks = ['hots']\n",
+            "networks 1: one of bridge, none, host is expected, not 'hots'",
+        ),
         ("[[quota]]\nlabel = ''\ngpus = 1\n", 'quota 1: label is written "KEY=VALUE"'),
         ("[[budget]]\nlabel = 'service'\nmin_running = 1\n", 'budget 1: label is written "KEY=VALUE"'),
     ],
@@ -177,6 +185,7 @@ def test_a_host_belongs_to_a_fleet_by_the_place_and_the_key_of_its_coordinator()
             FLEET.replace("tcp://c:5700", "c"),
             "fleet.coordinator: a coordinator is at tcp://HOST:PORT, not 'c'",
         ),
+        (FLEET.replace(f'{KEY}"', f'{KEY} user zed"'), "key of user zed, not of a coordinator"),
         (FLEET + 'name = "a b"\n', "fleet.name: not a name: 'a b'"),
         (FLEET + 'key_file = "host.key"\n', "fleet.key_file: must start with /: 'host.key'"),
         (FLEET + 'label = "x"\n', "unknown key 'label' in [fleet]; did you mean 'labels'?"),
