@@ -11,6 +11,7 @@ from bench import (
     bench_fleet,
     bench_latency,
     bench_load,
+    bench_metrics,
     bench_planner,
     bench_thousand,
 )
@@ -20,6 +21,7 @@ def main() -> None:
     """Run all benchmarks; at the end, which promises are met."""
     arguments = ["--quick"] if os.environ.get("TOPOD_SHORT") else []
     bench_planner.main(arguments)
+    bench_metrics.main(arguments)
     verdicts = [
         *bench_fleet.main(arguments),
         *bench_thousand.main(arguments),

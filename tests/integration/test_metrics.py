@@ -138,6 +138,9 @@ def test_a_coordinator_tells_of_its_hosts_and_jobs(tmp_path: Path) -> None:
     assert found.value("topod_fleet_planned_victims_total") == 1
     assert found.value("topod_fleet_queue_wait_seconds_count", "high") == 1
     assert found.value("topod_port_connections", "all") == 1
+    (told,) = [line for line in fleet.coordinator.log.read_text().splitlines() if "=preempting" in line]
+    assert f"decision job={high.id} " in told
+    assert " victims=a/1 " in told
     assert host.value("topod_coordinator_up") == 1
     assert host.value("topod_victims_total", "low") == 1
     checked = promtool("check", "metrics", text=found.text)

@@ -7,6 +7,7 @@ any other word without bounds.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from itertools import product
 from typing import Final
 
@@ -60,6 +61,7 @@ class Metric:
         return tuple(product(*self.labels.values())) if all(self.labels.values()) else ()
 
 
+@lru_cache(4096)
 def level_of(priority: int) -> str:
     """Return the highest named priority that a number reaches; below all of them the lowest."""
     reached = [name for name in LEVELS if PRIORITIES[name] <= priority]
