@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 from html import escape
 from importlib.resources import files
 from typing import Final
@@ -21,6 +21,8 @@ class Html:
 
 TICKS: Final = 8
 """At most so many texts stand below a chart over time."""
+DAY: Final = 86400
+TICK_STEPS: Final = (*(60, 300, 900, 1800, 3600, 10800, 21600, 43200), *(DAY, 7 * DAY, 28 * DAY, 84 * DAY))
 _NUMBER: Final = re.compile(r"-|[\d.,]+ ?(%|ms|[smhd]|[mhd]\d+[smh])?")
 Cell = str | int | float | Html
 
@@ -95,14 +97,21 @@ def moment(at: float, zone: tzinfo | None, form: str = "%Y-%m-%d %H:%M") -> str:
     return datetime.fromtimestamp(at, zone).strftime(form)
 
 
+def offset(at: float, zone: tzinfo | None) -> float:
+    """Return by how many seconds the clocks of a time zone are ahead of UTC."""
+    then = datetime.fromtimestamp(at, zone or UTC)
+    told = (then if zone else then.astimezone()).utcoffset()
+    return told.total_seconds() if told is not None else 0.0
+
+
 def ticks(times: Sequence[float], zone: tzinfo | None) -> list[tuple[int, str]]:
-    """Return below which columns of a chart over time which text stands."""
-    count = len(times) - 1
-    step = max(1, -(-count // TICKS))
-    day = 86400
-    short = "%H:%M" if times[-1] - times[0] <= day else "%d %b %H:%M"
-    form = "%d %b" if (times[1] - times[0]) * step >= day else short
-    return [(at, moment(times[at], zone, form)) for at in range(0, count, step)]
+    """Return below which columns of a chart over time which text stands: at round times of the clock."""
+    span, ahead = times[-1] - times[0], offset(times[0], zone)
+    apart = next((step for step in TICK_STEPS if span / step <= TICKS), span)
+    short = "%H:%M" if span <= DAY else "%d %b %H:%M"
+    form = "%d %b" if apart % DAY == 0 else short
+    round_ = [at for at, when in enumerate(times[:-1]) if (when + ahead) % apart < 1]
+    return [(at, moment(times[at], zone, form)) for at in round_]
 
 
 def _numeric(cell: Cell) -> bool:

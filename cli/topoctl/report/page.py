@@ -5,7 +5,7 @@ from datetime import tzinfo
 from html import escape
 
 from topoctl.report.facts import Facts
-from topoctl.report.html import Cell, cards, folded, legend, moment, page, paragraph, table, ticks
+from topoctl.report.html import Cell, cards, folded, legend, moment, offset, page, paragraph, table, ticks
 from topoctl.report.preempted import preemptions
 from topoctl.report.sums import (
     REST,
@@ -97,7 +97,7 @@ def _cards(facts: Facts) -> str:
 
 
 def _usage(facts: Facts, classes: Classes, zone: tzinfo | None) -> str:
-    times = edges(facts.period)
+    times = edges(facts.period, offset(facts.period.since, zone))
     rows = usage(facts.period, facts.runs, classes, times)
     form = "%Y-%m-%d %H:%M"
     names = [moment(at, zone, form) for at in times[:-1]]
@@ -114,7 +114,7 @@ def _usage(facts: Facts, classes: Classes, zone: tzinfo | None) -> str:
         line=(float(facts.gpus), f"{facts.gpus} GPUs") if facts.gpus else None,
     )
     width = format_duration(times[1] - times[0])
-    cells = [[name, *row, sum(row)] for name, row in zip(names, rows, strict=True)]
+    cells = [[name, *row, sum(row)] for name, row in zip(names, rows, strict=True) if any(row)]
     return (
         "<section>\n<h2>GPUs in use</h2>\n"
         + paragraph(f"On average of each {width}, by priority. The line: the GPUs there are now.")

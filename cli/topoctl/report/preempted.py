@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import tzinfo
 
 from topoctl.report.facts import Facts, Preempted
-from topoctl.report.html import Cell, items, moment, paragraph, table, ticks
+from topoctl.report.html import Cell, items, moment, offset, paragraph, table, ticks
 from topoctl.report.sums import edges, phase_spreads, preemption_columns, reasons
 from topoctl.report.svg import Columns, Range, columns, ranges
 from topod.protocol.units import format_duration
@@ -40,7 +40,7 @@ def preemptions(facts: Facts, zone: tzinfo | None) -> str:
 
 
 def _over_time(facts: Facts, zone: tzinfo | None) -> str:
-    times = edges(facts.period)
+    times = edges(facts.period, offset(facts.period.since, zone))
     rows = preemption_columns(facts.preemptions, times)
     titles = [
         f"{moment(at, zone)}: {row[0]:.0f} preemptions" for at, row in zip(times[:-1], rows, strict=True)

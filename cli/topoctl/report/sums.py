@@ -67,10 +67,13 @@ def classes_of(period: Period, runs: Iterable[Run], waits: Iterable[Wait]) -> Cl
     return Classes(weights)
 
 
-def edges(period: Period) -> list[float]:
-    """Return where the columns of a chart over time begin, and where the last one ends."""
+def edges(period: Period, offset: float) -> list[float]:
+    """Return where the columns of a chart over time begin, and where the last one ends.
+
+    They begin at full minutes, hours or days of a clock that is `offset` seconds ahead of UTC.
+    """
     width = next((width for width in WIDTHS if period.seconds / width <= COLUMNS_MAX), WIDTHS[-1])
-    begin = period.since - period.since % width
+    begin = period.since - (period.since + offset) % width
     count = max(1, -int(-(period.until - begin) // width))
     return [begin + step * width for step in range(count + 1)]
 

@@ -9,7 +9,7 @@ from typing import Final
 WIDTH: Final = 720
 LEFT: Final = 52
 RIGHT: Final = 12
-TOP: Final = 12
+TOP: Final = 18
 BOTTOM: Final = 26
 ROW: Final = 26
 TEXT: Final = 7.0

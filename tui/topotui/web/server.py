@@ -121,7 +121,7 @@ class _Server:
         given = request.query.get("key")
         if request.path == "/" and given is not None and same_key(given, self._settings.key):
             answer = web.Response(status=303, headers={**HEADERS, "Location": "/"})
-            answer.set_cookie(self._cookie, self._settings.key, httponly=True, samesite="Strict", path="/")
+            answer.set_cookie(self._cookie, self._settings.key, httponly=True, samesite="Lax", path="/")
             return answer
         if not same_key(request.cookies.get(self._cookie), self._settings.key):
             return web.Response(status=403, text=_NO_KEY, headers=HEADERS)
