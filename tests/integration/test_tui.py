@@ -55,7 +55,11 @@ def test_the_machine_shows_who_holds_which_gpu_as_it_changes(topod: Topod, size:
         await until(pilot, lambda: text_of(app, "#machine").count(f"▮ {job.id} high") == 2)
         assert "6 of 8 GPUs free" in text_of(app, "#status")
         assert all(len(line) <= size[0] for line in text_of(app, "#machine").splitlines())
-        assert "NV2" in text_of(app, "#matrix")
+        await pilot.press("x")
+        await until(pilot, lambda: "NV2" in text_of(app, "#matrix"))
+        await pilot.press("v")
+        await until(pilot, lambda: f"job {job.id}" in text_of(app, "#holders"))
+        assert text_of(app, "#cores").count("NUMA") == 2
 
     watched(topod, story, size)
 

@@ -11,7 +11,8 @@ from topod.fleet.hosts import HostSnapshot
 from topod.fleet.promised import free_of, with_promises
 from topod.fleet.states import FleetJob, FleetJobId, HostRecord, Target
 from topod.fleet.view import HostView
-from topod.flextopo.free import free_groups, places
+from topod.flextopo.free import free_groups
+from topod.flextopo.places import places
 from topod.flextopo.tables import TopologyTables
 from topod.model.occupancy import Block
 from topod.model.rules import Rules

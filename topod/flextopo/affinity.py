@@ -11,20 +11,13 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from topod.flextopo.places import neighbours
 from topod.model.links import LinkClass
 from topod.model.request import LADDER, Affinity
 from topod.model.topology import Gpu, Topology
 
 BoolTable: TypeAlias = NDArray[np.bool_]
 IntTable: TypeAlias = NDArray[np.int64]
-
-
-def neighbours(topology: Topology, closest: LinkClass) -> tuple[int, ...]:
-    """Return for each GPU the mask of the GPUs to which its link is `closest` or closer."""
-    return tuple(
-        sum(1 << j for j, link in enumerate(row) if link is not None and link.kind >= closest)
-        for row in topology.links
-    )
 
 
 def clique_table(near: Sequence[int]) -> BoolTable:

@@ -17,12 +17,14 @@ from topod.protocol.replies import Changes, LogChunk
 from topod.protocol.requests import AnyRequest, Cancel, Drain, ReadLog, Resume, SetPriority
 from topotui.dialogs import Ask, Confirm, Help, LogView
 from topotui.feed import Feed
+from topotui.host_pane import HostPane
 from topotui.machine import free_groups
-from topotui.panes import EventsPane, HostPane, JobsPane, PreemptionsPane
+from topotui.panes import EventsPane, JobsPane, PreemptionsPane
 from topotui.picture import Picture
 
 HELP = """\
 1-5      the tabs: host, jobs, ended, preemptions, events
+v        of the host: the machine, its links, its cores; m, x, c: one of them
 /        only jobs that have these words
 Enter, l the output of the job
 k        cancel the job, after a question
@@ -41,6 +43,10 @@ class HostScreen(Screen[None]):
         Binding("k", "cancel", "Cancel"),
         Binding("p", "priority", "Priority"),
         Binding("d", "drain", "Drain"),
+        Binding("v", "view", "View"),
+        Binding("m", "view('machine')", "Machine", show=False),
+        Binding("x", "view('links')", "Links", show=False),
+        Binding("c", "view('cores')", "Cores", show=False),
         Binding("1", "tab('host')", "Host", show=False),
         Binding("2", "tab('jobs')", "Jobs", show=False),
         Binding("3", "tab('ended')", "Ended", show=False),
@@ -80,6 +86,7 @@ class HostScreen(Screen[None]):
 
     def on_mount(self) -> None:
         self.query_one("#filter").display = False
+        self.query_one(HostPane).focus()
         self._feed = Feed(
             self._connect,
             lambda: self.picture.cursor,
@@ -96,7 +103,7 @@ class HostScreen(Screen[None]):
 
     def take(self, changes: Changes) -> None:
         """Take in an answer of topod and draw what is on the screen."""
-        if not self.is_attached:  # it was closed while the answer was under way
+        if not self.query("#status"):  # it was closed while the answer was under way
             return
         came_back, self.away = bool(self.away), ""
         seen = self.picture.cursor[2]
@@ -108,7 +115,7 @@ class HostScreen(Screen[None]):
     def lost(self, why: str) -> None:
         """Say that topod does not answer; what is on the screen stays."""
         self.away = why
-        if self.is_attached:
+        if self.query("#status"):
             self._say()
 
     def draw(self) -> None:
@@ -174,8 +181,13 @@ class HostScreen(Screen[None]):
 
     def action_tab(self, name: str) -> None:
         self.query_one(TabbedContent).active = name
-        for table in self.query(f"#{name} DataTable"):
-            table.focus()
+        for part in self.query(f"#{name} DataTable, #{name} HostPane"):
+            part.focus()
+
+    def action_view(self, name: str = "") -> None:
+        self.action_tab("host")
+        self.query_one(HostPane).turn(name)
+        self.draw()
 
     async def action_back(self) -> None:
         if self._over_fleet:

@@ -1,216 +1,260 @@
-"""The picture of one machine as text: sockets, NUMA nodes with their cores, GPUs as tiles, links as a matrix.
+"""The picture of one machine as text: sockets, NUMA nodes with their cores, GPUs as tiles, what joins them.
 
 Every colour has a letter or a sign beside it, so that nothing is said by colour alone.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
+from rich.cells import cell_len
 from rich.text import Text
 
-from topoctl.render.jobs import priority_name
-from topod.model.cpuset import NO_CPUS, CpuSet
+from topod.model.links import LinkClass
 from topod.model.topology import NumaNode, Topology
-from topod.protocol.views import GpuReading, GpuView, JobLine
+from topotui.blocks import (
+    Block,
+    Line,
+    Part,
+    above,
+    beside,
+    block,
+    fit,
+    flow,
+    flowing,
+    folded,
+    indent,
+    text_of,
+)
+from topotui.cores import cores_of, owners, strip, taken_cpus
+from topotui.islands import Switch, island_lines, islands, other_nics, sections, switches
+from topotui.palette import BAD, FRAME, FREE, LINK_COLORS, TAKEN, color_of
 from topotui.picture import Picture
+from topotui.tiles import BIG, GIB, SMALL, GpuNow, Marks, notes, tile
 
-TILE: Final = 18
-MIB: Final = 1 << 20
-GIB: Final = 1 << 30
-PRIORITY_COLORS: Final = ((1000, "#e69f00"), (500, "#56b4e9"), (0, "#009e73"))
-"""From which priority on a tile has which colour (Okabe and Ito's, that all can tell apart)."""
-FREE: Final = "grey62"
-BAD: Final = "bold #d55e00"
-LINK_COLORS: Final = {
-    "NV": "#009e73",
-    "PIX": "#56b4e9",
-    "PXB": "#56b4e9",
-    "PHB": "#e69f00",
-    "NOD": "#e69f00",
-    "SYS": "#cc79a7",
-}
-_BAD_STATES: Final = frozenset({"foreign", "unhealthy", "drained", "quarantined"})
+__all__ = ["color_of", "free_groups", "machine", "machine_block"]
+
+NOTHING: Final = Marks()
+NARROW: Final = 44
+"""A NUMA node in fewer columns says its CPUs in a line of their own."""
 
 
-def machine(picture: Picture, width: int, *, taken: Iterable[int] = (), victims: Iterable[int] = ()) -> Text:
-    """Return the machine in at most `width` columns.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detail:
+    """How much is drawn: big tiles; lines below them for NVLink islands, for PCIe bridges in a row (PXB)."""
 
-    GPUs that a plan takes are marked as `taken`, those of whom it stops as `victims`.
+    big: bool
+    islands: bool
+    bridges: bool
+
+
+DETAILS: Final = (
+    Detail(big=True, islands=True, bridges=True),
+    Detail(big=False, islands=True, bridges=True),
+    Detail(big=False, islands=False, bridges=True),
+    Detail(big=False, islands=False, bridges=False),
+)
+"""The first that fits the screen is drawn; else the last."""
+
+
+def machine(picture: Picture, width: int, height: int = 0, marks: Marks = NOTHING) -> Text:
+    """Return the machine in at most `width` columns, as large as `height` lines allow.
+
+    `marks`: what a plan would do.
     """
+    return text_of(machine_block(picture, width, height, marks))
+
+
+def machine_block(picture: Picture, width: int, height: int = 0, marks: Marks = NOTHING) -> Block:
+    """Return the machine as a block, see `machine`."""
     topology = picture.topology
     if topology is None:
-        return Text("waiting for topod ...", style="dim")
-    pinned = _pinned(picture.jobs.values())
-    text = Text(no_wrap=True)
-    planned, red = frozenset(taken), frozenset(victims)
-    shown: set[int] = set()
-    for title, nodes in _sections(topology):
-        if title:
-            text.append(f"{title} ", style="bold").append(
-                "─" * max(0, min(width, 100) - len(title) - 1) + "\n", style="dim"
-            )
-        for node in nodes:
-            _node(text, topology, node, pinned)
-            own = [gpu.index for gpu in topology.gpus if gpu.numa_node == node.id]
-            shown.update(own)
-            _tiles(text, picture, own, width, planned=planned, victims=red)
-    loose = [gpu.index for gpu in topology.gpus if gpu.index not in shown]
-    if loose:
-        if topology.numa_nodes:
-            text.append("NUMA node unknown\n", style="bold")
-        _tiles(text, picture, loose, width, planned=planned, victims=red)
-    return text
+        return block([[("waiting for topod ...", "dim")]])
+    for detail in DETAILS[:-1]:
+        drawn = _Drawing(picture, topology, marks, detail, width).whole()
+        if drawn.height <= height and drawn.width <= width:
+            return drawn
+    return _Drawing(picture, topology, marks, DETAILS[-1], width).whole()
 
 
-def holders(picture: Picture) -> Text:
-    """Return who holds which GPUs and cores, a line each."""
-    text = Text(no_wrap=True)
-    for job in picture.running():
-        gpus = str(CpuSet.of(job.gpu_indices)) if job.gpu_indices else "-"
-        text.append(f"{job.id:>5} ", style="bold").append(f"{job.name[:16]:<16} ")
-        text.append(f"{priority_name(job.priority):<7}", style=color_of(job.priority))
-        text.append(f"GPUs {gpus:<9} CPUs {job.cpu_list or 'shared'}\n")
-    return text if text.plain else Text("no job holds anything\n", style="dim")
+class _Drawing:
+    """One picture being drawn at one level of detail."""
+
+    def __init__(
+        self, picture: Picture, topology: Topology, marks: Marks, detail: Detail, width: int
+    ) -> None:
+        held = owners(picture.running(), picture.about.foreign_cpus)
+        self.picture = picture
+        self.topology = topology
+        self.marks = marks
+        self.detail = detail
+        self.width = width
+        self.held = taken_cpus(held)
+        self.foreign = taken_cpus([(owner, who) for owner, who in held if owner.letter == "!"])
+        self.island_of = {gpu: one.letter for one in islands(topology) for gpu in one.gpus}
+        self.names = {job.id: job.name for job in picture.jobs.values()}
+
+    def whole(self) -> Block:
+        parts = [self._section(title, nodes) for title, nodes in sections(self.topology)]
+        known = {node.id for node in self.topology.numa_nodes}
+        loose = [gpu.index for gpu in self.topology.gpus if gpu.numa_node not in known]
+        if loose or not parts:
+            title = "GPUs whose NUMA node is unknown" if self.topology.numa_nodes else ""
+            parts.append(self._loose(title, loose))
+        sides = flow(parts, self.width, 2) if len(parts) == 2 else above(parts)
+        return above([sides, *self._below()])
+
+    def _section(self, title: str, nodes: Sequence[NumaNode]) -> Block:
+        inside = self.width - 1
+        blocks = self._alike(nodes, inside)
+        body = indent(flow(blocks, inside, 1) if blocks else block([]))
+        if not title:
+            return body
+        rule = [(f"━━ {title} ", "bold"), ("━" * max(2, body.width - len(title) - 4), FRAME)]
+        return above([block([rule]), body])
+
+    def _alike(self, nodes: Sequence[NumaNode], inside: int) -> list[Block]:
+        """Return the nodes of a socket, each as wide as its row of tiles, so that they stand in columns."""
+        gpus = {
+            node.id: [gpu.index for gpu in self.topology.gpus if gpu.numa_node == node.id] for node in nodes
+        }
+        most = max((len(own) for own in gpus.values()), default=0)
+        tile_width = BIG if self.detail.big else SMALL
+        across = self._across(most, inside)
+        width = max(tile_width, across * (tile_width + 1) - 1)
+        if most == 0 or (len(nodes) == 1 and width < NARROW):
+            width = min(inside, 76) if len(nodes) < 3 else NARROW - 8
+        return [self._node(node, gpus[node.id], width, across) for node in nodes]
+
+    def _across(self, count: int, inside: int) -> int:
+        tile_width = BIG if self.detail.big else SMALL
+        across = max(1, min(count, (inside + 1) // (tile_width + 1)))
+        return next(number for number in (8, 4, 2, 1) if number <= across) if across < count else across
+
+    def _node(self, node: NumaNode, gpus: Sequence[int], width: int, across: int) -> Block:
+        free = len(node.cpus - self.held)
+        count = f"{free} of {len(node.cpus)} free" if node.cpus else ""
+        memory = f"{node.memory_bytes / GIB:.0f} GiB" if node.memory_bytes else ""
+        lines: list[Line] = []
+        if width >= NARROW:
+            words = [f"CPUs {node.cpus}" if node.cpus else "memory only", count, memory]
+            told = "  " + "  ".join(filter(None, words))
+            if len(told) > width - len(f"NUMA {node.id}"):
+                told = told.removesuffix(memory).rstrip()
+            lines.append([(f"NUMA {node.id}", "bold"), (told, "")])
+        else:
+            lines.append([(f"NUMA {node.id}  ", "bold"), (count.replace(" of ", "/") or memory, "")])
+            lines += [[(f"CPUs {node.cpus}", "")]] if node.cpus else []
+        signs = cores_of(self.topology, node.cpus) if node.cpus else []
+        lines += strip(signs, self.held, self.foreign, self.marks.cpus & node.cpus, width) if signs else []
+        if nics := [nic.name for nic in other_nics(self.topology, node.id)]:
+            lines += flowing([[(word, "")] for word in ("NICs", *nics)], width, 1)
+        return above([block(lines, width), *self._rows(gpus, across)])
+
+    def _loose(self, title: str, gpus: Sequence[int]) -> Block:
+        lines: list[Line] = [[(title, "bold")]] if title else []
+        cpus = self.topology.cpus
+        if not self.topology.numa_nodes and cpus:
+            words = f"CPUs {cpus}  {len(cpus - self.held)} of {len(cpus)} free"
+            lines.append([(words, "")])
+            groups = cores_of(self.topology, cpus)
+            lines += strip(groups, self.held, self.foreign, self.marks.cpus, min(76, self.width - 1))
+        return indent(above([block(lines), *self._rows(gpus, self._across(len(gpus), self.width - 1))]))
+
+    def _rows(self, gpus: Sequence[int], across: int) -> list[Block]:
+        rows = []
+        for start in range(0, len(gpus), max(1, across)):
+            row = gpus[start : start + across]
+            rows.append(beside([self._tile(index) for index in row]))
+            rows += [block([line]) for line in self._brackets(row)]
+        return rows
+
+    def _tile(self, index: int) -> Block:
+        picture = self.picture
+        now = GpuNow(
+            index=index,
+            view=picture.gpus.get(index),
+            reading=picture.readings.get(index),
+            memory_bytes=self.topology.gpus[index].memory_bytes,
+            island=self.island_of.get(index, ""),
+            names=self.names,
+        )
+        return tile(now, self.marks, big=self.detail.big)
+
+    def _brackets(self, row: Sequence[int]) -> list[Line]:
+        """Return the lines below a row of tiles: what PCIe bridges join, NICs too, and what NVLink does."""
+        lines = []
+        near, far = (switches(self.topology, closest) for closest in (LinkClass.PIX, LinkClass.PXB))
+        levels = [("PIX", near)] if near else []
+        levels += [("PXB", far)] if far != near and (self.detail.bridges or not near) else []
+        for name, groups in levels:
+            line = self._bracket(row, [one.gpus for one in groups], _switch_words(name, groups), name)
+            lines += [line] if line else []
+        joined = islands(self.topology)
+        if self.detail.islands and joined:
+
+            def words(at: int) -> str:
+                return f"NVLink {joined[at].letter} {joined[at].token}"
+
+            line = self._bracket(row, [one.gpus for one in joined], words, "NV", "╘═╛")
+            lines += [line] if line else []
+        return lines
+
+    def _bracket(
+        self,
+        row: Sequence[int],
+        groups: Sequence[Sequence[int]],
+        words: Callable[[int], str],
+        kind: str,
+        signs: str = "└─┘",
+    ) -> Line:
+        """Return one line: each run of neighbours that belong together underlined, with what joins them."""
+        column = (BIG if self.detail.big else SMALL) + 1
+        group_of = {gpu: at for at, group in enumerate(groups) for gpu in group}
+        line: list[Part] = []
+        start = 0
+        while start < len(row):
+            at = group_of.get(row[start])
+            end = start + 1
+            while end < len(row) and at is not None and group_of.get(row[end]) == at:
+                end += 1
+            span = (end - start) * column - 1
+            if at is None:
+                line.append((" " * span, ""))
+            else:
+                line.append((_underline(words(at), span, signs), LINK_COLORS[kind]))
+            line.append((" ", ""))
+            start = end
+        return line if group_of.keys() & set(row) else []
+
+    def _below(self) -> list[Block]:
+        lines: list[Line] = [[(words, LINK_COLORS["NV"])] for words in island_lines(self.topology)]
+        if nics := [nic.name for nic in other_nics(self.topology, None)]:
+            lines += flowing([[(word, "")] for word in ("NICs of no known NUMA node:", *nics)], self.width, 1)
+        if not self.topology.gpus:
+            lines.append([("no GPUs", FREE)])
+        about = self.picture
+        lines += [[(words, BAD)] for words in notes(about.gpus, about.readings)]
+        if self.marks.taken or self.marks.stopped:
+            legend: Line = [("★ what the job takes", TAKEN), ("   ", ""), ("✗ stopped for it", BAD)]
+            lines.append(legend)
+        return [above([folded(line, self.width) for line in lines])]
 
 
-def matrix(topology: Topology) -> Text:
-    """Return the link matrix: the class by colour and by its letters."""
-    count = len(topology.gpus)
-    if count < 2:
-        return Text()
-    text = Text(
-        "links  " + "".join(f"{index:>5}" for index in range(count)) + "\n", style="bold", no_wrap=True
-    )
-    for row, links in enumerate(topology.links):
-        text.append(f"GPU{row:<4}")
-        for link in links:
-            token = link.token if link else "·"
-            text.append(f"{token:>5}", style=_link_color(token))
-        text.append("\n")
-    return text
+def _switch_words(kind: str, groups: Sequence[Switch]) -> Callable[[int], str]:
+    def words(at: int) -> str:
+        switch = groups[at]
+        what = "PCIe switch" if kind == "PIX" else "PCIe bridges"
+        return " ".join(["" if len(switch.gpus) == 1 else what, *switch.nics, kind]).strip()
+
+    return words
 
 
-def color_of(priority: int) -> str:
-    """Return the colour of a priority."""
-    return next(color for least, color in PRIORITY_COLORS if priority >= least) if priority >= 0 else FREE
-
-
-def _link_color(token: str) -> str:
-    return next((color for head, color in LINK_COLORS.items() if token.startswith(head)), "dim")
-
-
-def _sections(topology: Topology) -> list[tuple[str, list[NumaNode]]]:
-    left = list(topology.numa_nodes)
-    sections = []
-    for socket in topology.sockets:
-        own = [node for node in left if node.cpus and node.cpus <= socket.cpus]
-        left = [node for node in left if node not in own]
-        sections.append((f"socket {socket.id}", own))
-    used = {gpu.numa_node for gpu in topology.gpus}
-    rest = [node for node in left if node.cpus or node.id in used]
-    return [*sections, ("", rest)] if rest else sections
-
-
-def _pinned(jobs: Iterable[JobLine]) -> CpuSet:
-    pinned = NO_CPUS
-    for job in jobs:
-        if job.cpu_list and job.state != "pending":
-            pinned |= CpuSet.parse(job.cpu_list)
-    return pinned
-
-
-def _node(text: Text, topology: Topology, node: NumaNode, pinned: CpuSet) -> None:
-    free = len(node.cpus - pinned)
-    text.append(f" NUMA {node.id}", style="bold")
-    text.append(f"  CPUs {node.cpus}  {free}/{len(node.cpus)} free  " if node.cpus else "  memory only")
-    for group in topology.core_groups:
-        if group.cpus <= node.cpus:
-            held = len(group.cpus & pinned)
-            sign = "▯" if not held else "▮" if held == len(group.cpus) else "▥"
-            text.append(sign, style=FREE if not held else "#56b4e9")
-    text.append("\n")
-
-
-def _tiles(
-    text: Text,
-    picture: Picture,
-    indices: Sequence[int],
-    width: int,
-    *,
-    planned: frozenset[int],
-    victims: frozenset[int],
-) -> None:
-    across = max(1, (width - 1) // TILE)
-    across = 8 if across >= 8 else 4 if across >= 4 else 2 if across >= 2 else 1
-    for start in range(0, len(indices), across):
-        rows: list[list[tuple[str, str]]] = [
-            _tile(
-                picture.gpus.get(index),
-                picture.readings.get(index),
-                index,
-                planned=index in planned,
-                victim=index in victims,
-            )
-            for index in indices[start : start + across]
-        ]
-        for line in range(4):
-            text.append(" ")
-            for tile in rows:
-                text.append(*tile[line])
-            text.append("\n")
-
-
-def _tile(
-    gpu: GpuView | None, reading: GpuReading | None, index: int, *, planned: bool, victim: bool
-) -> list[tuple[str, str]]:
-    """Return the four lines of one GPU with their styles, each `TILE` columns wide."""
-    who, style = _who(gpu)
-    if victim:
-        who, style = f"✗ stop {who.lstrip('▮ ')}", BAD
-    elif planned:
-        who, style = f"★ {who}", "bold"
-    inner = TILE - 3
-    mark = "═" if planned or victim else "─"
-    head = f"┌{mark} GPU{index} "
-    head += mark * (TILE - 2 - len(head)) + "┐"
-    foot = "└" + mark * (TILE - 3) + "┘"
-    return [
-        (head + " ", style),
-        (f"│{who[:inner]:<{inner}}│ ", style),
-        (f"│{_measures(reading)[:inner]:<{inner}}│ ", style),
-        (foot + " ", style),
-    ]
-
-
-def _who(gpu: GpuView | None) -> tuple[str, str]:
-    if gpu is None:
-        return "?", FREE
-    name = gpu.ident or ("" if gpu.job is None else str(gpu.job))
-    coming = "" if gpu.next_job is None else f"→{gpu.next_ident or gpu.next_job}"
-    if gpu.marks and gpu.state in _BAD_STATES:
-        return f"✗ {gpu.state} {name}".rstrip(), BAD
-    if gpu.priority is None:
-        return "▯ free", FREE
-    prio, color = priority_name(gpu.priority), color_of(gpu.priority)
-    sign = {"releasing": "◐", "reserved": "◌"}.get(gpu.state, "▮")
-    mark = " ✗" if gpu.marks else ""
-    return f"{sign} {name}{coming} {prio}{mark}", color
-
-
-def _measures(reading: GpuReading | None) -> str:
-    if reading is None:
-        return ""
-    if reading.problem:
-        return reading.problem
-    words = []
-    if reading.utilisation_percent is not None:
-        words.append(f"{reading.utilisation_percent}%")
-    if reading.memory_used_bytes is not None:
-        used = f"{reading.memory_used_bytes / GIB:.0f}"
-        words.append(f"{used}/{reading.memory_bytes / GIB:.0f}G" if reading.memory_bytes else f"{used}G")
-    if reading.temperature_celsius is not None:
-        words.append(f"{reading.temperature_celsius}°")
-    return " ".join(words)
+def _underline(words: str, span: int, signs: str) -> str:
+    left, line, right = tuple(signs)
+    told = f" {fit(words, min(cell_len(words), span - 4))} " if span > 6 else ""
+    rest = span - 2 - cell_len(told)
+    return left + line * (rest // 2) + told + line * (rest - rest // 2) + right
 
 
 def free_groups(picture: Picture) -> str:

@@ -1,39 +1,22 @@
-"""What the tabs show; each is told when the picture changed and draws only then."""
+"""What the tabs of a host show, but the first; each is told when the picture changed and draws only then."""
 
 import time
 from collections.abc import Sequence
 
 from rich.text import Text
 from textual.app import ComposeResult
-from textual.containers import Vertical, VerticalScroll
+from textual.containers import Vertical
 from textual.widgets import DataTable, RichLog, Static
 
 from topoctl.render.jobs import cpus, gpus, ident, priority_name
 from topoctl.render.style import printable
 from topod.protocol.units import format_duration
 from topod.protocol.views import EventView, JobLine
-from topotui.machine import color_of, holders, machine, matrix
+from topotui.palette import color_of
 from topotui.picture import Picture
 from topotui.timeline import Preemption
 
 STATE_SIGNS = {"running": "▶", "pending": "…", "starting": "◌", "stopping": "◐", "preempted": "◐"}
-
-
-class HostPane(VerticalScroll):
-    """The machine: tiles, links, who holds what."""
-
-    def compose(self) -> ComposeResult:
-        yield Static(id="machine")
-        yield Static(id="holders")
-        yield Static(id="matrix")
-
-    def show(self, picture: Picture) -> None:
-        """Draw what changed."""
-        width = max(40, self.size.width - 2)
-        self.query_one("#machine", Static).update(machine(picture, width))
-        self.query_one("#holders", Static).update(holders(picture))
-        if picture.topology is not None:
-            self.query_one("#matrix", Static).update(matrix(picture.topology))
 
 
 class JobsPane(Vertical):

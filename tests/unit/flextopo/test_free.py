@@ -1,7 +1,8 @@
 import pytest
 
 from topod.discovery.library import load_library_host
-from topod.flextopo.free import Group, free_groups, places
+from topod.flextopo.free import Group, free_groups
+from topod.flextopo.places import places
 from topod.flextopo.tables import TopologyTables
 from topod.model.request import Affinity
 

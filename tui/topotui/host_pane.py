@@ -1,0 +1,93 @@
+"""The first tab of a host: its picture, its links, who holds which cores; all at once where there is room."""
+
+from typing import Final
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Container, Vertical, VerticalScroll
+from textual.widgets import Static
+
+from topotui.blocks import text_of
+from topotui.cores import core_map, holders
+from topotui.links import matrix
+from topotui.machine import machine
+from topotui.picture import Picture
+
+VIEWS: Final = {
+    "machine": ("m machine", ("machine", "holders")),
+    "links": ("x links", ("matrix",)),
+    "cores": ("c cores", ("cores", "holders")),
+}
+"""How a view is called on the screen, and what it shows."""
+ALL: Final = ("machine", "cores", "holders", "matrix")
+WIDE: Final = 150
+"""From so many columns on everything stands side by side."""
+LEFT: Final = 97
+"""Columns of the picture then; as in top.tcss."""
+
+
+class HostPane(VerticalScroll, can_focus=True):
+    """The machine, its links and its cores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.view = "machine"
+        self._shown: dict[str, Text] = {}
+
+    def compose(self) -> ComposeResult:
+        yield Static(id="views")
+        with Container(id="both"):
+            yield Static(id="machine")
+            with Vertical(id="right"):
+                yield Static(id="cores")
+                yield Static(id="holders")
+                yield Static(id="matrix")
+
+    def turn(self, view: str = "") -> None:
+        """Show one of the views; without a name the next."""
+        names = [*VIEWS]
+        self.view = view or names[(names.index(self.view) + 1) % len(names)]
+        self.scroll_home(animate=False)
+
+    def show(self, picture: Picture) -> None:
+        """Draw what changed, of what is on the screen."""
+        wide = self.size.width >= WIDE
+        self.set_class(wide, "wide")
+        parts = ALL if wide else VIEWS[self.view][1]
+        self.query_one("#views").display = not wide
+        for name in ALL:
+            self.query_one(f"#{name}").display = name in parts
+        if not wide:
+            self._put("views", _titles(self.view))
+        for name in parts:
+            self._put(name, self._text(name, picture, wide=wide))
+
+    def _text(self, name: str, picture: Picture, *, wide: bool) -> Text:
+        width = max(40, self.size.width - 1)
+        left, right = (LEFT, width - LEFT - 3) if wide else (width, width)
+        topology, jobs, foreign = picture.topology, picture.running(), picture.about.foreign_cpus
+        if name == "machine":
+            return machine(picture, left, self.size.height - (0 if wide else 1))
+        if topology is None:
+            return Text()
+        match name:
+            case "cores":
+                return text_of(core_map(topology, jobs, foreign, right))
+            case "holders":
+                return text_of(holders(jobs, foreign))
+            case _:
+                return text_of(matrix(topology, right))
+
+    def _put(self, name: str, text: Text) -> None:
+        if self._shown.get(name) != text:
+            self._shown[name] = text
+            self.query_one(f"#{name}", Static).update(text)
+
+
+def _titles(active: str) -> Text:
+    text = Text(" ")
+    for name, (title, _) in VIEWS.items():
+        chosen = name == active
+        text.append(f"[{title}]" if chosen else f" {title} ", "bold reverse" if chosen else "dim")
+        text.append("  ")
+    return text.append("v: the next", "dim")
