@@ -1,6 +1,7 @@
 """What a real topod and a real coordinator tell Prometheus, after a preemption and with a sick GPU."""
 
 import subprocess
+import tarfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.integration.daemon_process import Topod
 from tests.integration.fleet_process import Fleet
 from tests.promtool import promtool
+from topoctl.main import run
 from topod.protocol.replies import Welcome
 from topod.protocol.requests import Drain, Hello
 from topod.shell.metrics import catalogue as cat
@@ -119,7 +121,15 @@ def small_fleet(folder: Path) -> Iterator[Fleet]:
         yield fleet
 
 
-def test_a_coordinator_tells_of_its_hosts_and_jobs(tmp_path: Path) -> None:
+def bundle(fleet: Fleet, out: Path, *words: str) -> set[str]:
+    """Return the parts of a support bundle that the coordinator is asked for."""
+    command = ["--socket", str(fleet.coordinator.socket), *words, "support-bundle", "--out", str(out)]
+    assert run(command) == 0
+    with tarfile.open(out) as tar:
+        return {name.partition("/")[2] for name in tar.getnames()}
+
+
+def test_a_coordinator_tells_of_its_hosts_and_jobs_also_in_a_bundle(tmp_path: Path) -> None:
     with small_fleet(tmp_path / "f") as fleet:
         low = fleet.submit("sleep 300", gpus=8, priority=100)
         fleet.wait(low.id, "running")
@@ -127,7 +137,15 @@ def test_a_coordinator_tells_of_its_hosts_and_jobs(tmp_path: Path) -> None:
         fleet.wait(high.id, "running")
         found = scrape(fleet.ask(Hello()))
         host = scrape(fleet.hosts["a"].ask(Hello()))
+        of_fleet = bundle(fleet, tmp_path / "fleet.tar.gz")
+        of_host = bundle(fleet, tmp_path / "host.tar.gz", "--host", "a")
         fleet.cancel(low.id, high.id)
+    assert {"topod/jobs.json", "topod/hosts.json", "topod/counts.json", "metrics.txt"} <= of_fleet
+    assert of_host == {
+        "README.txt",
+        "versions.json",
+        *(f"topod/{part}.json" for part in ("jobs", "ended", "events", "rules", "host")),
+    }
     # Nothing was refused: then that has no series.
     check_names(found, (*cat.COMMON, *cat.OF_FLEET), absent=frozenset({cat.REFUSED.name}))
     assert found.value("topod_fleet_leads") == 1

@@ -87,10 +87,15 @@ images, labels, paths, the topology of the machine. Look through it before you s
 """
 
 
-def gather_answers(parts: Parts, connected: Callable[[], Client]) -> Welcome | None:
-    """Ask topod for all that it tells; None: it does not answer."""
+def gather_answers(
+    parts: Parts, connected: Callable[[], Client], *, through_fleet: bool = False
+) -> Welcome | None:
+    """Ask topod for all that it tells; None: it does not answer, or a coordinator asks it for us."""
     try:
         with connected() as client:
+            if through_fleet:
+                _ask_all(parts, client, fleet=False)
+                return None
             welcome = _asked(client, Hello(), Welcome)
             parts.plain["topod/welcome.json"] = msgspec.to_builtins(welcome)
             _ask_all(parts, client, fleet=welcome.fleet)

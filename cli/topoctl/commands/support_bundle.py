@@ -58,7 +58,7 @@ def support_bundle(
     path = out or Path(f"{name}.tar.gz")
     parts = Parts()
     host = (ctx.obj or {}).get("host") or ""
-    welcome = gather_answers(parts, lambda: Client(where, host=host))
+    welcome = gather_answers(parts, lambda: Client(where, host=host), through_fleet=bool(host))
     # Who asks a coordinator may sit at any machine: what that one has is nobody's matter.
     if isinstance(where, Remote) or host:
         from topoctl.bundle.local import versions
