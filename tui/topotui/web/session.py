@@ -154,12 +154,19 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ConnectionError, RuntimeError):
         process.stdin.write(meta(type="quit"))
     try:
-        # What it still draws is read: a full pipe would keep it from its end.
-        await asyncio.wait_for(process.communicate(), QUIT_SECONDS)
-    except (TimeoutError, RuntimeError, ConnectionError):
+        await asyncio.wait_for(_drawn_out(process), QUIT_SECONDS)
+    except TimeoutError:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+
+
+async def _drawn_out(process: asyncio.subprocess.Process) -> None:
+    """Wait until the process has ended; what it still draws is read: a full pipe would keep it from that."""
+    assert process.stdout is not None
+    while await process.stdout.read(65536):
+        pass
+    await process.wait()
 
 
 def _environment(width: int, height: int) -> dict[str, str]:
