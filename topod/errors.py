@@ -81,6 +81,12 @@ class NotLeaderError(TopodError):
     exit_status = 69
 
 
+class MemoryAwayError(NotLeaderError):
+    """No coordinator can lead: what they share does not answer this one. Another one may still reach it."""
+
+    code = "memory-away"
+
+
 class RuntimeUnavailableError(TopodError):
     """The container engine did not answer, or not in time."""
 

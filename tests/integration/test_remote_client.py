@@ -168,9 +168,23 @@ def test_the_next_coordinator_is_asked_when_one_is_away_or_does_not_lead(tmp_pat
     with (
         running(tmp_path / "3", follower) as first,
         Client(remote(first, first)) as client,
-        pytest.raises(DaemonUnavailableError, match="no coordinator leads the fleet just now"),
+        pytest.raises(DaemonUnavailableError, match="no coordinator that answers leads the fleet just now"),
     ):
         client.ask(Hello(), timeout=1.0)
+
+
+def test_one_that_takes_connections_and_says_nothing_is_passed_over_with_whatever_was_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("topod.protocol.remote_client.SILENT_SECONDS", 0.2)
+    with socket.socket() as frozen, running(tmp_path) as made:
+        frozen.bind(("127.0.0.1", 0))
+        frozen.listen()
+        where = remote(f"tcp://127.0.0.1:{frozen.getsockname()[1]}", made)
+        for request in (Hello(), Cancel(jobs=[1])):
+            with Client(where) as client:
+                answer = client.ask(request, timeout=SECONDS)
+            assert answer == Done(text=f"{type(request).__name__} of user alice: submit,view")
 
 
 def test_a_coordinator_named_with_its_old_and_its_new_key_is_found_with_either(tmp_path: Path) -> None:

@@ -90,8 +90,18 @@ class Election:
         self._ask_at = 0.0
         self._health = health
         self._every = lease_seconds / 4
+        self._unanswered: tuple[float, str] | None = None
+        """Since when it cannot be known who leads (event loop's clock), and why."""
         # Of its own: a renewal waits for no commit.
         self._thread = ThreadPoolExecutor(1, "lead")
+
+    @property
+    def trouble(self) -> str:
+        """Why it cannot be known who leads, and for how long so; empty: it can."""
+        if self._unanswered is None:
+            return ""
+        since, why = self._unanswered
+        return f"{why}, for {asyncio.get_running_loop().time() - since:.0f} s now"
 
     async def won(self, led_by: Callable[[str], None]) -> None:
         """Return when this coordinator leads; until then `led_by` is told who does, "" for nobody."""
@@ -146,13 +156,17 @@ class Election:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _stands(self) -> bool:
+        asked_at = asyncio.get_running_loop().time()
         try:
             leads = await self._in_thread(self._lead.stand)
         except StoreError as error:
             self._health.trouble("store", error.message)
+            since = asked_at if self._unanswered is None else self._unanswered[0]
+            self._unanswered = since, error.message.partition(";")[0]
             await asyncio.sleep(AGAIN_SECONDS)
             return False
         self._health.well("store")
+        self._unanswered = None
         return leads
 
     async def _renew(self) -> None:

@@ -11,7 +11,7 @@ from topod.adapters.peers import Peer, RemotePeer
 from topod.coordinator.election import Lead
 from topod.coordinator.hosts import Line
 from topod.coordinator.mailbox import Mailbox
-from topod.errors import NotLeaderError
+from topod.errors import MemoryAwayError, NotLeaderError
 from topod.protocol import link
 from topod.protocol import replies as rp
 from topod.protocol import requests as rq
@@ -40,11 +40,19 @@ class Term(Protocol):
 class Front:
     """Stands between the ports and the leaderships that come and go. Used from the event loop only."""
 
-    def __init__(self, lead: Lead, line: Callable[[], Line], welcome: Callable[[], rp.Welcome]) -> None:
-        """`welcome` says on this machine who answers, while another one leads."""
+    def __init__(
+        self,
+        lead: Lead,
+        line: Callable[[], Line],
+        *,
+        welcome: Callable[[str], rp.Welcome],
+        trouble: Callable[[], str],
+    ) -> None:
+        """`welcome` says on this machine who answers, and why it does not lead; `trouble`: see `Election`."""
         self._lead = lead
         self._line = line
         self._welcome = welcome
+        self._trouble = trouble
         self._term: Term | None = None
         self._opened = asyncio.Event()
         self._heard_at = float("-inf")
@@ -113,9 +121,18 @@ class Front:
                     await self._opened.wait()
         if (term := self._present()) is not None:
             return await term.answer(request, peer)
+        away = self._away()
         if isinstance(request, rq.Hello) and not isinstance(peer, RemotePeer):
-            return self._welcome()
-        raise NotLeaderError(stands_by(self._lead.leader), hint=_HINT)
+            return self._welcome(away.message)
+        raise away
+
+    def _away(self) -> NotLeaderError:
+        """Return why nothing is done here. Who led last is not named where that cannot be known."""
+        trouble = self._trouble()
+        if trouble:
+            return MemoryAwayError(f"no coordinator can lead the fleet: {trouble}", hint=_MEMORY_HINT)
+        leader = self._lead.leader or "nobody"
+        return NotLeaderError(f"this coordinator stands by: {leader} leads the fleet just now", hint=_HINT)
 
     # --- what the leader sends ------------------------------------------------------------------------------
 
@@ -127,11 +144,10 @@ class Front:
         return self._term if self._lead.leads() else None
 
 
-def stands_by(leader: str) -> str:
-    """Return why a coordinator does nothing that is asked of it."""
-    return f"this coordinator stands by: {leader or 'nobody'} leads the fleet just now"
-
-
 _HINT: Final = (
     "name all coordinators: topoctl --coordinator tcp://A:PORT,tcp://B:PORT asks the one that leads"
+)
+_MEMORY_HINT: Final = (
+    "jobs go on, and topoctl on each host works; see that most members of etcd are up and in reach:"
+    " etcdctl endpoint health"
 )

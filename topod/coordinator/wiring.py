@@ -19,7 +19,7 @@ from topod.adapters.zmq_server import Server
 from topod.coordinator.config import Settings
 from topod.coordinator.election import Alone, Election, Lead
 from topod.coordinator.forgetting import forget_old
-from topod.coordinator.front import Front, stands_by
+from topod.coordinator.front import Front
 from topod.coordinator.memory import open_memory
 from topod.coordinator.service import Identity, welcome
 from topod.coordinator.storage import FleetStore
@@ -89,7 +89,12 @@ async def _serve(
     """Start every part, lead whenever that is possible until `stopped`, and stop the parts."""
     health = Health()
     access = Access(settings.file.security)
-    front = Front(lead, lambda: port, lambda: welcome(identity, stands_by(lead.leader), health))
+    front = Front(
+        lead,
+        lambda: port,
+        welcome=lambda text: welcome(identity, text, health),
+        trouble=lambda: election.trouble,
+    )
     witness = Witness()
     metrics = MetricsPart(settings.metrics, lambda: _told(witness, health, front))
     answer = metrics.counted(front.answer)
@@ -115,21 +120,21 @@ async def _serve(
         publish=server.publish,
         witness=witness,
     )
+    election = Election(
+        lead,
+        health,
+        lease_seconds=float(settings.file.store.lease_seconds),
+        unheard=front.unheard,
+    )
     async with AsyncExitStack() as stack:
         stack.callback(access.close)
+        stack.callback(election.close)
         server.bind()
         stack.push_async_callback(server.stop)
         port.bind()
         stack.push_async_callback(port.stop)
         stack.callback(metrics.stop)
         health.metrics_url = metrics.start()
-        election = Election(
-            lead,
-            health,
-            lease_seconds=float(settings.file.store.lease_seconds),
-            unheard=front.unheard,
-        )
-        stack.callback(election.close)
         port.start()
         server.start()
         forgetting = forget_old(store.forget, settings.file.history.keep_days, LeadClock())

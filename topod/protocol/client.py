@@ -4,15 +4,16 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import zmq
 
 from topod.errors import (
     DaemonUnavailableError,
     LeadLostError,
+    MemoryAwayError,
     NotAllowedError,
     NotLeaderError,
     TopodError,
@@ -36,6 +37,10 @@ from topod.protocol.views import EventView
 EVENTS_SECONDS = 1.0
 ROUND_SECONDS = 0.3
 """Between two rounds of questions who leads."""
+NOBODY_LEADS: Final = frozenset({NotLeaderError.code, MemoryAwayError.code})
+NOBODY_HINT: Final = (
+    "another one takes over some seconds after a leader is gone; `topoctl doctor` there says more"
+)
 SYSTEM_SOCKET = Path("/run/topod/topod.sock")
 """Where a topod of root listens."""
 
@@ -77,6 +82,19 @@ class RemoteError(TopodError):
 
 class NobodyLeadsError(DaemonUnavailableError):
     """Whoever was asked did nothing, since it does not lead, or has lost the lead over it."""
+
+
+def nobody_leads(told: Mapping[str, Failure], *, asked: int) -> NobodyLeadsError:
+    """Return why nothing is done, by what each place answered; `asked`: how many coordinators were."""
+    *_, last = told.values()
+    away = [reply for reply in told.values() if reply.code == MemoryAwayError.code]
+    if asked == 0 or len(away) == len(told):
+        return NobodyLeadsError(last.text, hint=last.hint)
+    words = "; ".join(f"{where} says: {reply.text}" for where, reply in told.items())
+    text = f"no coordinator that answers leads the fleet just now; {words}"
+    # Who named one only may have left out the leader.
+    hint = (away or [last])[0].hint if away or asked == 1 else NOBODY_HINT
+    return NobodyLeadsError(text, hint=hint)
 
 
 class Client:
@@ -151,18 +169,18 @@ class Client:
     def _ask_around(self, request: AnyRequest, timeout: float, *, repeatable: bool) -> AnyReply:
         """Return the reply of the coordinator that leads. Raises `NobodyLeadsError` where none does."""
         others = len(self._remote.coordinators) - 1 if self._remote else 0
+        told: dict[str, Failure] = {}
         while True:
             reply = self._ask(request, timeout)
             if not isinstance(reply, Failure):
                 return reply
-            if reply.code != NotLeaderError.code and not (repeatable and reply.code == LeadLostError.code):
+            if reply.code not in NOBODY_LEADS and not (repeatable and reply.code == LeadLostError.code):
                 raise RemoteError(reply)
+            told[self.where] = reply
             if self._line is not None:
                 self._line.move_on()
             if others <= 0:
-                words = "no coordinator leads the fleet just now; the last one asked says: "
-                text = f"{words}{reply.text}" if self._remote else reply.text
-                raise NobodyLeadsError(text, hint=reply.hint)
+                raise nobody_leads(told, asked=len(self._remote.coordinators) if self._remote else 0)
             others -= 1
 
     def _at_host(self, request: AnyRequest) -> AnyRequest:

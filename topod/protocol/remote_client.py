@@ -18,6 +18,11 @@ from topod.protocol.remote import EVENTS, Coordinator, Remote, read_event, refus
 PROBE_SECONDS: Final = 1.0
 HEARTBEAT_MS: Final = 2000
 GONE_MS: Final = 6000
+SEVERAL_HEARTBEAT_MS: Final = 1000
+SEVERAL_GONE_MS: Final = 4000
+"""Where another coordinator may lead meanwhile: sooner, and what is asked again loses little by it."""
+SILENT_SECONDS: Final = 2.0
+"""So long one of several may take for the handshake at first; from the third time on a second longer each."""
 HINT: Final = "see --coordinator, TOPOD_COORDINATOR and client.toml"
 UNKNOWN_HINT: Final = (
     "name another key with --key, or give the administrator this one's line: topoctl keys show FILE"
@@ -27,6 +32,10 @@ WRONG_HINT: Final = "compare --coordinator-key with `topoctl keys show` on the c
 
 class UnreachableError(DaemonUnavailableError):
     """Nobody got the request: another coordinator may be asked."""
+
+
+class SilentError(UnreachableError):
+    """A place that takes connections and has not said anything: a coordinator that is stopped, or busy."""
 
 
 class RemoteLine:
@@ -39,6 +48,7 @@ class RemoteLine:
         self._wire: zmq.Socket[bytes] | None = None
         self._watch: zmq.Socket[bytes] | None = None
         self._connected = False
+        self._silences = 0
 
     @property
     def coordinator(self) -> Coordinator:
@@ -48,8 +58,8 @@ class RemoteLine:
     def exchange(self, data: bytes, timeout: float) -> bytes:
         """Send a request and return the bytes of its reply within `timeout` seconds.
 
-        The next coordinator is tried as long as nobody got the request. Raises `DaemonUnavailableError` and
-        `NotAllowedError`.
+        The next coordinator is tried as long as nobody got the request, and those again that did not even
+        shake hands. Raises `DaemonUnavailableError` and `NotAllowedError`.
         """
         end = time.monotonic() + timeout
         told: list[TopodError] = []
@@ -59,9 +69,17 @@ class RemoteLine:
             except UnreachableError as error:
                 self.move_on()
                 told.append(error)
-                if len(told) >= len(self._remote.coordinators) or time.monotonic() >= end:
+                told = told[-len(self._remote.coordinators) :]
+                done = len(told) == len(self._remote.coordinators)
+                hopeless = done and not any(isinstance(one, SilentError) for one in told)
+                if hopeless or time.monotonic() >= end:
                     text = "; ".join(dict.fromkeys(one.message for one in told))
                     raise UnreachableError(text, hint=told[0].hint) from None
+            except (
+                DaemonUnavailableError
+            ):  # it has the request, and broke off or says nothing: the next may lead
+                self.move_on()
+                raise
             except BaseException:  # Ctrl-C: the next question must not wait for this one's answer
                 self.drop()
                 raise
@@ -83,19 +101,22 @@ class RemoteLine:
     def _once(self, data: bytes, end: float, timeout: float) -> bytes:
         wire, watch = self._opened()
         wire.send(data)
+        several = len(self._remote.coordinators) > 1
+        patience = SILENT_SECONDS + max(0, self._silences - 1)
+        silent_at = min(end, time.monotonic() + patience) if several else end
         poller = zmq.Poller()
         poller.register(wire, zmq.POLLIN)
         poller.register(watch, zmq.POLLIN)
         hung_up = 0
         while True:
-            left = end - time.monotonic()
+            left = (end if self._connected else silent_at) - time.monotonic()
             ready = dict(poller.poll(round(left * 1000))) if left > 0 else {}
             if wire in ready:
                 return wire.recv()
             if watch not in ready:
                 if left > 0:
                     continue
-                raise self._silent(timeout)
+                raise self._silent(timeout, patience if several else timeout)
             hung_up += self._judge(read_event(watch.recv_multipart())[0], hung_up)
 
     def _judge(self, event: int, hung_up: int) -> int:
@@ -105,6 +126,7 @@ class RemoteLine:
         match event:
             case zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._connected = True
+                self._silences = 0
             case zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 raise NotAllowedError(text, hint=UNKNOWN_HINT)
             case zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
@@ -122,12 +144,13 @@ class RemoteLine:
                 pass
         return 0
 
-    def _silent(self, timeout: float) -> DaemonUnavailableError:
+    def _silent(self, timeout: float, patience: float) -> DaemonUnavailableError:
         where = self.coordinator.endpoint
         if self._connected:
             return DaemonUnavailableError(f"the coordinator at {where} did not answer within {timeout:g} s")
-        text = f"the coordinator at {where} could not be reached within {timeout:g} s"
-        return UnreachableError(text, hint=HINT)
+        self._silences += 1
+        text = f"the coordinator at {where} could not be reached within {min(timeout, patience):g} s"
+        return SilentError(text, hint=HINT)
 
     def _opened(self) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
         if self._watch is not None:
@@ -143,8 +166,9 @@ class RemoteLine:
             set_keys(wire, self._remote.keys, self.coordinator)
             wire.set(zmq.MAXMSGSIZE, MAX_REPLY_BYTES + 4096)
             # A coordinator that is cut off is no better than one that is gone.
-            wire.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
-            wire.set(zmq.HEARTBEAT_TIMEOUT, GONE_MS)
+            several = len(self._remote.coordinators) > 1
+            wire.set(zmq.HEARTBEAT_IVL, SEVERAL_HEARTBEAT_MS if several else HEARTBEAT_MS)
+            wire.set(zmq.HEARTBEAT_TIMEOUT, SEVERAL_GONE_MS if several else GONE_MS)
             self._watch = wire.get_monitor_socket(EVENTS)
             wire.connect(self.coordinator.endpoint)
             self._wire = wire
