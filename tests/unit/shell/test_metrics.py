@@ -8,6 +8,10 @@ from typing import Any
 import pytest
 
 from topod.adapters.metrics_port import parse_place
+from topod.fleet.states import ENDED as FLEET_ENDED
+from topod.fleet.states import FleetJobState
+from topod.lifecycle.states import ENDED, JobState
+from topod.protocol.views import FleetHostView, GpuView
 from topod.shell.metrics import catalogue as cat
 from topod.shell.metrics.catalogue import Kind, Metric, level_of
 
@@ -57,3 +61,16 @@ def test_a_place_is_on_loopback_unless_told(text: str, place: tuple[str, int]) -
 def test_what_is_no_place_is_refused_in_words(text: str) -> None:
     with pytest.raises(ValueError, match=r"written PORT|no IP address"):
         parse_place(text)
+
+
+def test_every_state_that_there_is_is_told() -> None:
+    assert {*cat.HOST_JOB_STATES, *cat.HOST_ENDS} == {state.value for state in JobState}
+    assert {*cat.HOST_ENDS} == {state.value for state in ENDED}
+    assert {*cat.FLEET_JOB_STATES, *cat.FLEET_ENDS} == {state.value for state in FleetJobState}
+    assert {*cat.FLEET_ENDS} == {state.value for state in FLEET_ENDED}
+    said = re.search(r"`state`: ([^.]*)\.", GpuView.__doc__ or "")
+    assert said is not None
+    assert {*cat.GPU_STATES} == set(said[1].split(", "))
+    said = re.search(r"`state`: ([^.]*)\.", FleetHostView.__doc__ or "")
+    assert said is not None
+    assert {*cat.HOST_STATES} == {word.split(" ")[0] for word in said[1].split(", ")}
