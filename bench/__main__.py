@@ -14,6 +14,7 @@ from bench import (
     bench_metrics,
     bench_planner,
     bench_thousand,
+    bench_top,
 )
 
 
@@ -25,6 +26,7 @@ def main() -> None:
     verdicts = [
         *bench_fleet.main(arguments),
         *bench_thousand.main(arguments),
+        *bench_top.main(arguments),
         *bench_load.main(arguments),
         *bench_latency.main(arguments),
         *bench_docker.main(arguments),

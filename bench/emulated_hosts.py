@@ -1,14 +1,17 @@
-"""Some hundred hosts in a process of `bench_thousand`: `python -m bench.emulated_hosts FOLDER FIRST COUNT`.
+"""Some hundred hosts in a process of a bench: `python -m bench.emulated_hosts FOLDER FIRST COUNT [SECONDS]`.
 
 Each has the real host's side of the link (`FleetLink`, `CurveDealer`, `Lease`), its own key and connection,
 and the real life cycle of jobs. Emulated are the machine, the runtime, which is done with everything at once
 and runs a job for as long as its label `seconds` says, and the database, which is the process's memory.
+With SECONDS each host changes as often by itself: jobs of its users come and go, another GPU is drained.
 Prints `ready` and ends when its input does.
 """
 
 import asyncio
+import itertools
 import logging
 import os
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -29,9 +32,10 @@ from topod.lifecycle import effects as fx
 from topod.lifecycle import events as ev
 from topod.lifecycle.deadlines import next_deadline
 from topod.lifecycle.machine import step_all
-from topod.lifecycle.states import HostState
+from topod.lifecycle.states import HostState, Mark, MarkKind
 from topod.model.container import Signal
-from topod.model.job import JobId
+from topod.model.job import JobId, JobSpec
+from topod.model.request import ResourceRequest
 from topod.protocol.curve import KeyPair
 from topod.protocol.remote import Coordinator
 from topod.protocol.replies import AnyReply
@@ -164,11 +168,26 @@ async def no_answer(_: AnyRequest) -> AnyReply:
     raise UsageError("an emulated host answers no questions")
 
 
+async def be_busy(host: EmulatedHost, gpus: list[str], number: int, every: float) -> None:
+    """Drain one GPU after the other; each fourth time submit a job as a user of the host does."""
+    rng = random.Random(number)
+    await asyncio.sleep(rng.uniform(0.0, every))
+    mark = Mark(kind=MarkKind.DRAINED, reason="fan", since=time.time())
+    for turn in itertools.count():
+        await host.post(ev.GpuResumed(uuid=gpus[turn % len(gpus) - 1]))
+        await host.post(ev.GpuMarked(uuid=gpus[turn % len(gpus)], mark=mark))
+        if turn % 4 == 0:
+            request = ResourceRequest(gpus=rng.choice((1, 1, 2, 4)), priority=rng.choice((100, 500, 1000)))
+            labels = {SECONDS_LABEL: f"{rng.uniform(8, 16) * every:.2f}"}
+            spec = JobSpec(name="own", command=("emulated",), request=request, labels=labels)
+            await host.post(ev.Submitted(spec=spec))
+        await asyncio.sleep(every)
+
+
 def make_link(
-    site: Site, number: int, tables: TopologyTables, context: "zmq.asyncio.Context"
+    site: Site, number: int, host: EmulatedHost, tables: TopologyTables, context: "zmq.asyncio.Context"
 ) -> tuple[FleetLink, LeaseWatch]:
     name, public, secret = site.hosts[number]
-    host = EmulatedHost(tables)
     side = HostSide(
         mailbox=host,
         tables=tables,
@@ -189,17 +208,23 @@ def make_link(
     return FleetLink(side, wire, lease), LeaseWatch(lease, host.post)
 
 
-async def serve(folder: Path, first: int, count: int) -> None:
+async def serve(folder: Path, first: int, count: int, every: float = 0.0) -> None:
     site = msgspec.json.decode((folder / "site.json").read_bytes(), type=Site)
     tables = [TopologyTables(load_library_host(kind).topology) for kind in KINDS]
     context = zmq.asyncio.Context(1)
     context.set(zmq.MAX_SOCKETS, 4 * count + 64)
-    links = []
+    kept: list[object] = []
     for number in range(first, first + count):
-        link, watch = make_link(site, number, tables[number % len(tables)], context)
+        kind = tables[number % len(tables)]
+        host = EmulatedHost(kind)
+        link, watch = make_link(site, number, host, kind, context)
         link.start()
         watch.start()
-        links.append(link)
+        kept.append(link)
+        if every:
+            kept.append(
+                asyncio.create_task(be_busy(host, [gpu.uuid for gpu in kind.topology.gpus], number, every))
+            )
         await asyncio.sleep(0)
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.read)
@@ -209,4 +234,4 @@ async def serve(folder: Path, first: int, count: int) -> None:
 
 if __name__ == "__main__":
     logging.disable(logging.WARNING)
-    asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float((*sys.argv, "0")[4])))

@@ -4,20 +4,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
 
-from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import DataTable, Footer, Input, Static, TabbedContent, TabPane
 
-from topod.errors import TopodError
 from topod.model.request import PRIORITIES
 from topod.protocol.client import Client
-from topod.protocol.replies import Changes, LogChunk
-from topod.protocol.requests import AnyRequest, Cancel, Drain, ReadLog, Resume, SetPriority
-from topotui.dialogs import Ask, Confirm, Help, LogView
+from topod.protocol.replies import Changes
+from topod.protocol.requests import Cancel, Drain, Resume, SetPriority
+from topotui.dialogs import Ask, Confirm, Help
 from topotui.feed import Feed
 from topotui.host_pane import HostPane
+from topotui.live import LiveScreen
 from topotui.machine import free_groups
 from topotui.panes import EventsPane, JobsPane, PreemptionsPane
 from topotui.picture import Picture
@@ -33,7 +32,7 @@ d        drain the host, or let it take jobs again
 q        leave; nothing that runs is touched"""
 
 
-class HostScreen(Screen[None]):
+class HostScreen(LiveScreen):
     """Shows one host live."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -60,13 +59,10 @@ class HostScreen(Screen[None]):
         self, connect: Callable[[], Client], *, read_only: bool = False, over_fleet: bool = False
     ) -> None:
         """`over_fleet`: it was opened from the screen of a fleet, and Escape goes back there."""
-        super().__init__()
+        super().__init__(connect, read_only=read_only)
         self.picture = Picture()
-        self.read_only = read_only
-        self.away = ""
-        self._connect = connect
         self._over_fleet = over_fleet
-        self._feed: Feed | None = None
+        self._feed: Feed[Changes] | None = None
 
     def compose(self) -> ComposeResult:
         yield Static("connecting ...", id="status", classes="bar")
@@ -88,6 +84,7 @@ class HostScreen(Screen[None]):
         self.query_one("#filter").display = False
         self.query_one(HostPane).focus()
         self._feed = Feed(
+            Changes,
             self._connect,
             lambda: self.picture.cursor,
             on_changes=partial(self.app.call_from_thread, self.take),
@@ -191,7 +188,7 @@ class HostScreen(Screen[None]):
 
     async def action_back(self) -> None:
         if self._over_fleet:
-            await self.dismiss()
+            _ = self.dismiss()
 
     async def action_help(self) -> None:
         await self.app.push_screen(Help(HELP))
@@ -204,38 +201,18 @@ class HostScreen(Screen[None]):
 
     async def action_log(self) -> None:
         job = self._selected()
-        if job is None:
-            return
-        view = LogView(f"output of job {job}; Escape: back")
-        await self.app.push_screen(view)
-        self._follow_log(view, job)
-
-    @work(thread=True)
-    def _follow_log(self, view: LogView, job: int) -> None:
-        offset = 0
-        try:
-            with self._connect() as client:
-                while not view.closed:
-                    reply = client.ask(ReadLog(job=job, offset=offset, wait=1.0), 20.0)
-                    if not isinstance(reply, LogChunk):
-                        return
-                    if reply.data:
-                        self.app.call_from_thread(view.add, reply.data.decode(errors="replace"))
-                    offset = reply.next_offset
-                    if reply.ended:
-                        return
-        except TopodError as error:
-            self.app.call_from_thread(self.notify, error.message, severity="error")
+        if job is not None:
+            await self.show_output(job, f"job {job}")
 
     async def action_cancel(self) -> None:
         job = self._selected()
-        if job is not None and self._may():
+        if job is not None and self.may():
             text = f"Cancel job {job}? It is told to stop, has its grace time, and does not run again."
-            await self._ask_first(Confirm(text), Cancel(jobs=[job]))
+            await self.ask_first(Confirm(text), Cancel(jobs=[job]))
 
     async def action_priority(self) -> None:
         job = self._selected()
-        if job is None or not self._may():
+        if job is None or not self.may():
             return
         names = ", ".join(f"{name} ({number})" for name, number in PRIORITIES.items())
         await self.app.push_screen(
@@ -245,50 +222,26 @@ class HostScreen(Screen[None]):
     def _prioritise(self, job: int, text: str | None) -> None:
         if not text:
             return
-        number = PRIORITIES.get(text, int(text) if text.isdecimal() else None)
-        if number is None:
-            self.notify(f"{text} is no priority", severity="error")
-        else:
-            self._do(SetPriority(job=job, priority=number))
+        if (number := self.priority_of(text)) is not None:
+            self.do(SetPriority(job=job, priority=number))
 
     async def action_drain(self) -> None:
-        if not self._may():
+        if not self.may():
             return
         if self.picture.about.drain is not None:
             text = "Let the host take jobs again?"
-            await self._ask_first(Confirm(text), Resume())
+            await self.ask_first(Confirm(text), Resume())
         else:
             text = "Drain the host: no job starts any more, those that run go on. Why?"
             await self.app.push_screen(Ask(text), self._drain)
 
     def _drain(self, why: str | None) -> None:
         if why:
-            self._do(Drain(reason=why))
-
-    async def _ask_first(self, question: Confirm, request: AnyRequest) -> None:
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self._do(request)
-
-        await self.app.push_screen(question, answered)
+            self.do(Drain(reason=why))
 
     def _selected(self) -> int | None:
         tab = self.query_one(TabbedContent).active
         return self.query_one(f"#{tab} JobsPane", JobsPane).selected if tab in ("jobs", "ended") else None
-
-    def _may(self) -> bool:
-        if self.read_only:
-            self.notify("started with --read-only: nothing is changed from here", severity="warning")
-        return not self.read_only
-
-    @work(thread=True)
-    def _do(self, request: AnyRequest) -> None:
-        try:
-            with self._connect() as client:
-                client.ask(request, 20.0)
-        except TopodError as error:
-            hint = f"; {error.hint}" if error.hint else ""
-            self.app.call_from_thread(self.notify, f"{error.message}{hint}", severity="error")
 
 
 class TopApp(App[None]):

@@ -10,6 +10,9 @@ KEPT = 100_000
 """Characters of a job's output that are remembered."""
 
 
+# Screens are dismissed below and the end is not waited for: a screen cannot wait for its own.
+
+
 class Confirm(ModalScreen[bool]):
     """Says what will happen and asks whether it shall."""
 
@@ -27,10 +30,10 @@ class Confirm(ModalScreen[bool]):
                 yield Button("Yes (y)", id="yes", variant="error")
 
     async def on_button_pressed(self, event: Button.Pressed) -> None:
-        await self.dismiss(event.button.id == "yes")
+        _ = self.dismiss(event.button.id == "yes")
 
     async def action_answer(self, yes: bool) -> None:
-        await self.dismiss(yes)
+        _ = self.dismiss(yes)
 
 
 class Ask(ModalScreen[str | None]):
@@ -49,10 +52,10 @@ class Ask(ModalScreen[str | None]):
             yield Input(self._value)
 
     async def on_input_submitted(self, event: Input.Submitted) -> None:
-        await self.dismiss(event.value.strip())
+        _ = self.dismiss(event.value.strip())
 
     async def action_cancel(self) -> None:
-        await self.dismiss(None)
+        _ = self.dismiss(None)
 
 
 class Help(ModalScreen[None]):

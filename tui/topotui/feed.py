@@ -2,12 +2,12 @@
 
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from topod.errors import TopodError
 from topod.protocol.client import Client
 from topod.protocol.codec import ProtocolError
-from topod.protocol.replies import Changes
+from topod.protocol.replies import Changes, FleetChanges
 from topod.protocol.requests import Follow
 
 WAIT_SECONDS: Final = 3.0
@@ -16,21 +16,29 @@ PATIENCE_SECONDS: Final = 3.0
 RETRY_SECONDS: Final = 0.5
 
 
-class Feed:
+C = TypeVar("C", Changes, FleetChanges)
+
+
+class Feed(Generic[C]):
     """Tells `on_changes` every answer and `on_away` why there is none, from a thread of its own."""
 
     def __init__(
         self,
+        answer: type[C],
         connect: Callable[[], Client],
         cursor: Callable[[], tuple[str, int, int]],
         *,
-        on_changes: Callable[[Changes], None],
+        on_changes: Callable[[C], None],
         on_away: Callable[[str], None],
     ) -> None:
-        """`cursor` says what is known: life, number and last event of the picture; see `Follow`."""
+        """`answer` is what comes: of a host or of a fleet.
+
+        `cursor` says what is known: life, number and last event of the picture; see `Follow`.
+        """
+        self._answer: type[C] = answer
         self._connect = connect
         self._cursor = cursor
-        self._on_changes = on_changes
+        self._on_changes: Callable[[C], None] = on_changes
         self._on_away = on_away
         self._ended = threading.Event()
         # A daemon thread: a question that waits for its answer holds up nobody who leaves.
@@ -58,8 +66,8 @@ class Feed:
         life, number, event = self._cursor()
         request = Follow(life=life, since=number, event=event, seconds=WAIT_SECONDS)
         reply = client.ask(request, WAIT_SECONDS + PATIENCE_SECONDS)
-        if not isinstance(reply, Changes):
-            raise ProtocolError(f"topod answered with {type(reply).__name__}, not Changes")
+        if not isinstance(reply, self._answer):
+            raise ProtocolError(f"topod answered with {type(reply).__name__}, not {self._answer.__name__}")
         self._tell(self._on_changes, reply)
 
     def _tell(self, whom: Callable[..., None], what: object) -> None:

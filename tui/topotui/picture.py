@@ -2,6 +2,7 @@
 
 import json
 from collections import deque
+from collections.abc import Sequence
 
 from topod.discovery.document import load_host
 from topod.model.topology import Topology
@@ -14,23 +15,17 @@ ENDED_KEPT = 500
 ENDED = frozenset({"succeeded", "failed", "cancelled", "lost", "returned"})
 
 
-class Picture:
-    """A host as it was at the last answer."""
+class Known:
+    """What is known of whoever is followed, a host or a fleet: jobs and events."""
 
     def __init__(self) -> None:
-        self.host: HostView | None = None
-        self.topology: Topology | None = None
         self.now = 0.0
-        """topod's clock at the last answer, epoch seconds."""
+        """The clock of who answered, epoch seconds."""
         self.jobs: dict[int, JobLine] = {}
         """Those that have not ended, by number."""
         self.ended: dict[int, JobLine] = {}
         """The last that ended, in the order of their ends."""
-        self.gpus: dict[int, GpuView] = {}
-        self.readings: dict[int, GpuReading] = {}
-        self.about = HostNow()
         self.events: deque[EventView] = deque(maxlen=EVENTS_KEPT)
-        self.timeline = Timeline()
         self._life = ""
         self._number = 0
 
@@ -38,26 +33,6 @@ class Picture:
     def cursor(self) -> tuple[str, int, int]:
         """What the next question names: life, number, last event."""
         return self._life, self._number, self.events[-1].seq if self.events else 0
-
-    def take(self, changes: Changes) -> bool:
-        """Take in an answer; return whether anything is new."""
-        self._life, self._number, self.now = changes.life, changes.number, changes.now
-        if changes.whole:
-            self.jobs, self.gpus, self.readings = {}, {}, {}
-            if changes.host is not None:
-                self.host = changes.host
-                self.topology = load_host(json.dumps(changes.host.document).encode(), "topod").topology
-        for job in changes.jobs:
-            self._take_job(job)
-        self.gpus.update({gpu.index: gpu for gpu in changes.gpus})
-        self.readings.update({reading.index: reading for reading in changes.readings})
-        self.about = changes.changed or self.about
-        known = self.events[-1].seq if self.events else 0
-        fresh = [event for event in changes.events if event.seq > known]
-        self.events.extend(fresh)
-        self.timeline.take(fresh)
-        parts = (changes.jobs, changes.gpus, changes.readings, changes.changed, fresh)
-        return changes.whole or any(parts)
 
     def running(self) -> list[JobLine]:
         """Return the jobs that hold something, by number."""
@@ -79,3 +54,41 @@ class Picture:
         self.ended[job.id] = job
         while len(self.ended) > ENDED_KEPT:
             del self.ended[next(iter(self.ended))]
+
+    def _take_events(self, events: Sequence[EventView]) -> list[EventView]:
+        """Take in events, and return those that were not known."""
+        known = self.events[-1].seq if self.events else 0
+        fresh = [event for event in events if event.seq > known]
+        self.events.extend(fresh)
+        return fresh
+
+
+class Picture(Known):
+    """A host as it was at the last answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.host: HostView | None = None
+        self.topology: Topology | None = None
+        self.gpus: dict[int, GpuView] = {}
+        self.readings: dict[int, GpuReading] = {}
+        self.about = HostNow()
+        self.timeline = Timeline()
+
+    def take(self, changes: Changes) -> bool:
+        """Take in an answer; return whether anything is new."""
+        self._life, self._number, self.now = changes.life, changes.number, changes.now
+        if changes.whole:
+            self.jobs, self.gpus, self.readings = {}, {}, {}
+            if changes.host is not None:
+                self.host = changes.host
+                self.topology = load_host(json.dumps(changes.host.document).encode(), "topod").topology
+        for job in changes.jobs:
+            self._take_job(job)
+        self.gpus.update({gpu.index: gpu for gpu in changes.gpus})
+        self.readings.update({reading.index: reading for reading in changes.readings})
+        self.about = changes.changed or self.about
+        fresh = self._take_events(changes.events)
+        self.timeline.take(fresh)
+        parts = (changes.jobs, changes.gpus, changes.readings, changes.changed, fresh)
+        return changes.whole or any(parts)

@@ -1,4 +1,4 @@
-"""`topoctl top`: the host live, on the whole screen."""
+"""`topoctl top`: a host or a fleet live, on the whole screen."""
 
 from pathlib import Path
 from typing import Annotated
@@ -27,12 +27,13 @@ def top(
         bool, typer.Option("--read-only", help="Look only: no key changes anything.")
     ] = False,
 ) -> None:
-    """Show the host live: the machine, its jobs, preemptions.
+    """Show a host or a fleet live: GPUs, jobs, preemptions.
 
-    `?` tells the keys. It goes on when topod is restarted.
+    `?` tells the keys. It goes on when topod is restarted, or another coordinator leads.
     """
     try:
         from topotui.app import TopApp
+        from topotui.fleet import FleetApp
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("textual", "rich"):
             raise
@@ -41,19 +42,19 @@ def top(
         ) from None
     from topotui.looking import LookingClient
 
-    where, host = watched(ctx, "top")
+    where, host, fleet = watched(ctx)
     kind = LookingClient if read_only else Client
-    TopApp(lambda: kind(where, host=host), read_only=read_only).run()
+    if fleet:
+        FleetApp(lambda name: kind(where, host=name), read_only=read_only).run()
+    else:
+        TopApp(lambda: kind(where, host=host), read_only=read_only).run()
 
 
-def watched(ctx: typer.Context, command: str) -> tuple[Path | Remote | None, str]:
-    """Return whom a screen asks, and which host of a fleet.
+def watched(ctx: typer.Context) -> tuple[Path | Remote | None, str, bool]:
+    """Return whom a screen asks, which host of a fleet, and whether it shows a whole fleet.
 
     What is wrong with whom we ask is told here, before the screen is taken.
     """
     where, host = place(ctx), (ctx.obj or {}).get("host") or ""
     with Client(where) as client:
-        if ask(client, Hello(), Welcome).fleet and not host:
-            hint = f"topoctl --host NAME {command}; see topoctl hosts"
-            raise UsageError("one host is shown, and this is a fleet", hint=hint)
-    return where, host
+        return where, host, ask(client, Hello(), Welcome).fleet and not host

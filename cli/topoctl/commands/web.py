@@ -52,7 +52,7 @@ def web(
     if not is_loopback(listen) and not allow_network:
         hint = f"--allow-network serves it all the same; safer: ssh -L {port}:127.0.0.1:{port} HOST"
         raise UsageError(f"--listen {listen}: others reach this address, and HTTP hides nothing", hint=hint)
-    watched(ctx, "web")
+    watched(ctx)
     settings = Settings(
         words=words(ctx, allow_changes=allow_changes), listen=listen, port=port, sessions=sessions
     )

@@ -1,0 +1,169 @@
+"""What `topoctl top` takes of a core: `python -m bench.bench_top [--quick]`.
+
+The real command on a terminal of 200 by 50 that takes all it prints. It watches a fleet of emulated hosts
+(`bench.emulated_hosts`) each of which changes twice a second, under a real coordinator; then one busy host: a
+real topod on an emulated machine, on which jobs start and end every second, and GPUs are read every two. Its
+start is not counted.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import os
+import pty
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from bench.big_fleet import BigFleet, Used
+from bench.verdicts import Verdict
+from tests.integration.daemon_process import ROOT, Topod
+from topod.errors import TopodError
+
+FLEET_PERCENT, HOST_PERCENT = 15.0, 3.0
+COLUMNS, LINES = 200, 50
+BEGIN_SECONDS = 6.0
+ACTIVE_SECONDS = 0.5
+
+
+class Screen:
+    """`topoctl top` on a terminal of its own."""
+
+    def __init__(self, socket: Path) -> None:
+        self._command = [sys.executable, "-m", "topoctl", "--socket", str(socket), "top"]
+        self.printed = 0
+        """Bytes."""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._terminal, line = pty.openpty()
+        fcntl.ioctl(line, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=line,
+            stdout=line,
+            stderr=line,
+            cwd=ROOT,
+            env=environment,
+            start_new_session=True,
+        )
+        os.close(line)
+        threading.Thread(target=self._drain, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def _drain(self) -> None:
+        with contextlib.suppress(OSError):
+            while data := os.read(self._terminal, 1 << 16):
+                self.printed += len(data)
+
+    def press(self, keys: bytes) -> None:
+        os.write(self._terminal, keys)
+
+    @property
+    def process(self) -> psutil.Process:
+        assert self._process is not None
+        assert self._process.poll() is None, "topoctl top has ended"
+        return psutil.Process(self._process.pid)
+
+    def measured(self, what: str, seconds: float) -> float:
+        """Return the percent of a core that it takes; prints that."""
+        printed = self.printed
+        with Used(self.process) as used:
+            time.sleep(seconds)
+        memory = self.process.memory_info().rss / 1e6
+        rate = (self.printed - printed) / used.seconds / 1e3
+        print(f"{what}: {used.percent:.1f}% of a core, {memory:.0f} MB, {rate:.0f} kB/s printed", flush=True)
+        return used.percent
+
+
+def fleet(hosts: int, seconds: float) -> list[Verdict]:
+    """Watch hosts that change twice a second."""
+    with (
+        tempfile.TemporaryDirectory(prefix="topod-bench-") as folder,
+        BigFleet(Path(folder), hosts, every=ACTIVE_SECONDS) as busy,
+    ):
+        busy.until_ready()
+        time.sleep(BEGIN_SECONDS)
+        with Used(busy.process) as alone:
+            time.sleep(seconds)
+        with Screen(busy.coordinator.socket) as screen:
+            time.sleep(BEGIN_SECONDS)
+            with Used(busy.process) as watched:
+                percent = screen.measured(f"top, {hosts} hosts that change twice a second", seconds)
+            screen.press(b"ss")  # by what is free: the lines move all the time
+            time.sleep(1.0)
+            screen.measured("    the same, sorted by free GPUs", seconds)
+        print(
+            f"    its coordinator: {watched.percent:.1f}%; {alone.percent:.1f}% when nobody watches",
+            flush=True,
+        )
+    return [Verdict(f"top: {hosts} hosts, each changes twice a second", percent, FLEET_PERCENT, "%")]
+
+
+def busy_host(seconds: float) -> list[Verdict]:
+    """Watch one host on which jobs come and go."""
+    with (
+        tempfile.TemporaryDirectory(prefix="topod-bench-") as folder,
+        Topod(Path(folder) / "d", host="hgx-h100") as topod,
+    ):
+        topod.start()
+        with jobs_all_the_time(topod), Screen(topod.socket) as screen:
+            time.sleep(BEGIN_SECONDS)
+            percent = screen.measured("top, one busy host", seconds)
+    return [Verdict("top: one busy host", percent, HOST_PERCENT, "%")]
+
+
+@contextlib.contextmanager
+def jobs_all_the_time(topod: Topod) -> Iterator[None]:
+    """Submit a job every second."""
+    ended = threading.Event()
+
+    def submit() -> None:
+        rng = random.Random(1)
+        while not ended.wait(1.0):
+            with contextlib.suppress(TopodError):
+                topod.submit(
+                    "sleep",
+                    str(rng.randint(2, 6)),
+                    gpus=rng.choice((1, 2)),
+                    priority=rng.choice((100, 500, 1000)),
+                )
+
+    thread = threading.Thread(target=submit, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Verdict]:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="40 hosts, for seconds")
+    given = parser.parse_args(arguments)
+    hosts, seconds = (40, 5.0) if given.quick else (200, 30.0)
+    loads = ", ".join(f"{load:.1f}" for load in os.getloadavg())
+    print(f"\ntopoctl top on a terminal of {COLUMNS} by {LINES}; load of this machine {loads}", flush=True)
+    return [*fleet(hosts, seconds), *busy_host(seconds)]
+
+
+if __name__ == "__main__":
+    for verdict in main():
+        print(verdict.show())

@@ -1,0 +1,82 @@
+"""What the screens of a host and of a fleet share: questions before anything is done; the output of a job."""
+
+from collections.abc import Callable
+
+from textual import work
+from textual.screen import Screen
+
+from topod.errors import TopodError
+from topod.model.request import PRIORITIES
+from topod.protocol.client import Client
+from topod.protocol.replies import Done, LogChunk
+from topod.protocol.requests import AnyRequest, ReadLog
+from topotui.dialogs import Confirm, LogView
+
+
+class LiveScreen(Screen[None]):
+    """Shows somebody who is followed, and asks them to do things."""
+
+    def __init__(self, connect: Callable[[], Client], *, read_only: bool = False) -> None:
+        super().__init__()
+        self.read_only = read_only
+        self.away = ""
+        """Why what is followed does not answer; empty: it does."""
+        self._connect = connect
+
+    def may(self) -> bool:
+        """Say whether anything may be changed from here; else tell why not."""
+        if self.read_only:
+            self.notify("started with --read-only: nothing is changed from here", severity="warning")
+        return not self.read_only
+
+    async def ask_first(self, question: Confirm, request: AnyRequest) -> None:
+        """Have it done once the question is answered with yes."""
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.do(request)
+
+        await self.app.push_screen(question, answered)
+
+    def priority_of(self, text: str) -> int | None:
+        """Return the priority that a text means; where it means none, tell so."""
+        number = PRIORITIES.get(text, int(text) if text.isdecimal() else None)
+        if number is None:
+            self.notify(f"{text} is no priority", severity="error")
+        return number
+
+    @work(thread=True)
+    def do(self, request: AnyRequest) -> None:
+        """Have something done, and tell what came of it where that is not seen."""
+        try:
+            with self._connect() as client:
+                reply = client.ask(request, 20.0)
+        except TopodError as error:
+            hint = f"; {error.hint}" if error.hint else ""
+            self.app.call_from_thread(self.notify, f"{error.message}{hint}", severity="error")
+        else:
+            if isinstance(reply, Done) and reply.text:
+                self.app.call_from_thread(self.notify, reply.text)
+
+    async def show_output(self, job: int, called: str) -> None:
+        """Show the output of a job as it comes."""
+        view = LogView(f"output of {called}; Escape: back")
+        await self.app.push_screen(view)
+        self._follow_log(view, job)
+
+    @work(thread=True)
+    def _follow_log(self, view: LogView, job: int) -> None:
+        offset = 0
+        try:
+            with self._connect() as client:
+                while not view.closed:
+                    reply = client.ask(ReadLog(job=job, offset=offset, wait=1.0), 20.0)
+                    if not isinstance(reply, LogChunk):
+                        return
+                    if reply.data:
+                        self.app.call_from_thread(view.add, reply.data.decode(errors="replace"))
+                    offset = reply.next_offset
+                    if reply.ended:
+                        return
+        except TopodError as error:
+            self.app.call_from_thread(self.notify, error.message, severity="error")
