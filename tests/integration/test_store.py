@@ -284,7 +284,10 @@ def test_a_full_disk_fails_the_commit_and_goes_on_when_there_is_room(tmp_path: P
         assert "free some space" in str(caught.value.hint)
         state = committed[-1] if committed else state
         assert store.load() == state
+        with pytest.raises(StoreError, match="No space left"):
+            store.check(thorough=True)
         filler.unlink()
+        store.check(thorough=True)
         state = commit(store, state, full_job(300))
         store.close()
         store = SqliteStore(small / "state.db")

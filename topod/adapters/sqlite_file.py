@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from topod.adapters.sqlite_place import Place, refuse_beside_copy
+from topod.adapters.sqlite_place import Place, refuse_beside_copy, refuse_without_room
 from topod.adapters.sqlite_schema import migrate, open_connection, plainly
 from topod.errors import StoreError
 from topod.protocol.codec import encode, from_plain
@@ -77,6 +77,8 @@ class SqliteFile:
         if thorough:
             touch = f"UPDATE {self._head} SET generation = generation"  # noqa: S608 - a constant
             self._write(lambda c: c.execute(touch), transaction=True)
+            # So little may have found room in the journal, where the next outcome does not.
+            refuse_without_room(self.path)
             return
         with self._write_lock, plainly(self.path, "read"):
             if gone := self._place.gone():

@@ -7,6 +7,7 @@ beside it, under a name that nobody has.
 
 import os
 import sqlite3
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,8 @@ from topod.errors import StoreError
 
 RESCUED: Final = ".rescued"
 """Ends the name of the copy."""
+ROOM_BYTES: Final = 128 << 10
+"""An outcome of some hundred events has room in it."""
 _Identity = tuple[int, int]
 
 
@@ -87,6 +90,18 @@ def refuse_beside_copy(path: Path) -> None:
             f"{path} was taken from a running topod, which kept what it knew in {rescued(path)}",
             hint=f"{put_back(path)}; or, to go on with what is at {path} now, move the copy away",
         )
+
+
+def refuse_without_room(path: Path) -> None:
+    """Raise `StoreError` where the disk of a database has no room for what a decision may write."""
+    try:
+        with tempfile.TemporaryFile(dir=path.parent, buffering=0) as file:
+            left = ROOM_BYTES
+            while left:
+                left -= file.write(bytes(left)) or 0
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise StoreError(f"cannot write beside {path}: {error.strerror}", hint="free some space") from error
 
 
 def _identity(file: Path) -> _Identity | None:
