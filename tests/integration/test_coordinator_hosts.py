@@ -184,8 +184,15 @@ def test_a_second_live_host_of_one_name_is_turned_away_until_the_first_is_gone(t
     async def story() -> None:
         async with site(tmp_path) as made:
             await made.joins()
-            made.hosts.hear(connection(), hello("twin"))
+            cloned = replace(connection(), who=RemotePeer(kind=Kind.HOST, name="a", address="10.0.0.9"))
+            made.hosts.hear(cloned, hello("twin"))
             assert "calls itself a" in (await made.told(link.TurnedAway)).reason
+            made.clock.at += 7.0
+            words = "another topod with this name at 10.0.0.9 was turned away 7 s ago"
+            assert made.hosts.troubles("a") == [words]
+            made.clock.at += 1000.0
+            assert made.hosts.troubles("a") == []
+            made.clock.at -= 1007.0
             first = made.hosts.session("a")
             assert first is not None
             made.hosts.gone(first.connection)

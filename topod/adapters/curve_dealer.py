@@ -63,6 +63,8 @@ class CurveDealer:
         self._moving = False
         self._hung_up = 0
         self._held: bytes | None = None
+        self._told = ""
+        """The last connection that the log was told of; the same one again is no news."""
         self.connected: bool = False
         self.trouble: str = ""
         """Why there is no connection, in words; empty: there is one, or nothing is known yet."""
@@ -150,10 +152,12 @@ class CurveDealer:
         match event:
             case zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self.connected = True
-                self.trouble = ""
+                news = bool(self.trouble) or self._told != coordinator.endpoint
+                self.trouble, self._told = "", coordinator.endpoint
                 self._hung_up = 0
                 self._turn_at = 0.0
-                log.info("fleet.connected", extra={"socket": coordinator.endpoint})
+                if news:
+                    log.info("fleet.connected", extra={"socket": coordinator.endpoint})
                 held, self._held = self._held, None
                 if held is not None:
                     await self.send(held)

@@ -32,6 +32,9 @@ from topod.shell.logs import Key
 CLOCKS_AGREE_SECONDS: Final = 1.0
 """A host's clock that is off by less is taken for ours; and one that is off is not measured anew for less."""
 ASK_SECONDS: Final = 10.0
+TWIN_LOG_SECONDS: Final = 60.0
+TWIN_SECONDS: Final = 120.0
+"""So long a topod that was turned away is told of: it comes again at least twice a minute."""
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +72,16 @@ class Session:
     """What must be added to the moments that the host tells (seconds)."""
 
 
+@dataclass(slots=True)
+class _Twin:
+    """A topod that came under the name of a host that is there."""
+
+    address: str
+    at: float
+    """When it came last."""
+    logged_at: float
+
+
 class Hosts:
     """All hosts that talk to this coordinator. Used from the event loop only."""
 
@@ -79,6 +92,7 @@ class Hosts:
         self._terms = terms
         self._hardware = Hardware()
         self._sessions: dict[str, Session] = {}
+        self._twins: dict[str, _Twin] = {}
         self._questions: dict[str, tuple[str, asyncio.Future[AnyReply]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._orders = 0
@@ -86,6 +100,16 @@ class Hosts:
     def session(self, host: str) -> Session | None:
         """Return a host's present session; None: it has not been here since the start."""
         return self._sessions.get(host)
+
+    def troubles(self, host: str) -> list[str]:
+        """Return what is wrong with a host that it does not tell itself."""
+        twin = self._twins.get(host)
+        ago = 0.0 if twin is None else self._clock.now() - twin.at
+        if twin is None or ago > TWIN_SECONDS:
+            self._twins.pop(host, None)
+            return []
+        where = f" at {twin.address}" if twin.address else ""
+        return [f"another topod with this name{where} was turned away {ago:.0f} s ago"]
 
     def is_emulated(self, host: str) -> bool:
         """Say whether a host is emulated, as far as it told."""
@@ -133,6 +157,7 @@ class Hosts:
     def _hello(self, connection: Connection, hello: link.HostHello) -> None:
         away = self._mailbox.view.turned_away(hello.host, hello.session)
         if away is not None:
+            self._note_twin(connection, away)
             self._turn_away(connection, away)
             return
         old = self._sessions.get(hello.host)
@@ -143,6 +168,15 @@ class Hosts:
         task = asyncio.create_task(self._greet(session), name=f"greet {hello.host}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _note_twin(self, connection: Connection, reason: str) -> None:
+        """Remember who was turned away for a host that is there; one line of the log a minute."""
+        now, before = self._clock.now(), self._twins.get(connection.name)
+        logged_at = now if before is None or now - before.logged_at >= TWIN_LOG_SECONDS else before.logged_at
+        self._twins[connection.name] = _Twin(connection.who.address, now, logged_at)
+        if logged_at == now:
+            extra = {Key.HOST: connection.name, "peer": connection.who.address, Key.ERROR: reason}
+            log.warning("host.turned-away", extra=extra)
 
     async def _greet(self, session: Session) -> None:
         """Have the fleet know a session; whatever hinders it, the host is asked again when it reports."""

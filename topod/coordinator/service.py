@@ -17,7 +17,7 @@ from topod.coordinator.hosts import Hosts
 from topod.coordinator.mailbox import Mailbox
 from topod.coordinator.passing import Passing
 from topod.coordinator.storage import FleetStore
-from topod.coordinator.views import fairness_view, host_views, job_line, job_view
+from topod.coordinator.views import About, fairness_view, host_views, job_line, job_view
 from topod.errors import ConflictError, NotFoundError, TopodError, UsageError
 from topod.fleet import events as ev
 from topod.fleet.asking import refusal_of, why_not_requeued
@@ -271,7 +271,7 @@ class Service:
         """Describe every host."""
         sessions = {name: self._hosts.session(name) for name in self._mailbox.state.hosts}
         about = {
-            name: (session.hello.runtime, session.hello.emulated)
+            name: About(session.hello.runtime, session.hello.emulated, self._hosts.troubles(name))
             for name, session in sessions.items()
             if session is not None
         }

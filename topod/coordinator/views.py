@@ -1,7 +1,7 @@
 """From the state of a fleet to what is told on the wire. Pure."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from topod.fleet.jobtable import effective_priority, jobs_on
 from topod.fleet.promised import free_of
@@ -136,24 +136,31 @@ def fairness_view(state: FleetState, budgets: Iterable[BudgetUse], rules: Rules,
     )
 
 
+class About(NamedTuple):
+    """What neither state nor view of a fleet tell of a host."""
+
+    runtime: str = ""
+    emulated: bool = False
+    troubles: Sequence[str] = ()
+
+
 def host_views(
-    state: FleetState, view: FleetView, now: float, about: Mapping[str, tuple[str, bool]]
+    state: FleetState, view: FleetView, now: float, about: Mapping[str, About]
 ) -> list[FleetHostView]:
-    """Return one line for each host, by name. `about`: its runtime, and whether it is emulated."""
+    """Return one line for each host, by name."""
     return [
-        _host(record, view.hosts.get(name), state, now, about.get(name, ("", False)))
+        _host(record, view.hosts.get(name), state, now, about.get(name, About()))
         for name, record in sorted(state.hosts.items())
     ]
 
 
 def _host(
-    record: HostRecord, seen: HostView | None, state: FleetState, now: float, about: tuple[str, bool]
+    record: HostRecord, seen: HostView | None, state: FleetState, now: float, about: About
 ) -> FleetHostView:
     word, reason = standing(record, seen, now)
     snapshot = None if seen is None else seen.snapshot
     gpus = seen.tables.topology.gpus if seen is not None else ()
     free = None if seen is None or snapshot is None else free_of(snapshot, seen.tables.all_gpus).bit_count()
-    runtime, emulated = about
     return FleetHostView(
         name=record.name,
         state=word,
@@ -167,9 +174,9 @@ def _host(
         version=record.version,
         heard_at=None if seen is None else seen.heard_at,
         known_since=record.known_since,
-        runtime=runtime,
-        emulated=emulated,
-        troubles=list(seen.troubles) if seen is not None else [],
+        runtime=about.runtime,
+        emulated=about.emulated,
+        troubles=[*about.troubles, *(() if seen is None else seen.troubles)],
     )
 
 

@@ -11,6 +11,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Final, Protocol, assert_never
 
 import msgspec
@@ -40,6 +41,9 @@ SHORTEST_SECONDS: Final = 0.2
 """Between two reports: what happens meanwhile shares one."""
 SILENCE_SECONDS: Final = (10.0, 60.0)
 """After so long without orders another connection is tried: at first, and at most."""
+REFUSED_SECONDS: Final = (1.0, 30.0)
+"""Turned away, it comes back after half as long as that has gone on; at least, and at most."""
+REFUSED_LOG_SECONDS: Final = 60.0
 TURNS_AT_ONCE: Final = 2
 TURN_SECONDS: Final = 1.5
 """Between two further turns: a leader that is not found is dead, and who stands by takes over soon."""
@@ -122,6 +126,28 @@ class _Turns:
     last: float = 0.0
 
 
+@dataclass(slots=True)
+class _Refused:
+    """How long the coordinator has turned this host away. All by the steady clock."""
+
+    since: float = 0.0
+    until: float = 0.0
+    """Nothing is said before."""
+    logged_at: float = -inf
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Orders came."""
+
+    def again(self, now: float, reason: str) -> None:
+        """Take note of another refusal."""
+        self.since = self.since or now
+        least, most = REFUSED_SECONDS
+        if now >= self.until:
+            self.until = now + min(most, max(least, (now - self.since) / 2))
+        if now - self.logged_at >= REFUSED_LOG_SECONDS:
+            self.logged_at = now
+            log.warning("fleet.turned-away", extra={Key.ERROR: reason})
+
+
 class FleetLink:
     """The talk with one coordinator after the other. Used from the event loop only."""
 
@@ -146,6 +172,7 @@ class FleetLink:
         """Epoch and number of the last orders that were acted on."""
         self._told = _Told()
         self._turns = _Turns("")
+        self._refused = _Refused()
         self._heard_at = now()
         self._patience = SILENCE_SECONDS[0]
         self._tasks: list[asyncio.Task[None]] = []
@@ -169,10 +196,22 @@ class FleetLink:
     async def _talk(self) -> None:
         await self._say(await self._hello())
         while True:
+            await self._stay_away()
             await self._say(self._report())
             self._look_for_silence()
             await asyncio.sleep(min(SHORTEST_SECONDS, self._heartbeat))
             await self._host.mailbox.until(lambda state: state is not self._told.state, self._heartbeat)
+
+    async def _stay_away(self) -> None:
+        """Say nothing for a while where the coordinator turned this host away, and then begin anew."""
+        if not self._refused.until:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._refused.until - self._now()):
+                await self._refused.over.wait()
+        if self._refused.until:
+            self._refused.until = 0.0
+            self._wire.move_on()
 
     async def _say(self, message: link.AnyFromHost) -> None:
         try:
@@ -259,7 +298,8 @@ class FleetLink:
                 await self._look_elsewhere(message.leader)
             case link.TurnedAway():
                 self._host.health.trouble("fleet", f"turned away by the coordinator: {message.reason}")
-                self._wire.move_on()
+                self._heard_at, self._patience = self._now(), SILENCE_SECONDS[0]
+                self._refused.again(self._now(), message.reason)
             case _:
                 assert_never(message)
 
@@ -287,6 +327,8 @@ class FleetLink:
                 return  # it says it again
         self._orders = (orders.epoch, orders.seq)
         self._turns = _Turns("")
+        self._refused.over.set()
+        self._refused = _Refused()
         self._heard_at, self._patience = self._now(), SILENCE_SECONDS[0]
         self._host.health.well("fleet")
         self._seen = orders.seen

@@ -476,12 +476,27 @@ def test_a_coordinator_that_is_silent_is_told_of_and_another_one_tried_less_and_
     play(story)
 
 
-def test_a_host_that_is_turned_away_says_why(play: Play) -> None:
+def test_a_host_that_is_turned_away_says_why_and_comes_back_ever_less_often(
+    play: Play, caplog: pytest.LogCaptureFixture
+) -> None:
     async def story(scene: Scene) -> None:
-        scene.wire.say(link.TurnedAway(reason="its name is in use"))
+        def turn_away(message: link.AnyFromHost) -> None:
+            scene.heard.append(message)
+            if refusing:
+                scene.wire.say(link.TurnedAway(reason="its name is in use"))
+
+        refusing, scene.wire._hear = True, turn_away
         await scene.until(lambda: scene.health.notes)
+        await asyncio.sleep(300.0)
         assert scene.health.notes == ["fleet: turned away by the coordinator: its name is in use"]
-        assert scene.wire.moved == 1
+        assert 10 <= scene.wire.moved <= 30
+        assert len(scene.heard) <= 2 * scene.wire.moved + 4
+        assert 4 <= [record.message for record in caplog.records].count("fleet.turned-away") <= 6
+        refusing = False
+        reports = len(scene.reports)
+        await scene.until(lambda: len(scene.reports) > reports)
+        await scene.order(assign=[assign()])
+        assert (len(scene.jobs), scene.health.notes) == (1, [])
 
     play(story)
 
