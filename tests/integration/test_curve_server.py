@@ -27,6 +27,7 @@ from tests.fleet_port import (
     received,
     request,
 )
+from topoctl.render.hosts import port_line
 from topod.adapters.authorized import AuthorizedKeys, authorize, parse_entry, revoke
 from topod.adapters.curve_limits import Limits
 from topod.adapters.curve_server import CurveServer
@@ -36,7 +37,7 @@ from topod.protocol.codec import decode_reply
 from topod.protocol.curve import KeyPair
 from topod.protocol.link import HostHello, Orders, TurnedAway
 from topod.protocol.link_codec import MAX_FROM_HOST_BYTES, decode_to_host
-from topod.protocol.replies import AnyReply, Done, Failure
+from topod.protocol.replies import AnyReply, Counts, Done, Failure
 from topod.protocol.requests import AnyRequest, GetJob, ListJobs
 
 ALICE = Done(text="Hello of user alice: submit,view")
@@ -63,8 +64,8 @@ def test_a_host_and_a_user_speak_through_one_port_by_their_keys(tmp_path: Path) 
     ],
     ids=["no CURVE", "unknown key", "wrong server key"],
 )
-def test_who_does_not_belong_gets_nothing_and_is_counted(
-    tmp_path: Path, keys: KeyPair | None, server: str, reason: str
+def test_who_does_not_belong_gets_nothing_and_is_counted_and_noted(
+    tmp_path: Path, keys: KeyPair | None, server: str, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scene() -> None:
         async with port(tmp_path) as made, peer(made, keys, server=server) as wire:
@@ -76,6 +77,31 @@ def test_who_does_not_belong_gets_nothing_and_is_counted(
             assert not made.heard
             assert not await wire.poll(0)
             assert made.server.counts["admitted"] == 1
+        noted = [vars(record)["event"] for record in caplog.records if record.message == "port.refused"]
+        assert set(noted) & set(either)
+        assert len(noted) == len(set(noted)), "one line a minute for each reason"
+
+    asyncio.run(scene())
+
+
+def test_bytes_of_another_protocol_are_counted_and_noted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene() -> None:
+        async with port(tmp_path) as made:
+            where = ("127.0.0.1", int(made.server.endpoint.rpartition(":")[2]))
+            for _ in range(3):
+                _, writer = await asyncio.open_connection(*where)
+                writer.write(b"GET / HTTP/1.1\r\nHost: fleet\r\n\r\n" * 4)
+                writer.close()
+            await made.counted("accepted", 3)
+            await made.until(lambda: not made.server.counts["half_open"])
+            counts = {name: n for name, n in made.server.counts.items() if n and name != "accepted"}
+            assert sum(counts.values()) == 3
+            assert set(counts) <= {"malformed", "unfinished", "no_word"}
+            assert port_line(Counts(port=dict(made.server.counts))).startswith("port, refused or cut: ")
+        noted = [vars(record)["event"] for record in caplog.records if record.message == "port.refused"]
+        assert sorted(noted) == sorted(counts)
 
     asyncio.run(scene())
 

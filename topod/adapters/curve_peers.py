@@ -12,7 +12,7 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,10 +24,15 @@ from topod.adapters.curve_waiting import Waiting
 from topod.adapters.peers import RemotePeer
 
 FAILED: Final = {
-    zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH: "no_curve",
-    zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC: "wrong_server_key",
+    zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH: ("no_curve", "a peer that does not speak CURVE"),
+    zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC: (
+        "wrong_server_key",
+        "a peer that knows another key for this coordinator",
+    ),
 }
-"""Why a handshake failed, as counted; any other breach of the protocol is `malformed`."""
+"""Why a handshake failed, as counted and as noted. libzmq does not say whose it was."""
+MALFORMED: Final = ("malformed", "a peer that does not speak ZeroMQ as libzmq does")
+"""Any other breach of the protocol."""
 ENDED_KEPT: Final = 8192
 EVENTS: Final = (
     zmq.EVENT_ACCEPTED
@@ -84,9 +89,23 @@ class Connection:
 class Connections:
     """All connections of one port. Used from the event loop only."""
 
-    def __init__(self, counts: Counter[str], port: int, *, waiting: Waiting, waiting_seconds: float) -> None:
-        """Keep them of a port; one may say nothing for `waiting_seconds`."""
+    def __init__(
+        self,
+        counts: Counter[str],
+        port: int,
+        *,
+        waiting: Waiting,
+        waiting_seconds: float,
+        refused: Callable[[str, str], None],
+    ) -> None:
+        """Keep them of a port; one may say nothing for `waiting_seconds`.
+
+        `refused` counts and notes why somebody was not let in, or cut: a reason of few words, and who.
+        """
         self._counts = counts
+        self._refused = refused
+        self._explained = 0
+        """Of how many that wait it is known already why they end, or that they were let in."""
         self._port = port
         self._waiting_seconds = waiting_seconds
         self._waiting = waiting
@@ -110,6 +129,11 @@ class Connections:
     def let_in(self, address: str) -> None:
         """Note that somebody at an address proved to have a key that is listed."""
         self._waiting.let_in(address)
+        self._explained += 1
+
+    def explained(self) -> None:
+        """Note that somebody was told no, which is counted elsewhere."""
+        self._explained += 1
 
     def of_key(self, key: str) -> int:
         """Return how many connections a key has."""
@@ -140,6 +164,7 @@ class Connections:
     def add(self, connection: Connection) -> None:
         """Take in a connection at its first message."""
         self._waiting.spoke(connection.fd)
+        self._explained = max(0, self._explained - 1)
         self._by_fd[connection.fd] = connection
         self._by_routing[connection.routing] = connection
         self._of_key[connection.key] += 1
@@ -175,19 +200,30 @@ class Connections:
                     self.cut_waiting(surplus, "pushed_out")
                 return stale
             case zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED:
-                self._waiting.remove(value)
+                if self.is_waiting(value):
+                    self._left(value)
                 return self._by_fd.get(value)
             case zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._counts["admitted"] += 1
             case zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
-                self._counts[FAILED.get(value, "malformed")] += 1
+                self._refused(*FAILED.get(value, MALFORMED))
+                self._explained += 1
             case zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-                self._counts["unfinished"] += 1
+                self._refused("unfinished", "a peer that hung up in the handshake, or took too long for it")
+                self._explained += 1
             case zmq.EVENT_ACCEPT_FAILED:
-                self._counts["accept_failed"] += 1
+                self._refused("accept_failed", f"a connection could not be accepted: {os.strerror(value)}")
             case _:
                 pass
         return None
+
+    def _left(self, fd: int) -> None:
+        """Forget who left without a word. libzmq has no event for bytes that do not even begin as ZeroMQ."""
+        self._waiting.remove(fd)
+        if self._explained:
+            self._explained = min(self._explained - 1, len(self._waiting))
+        else:
+            self._refused("no_word", "a peer that sent nothing, or no ZeroMQ, and was gone")
 
     def cut_silent(self, now: float) -> None:
         """Cut who has been connected for long without having said anything."""
@@ -196,8 +232,9 @@ class Connections:
 
     def cut_waiting(self, fd: int, reason: str) -> None:
         """Cut a connection that has not said anything yet."""
+        address = self._address(fd) or "somebody"
         self._waiting.remove(fd)
-        self._counts[reason] += 1
+        self._refused(reason, f"{address}: connected, not let in or silent since")
         self.cut(fd)
 
     def cut(self, fd: int) -> None:

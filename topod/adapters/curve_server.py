@@ -82,7 +82,7 @@ class CurveServer:
         self._context = zmq.Context(2)
         self._router = RouterWire(self._context, self._take)
         self._monitor = zmq.Socket(self._context, zmq.PAIR)
-        self._connections = Connections(self._counts, 0, waiting=Waiting(0), waiting_seconds=0)
+        self._connections = self._table(0, Waiting(0))
         self._admission = Admission(self._context, DOMAIN, self._admit)
         self._requests: set[asyncio.Task[None]] = set()
         self._serving: list[asyncio.Task[None]] = []
@@ -134,11 +134,16 @@ class CurveServer:
                 raise ConflictError(f"somebody listens at {self.endpoint} already") from None
             raise UsageError(f"cannot listen at {self.endpoint}: {error.strerror}") from None
         self.endpoint = wire.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._connections = Connections(
+        waiting = Waiting(limits.half_open, limits.half_open_of_address)
+        self._connections = self._table(int(self.endpoint.rpartition(":")[2]), waiting)
+
+    def _table(self, port: int, waiting: Waiting) -> Connections:
+        return Connections(
             self._counts,
-            int(self.endpoint.rpartition(":")[2]),
-            waiting=Waiting(limits.half_open, limits.half_open_of_address),
-            waiting_seconds=limits.silent_seconds,
+            port,
+            waiting=waiting,
+            waiting_seconds=self._limits.silent_seconds,
+            refused=self._notes.refused,
         )
 
     def start(self) -> None:
@@ -183,9 +188,11 @@ class CurveServer:
         entry = self._authorized.find(public)
         if entry is None:
             self._notes.refused("unknown_key", f"{address} with key {public[:8]}...")
+            self._connections.explained()
             return None
         if len(self._connections) > self._limits.connections:
             self._notes.refused("full", f"{entry.who} from {address}")
+            self._connections.explained()
             raise DaemonUnavailableError("no room for more connections")
         # What was accepted is known by then, since it asks.
         self._happened()

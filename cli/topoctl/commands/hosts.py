@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from topoctl.render.hosts import counts_line, hosts_table
+from topoctl.render.hosts import counts_line, hosts_table, port_line
 from topoctl.session import Output, OutputOption, ask, connect, note, show, show_json, style
 from topod.errors import UsageError
 from topod.protocol.replies import Counts, Hosts
@@ -48,7 +48,8 @@ def hosts(
             if not found:
                 note("no hosts with these labels" if wanted else "no host has joined the fleet")
             elif not wanted:
-                note(counts_line(counts))
+                for line in filter(None, (counts_line(counts), port_line(counts))):
+                    note(line)
             if any(host.emulated for host in found):
                 note("note: some hosts are emulated: their GPUs are bookkeeping")
 

@@ -8,6 +8,8 @@ from topoctl.render.table import Column, table
 from topod.protocol.replies import Counts
 from topod.protocol.views import FleetHostView
 
+PORT_GAUGES = frozenset({"connections", "half_open", "accepted", "admitted"})
+"""What is counted of the port and is no refusal."""
 COLORS = {
     "ready": "green",
     "joining": "cyan",
@@ -59,6 +61,12 @@ def counts_line(counts: Counts) -> str:
     """Return how many hosts and jobs are in which state, as one line."""
     hosts, jobs = _by_state(counts.host_states), _by_state(counts.job_states)
     return f"hosts: {hosts or 'none'}; jobs: {jobs or 'none'}"
+
+
+def port_line(counts: Counts) -> str:
+    """Return whom the coordinator's port refused or cut since its start, by reason; empty: nobody."""
+    refused = {name.replace("_", " "): n for name, n in counts.port.items() if name not in PORT_GAUGES and n}
+    return f"port, refused or cut: {_by_state(refused)}" if refused else ""
 
 
 def _by_state(states: Mapping[str, int]) -> str:
