@@ -1,6 +1,6 @@
 """Plans as plain data and as sentences, for the record of a job and for people."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from topod.flextopo.tables import TopologyTables
@@ -8,6 +8,7 @@ from topod.model.cpuset import CpuSet
 from topod.model.occupancy import Occupancy
 from topod.model.plan import Cost, Plan
 from topod.model.request import ResourceRequest
+from topod.preemption.costs import CostLine, cost_lines
 from topod.preemption.explain import explain
 
 
@@ -49,7 +50,7 @@ def plan_data(
     """Return a plan with its reasons as plain JSON values.
 
     `victim_reasons`: why each victim is one; `cost_text`: each cost key in words, in the order compared;
-    `alternative`: the best rejected plan in the same shape, with `decided_by`; None where there is none;
+    `alternative`: the best rejected plan, alike, with `cost_text` and `decided_by`; None where there is none;
     `ruled_out`: the cheaper plan that disruption budgets forbid, with `ruled_out_by`; absent without one;
     `idents`: how people name those jobs of the plans that belong to an array; absent without one.
     """
@@ -59,10 +60,15 @@ def plan_data(
         {"job": job_name(victim.job), "priority": victim.priority, "why": victim.why}
         for victim in reasons.victims
     ]
-    data["cost_text"] = [{"key": line.key, "value": line.value} for line in reasons.cost]
+    data["cost_text"] = _cost_text(reasons.cost)
     data["alternative"] = None
     if reasons.alternative is not None:
-        data["alternative"] = {**_core_data(reasons.alternative), "decided_by": reasons.decided_by}
+        costs = _cost_text(cost_lines(reasons.alternative.cost, request))
+        data["alternative"] = {
+            **_core_data(reasons.alternative),
+            "cost_text": costs,
+            "decided_by": reasons.decided_by,
+        }
     if reasons.ruled_out is not None:
         data["ruled_out"] = {**_core_data(reasons.ruled_out), "ruled_out_by": reasons.ruled_out_by}
     plans = [found for found in (plan, reasons.alternative, reasons.ruled_out) if found is not None]
@@ -72,6 +78,10 @@ def plan_data(
     }:
         data["idents"] = idents
     return data
+
+
+def _cost_text(lines: Iterable[CostLine]) -> list[dict[str, str]]:
+    return [{"key": line.key, "value": line.value} for line in lines]
 
 
 def plan_text(data: Mapping[str, Any]) -> str:

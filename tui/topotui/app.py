@@ -20,12 +20,14 @@ from topotui.live import LiveScreen
 from topotui.machine import free_groups
 from topotui.panes import EventsPane, JobsPane, PreemptionsPane
 from topotui.picture import Picture
+from topotui.whatif import WhatIf
 
 HELP = """\
 1-5      the tabs: host, jobs, ended, preemptions, events
 v        of the host: the machine, its links, its cores; m, x, c: one of them
 /        only jobs that have these words
 Enter, l the output of the job
+w        what if: what a job would get, and whom it would stop
 k        cancel the job, after a question
 p        change its priority
 d        drain the host, or let it take jobs again
@@ -43,6 +45,7 @@ class HostScreen(LiveScreen):
         Binding("p", "priority", "Priority"),
         Binding("d", "drain", "Drain"),
         Binding("v", "view", "View"),
+        Binding("w", "what_if", "What if"),
         Binding("m", "view('machine')", "Machine", show=False),
         Binding("x", "view('links')", "Links", show=False),
         Binding("c", "view('cores')", "Cores", show=False),
@@ -185,6 +188,20 @@ class HostScreen(LiveScreen):
         self.action_tab("host")
         self.query_one(HostPane).turn(name)
         self.draw()
+
+    async def action_what_if(self) -> None:
+        if self._over_fleet:
+            self.notify("a plan is asked of the whole fleet: Escape, then w", severity="warning")
+            return
+        picture = self.picture
+        await self.app.push_screen(
+            WhatIf(
+                lambda _: self._connect(),
+                picture=picture,
+                seen=lambda: ({**picture.jobs}, {**picture.gpus}, picture.about),
+                read_only=self.read_only,
+            )
+        )
 
     async def action_back(self) -> None:
         if self._over_fleet:

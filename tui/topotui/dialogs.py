@@ -58,6 +58,35 @@ class Ask(ModalScreen[str | None]):
         _ = self.dismiss(None)
 
 
+class WhatToRun(ModalScreen[tuple[str, str] | None]):
+    """Asks for image and command; None: nothing shall happen."""
+
+    BINDINGS = [Binding("escape", "cancel", "Never mind")]
+
+    def __init__(self, *, image: bool) -> None:
+        """`image`: False where jobs are plain processes."""
+        super().__init__()
+        self._image = image
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            if self._image:
+                yield Label("Image")
+                yield Input(id="image", placeholder="pytorch/pytorch")
+            yield Label("Command; Enter: go on, Escape: never mind")
+            yield Input(id="command", placeholder="python train.py")
+
+    async def on_input_submitted(self, event: Input.Submitted) -> None:
+        if event.input.id == "image":
+            self.query_one("#command").focus()
+            return
+        image = self.query_one("#image", Input).value.strip() if self._image else ""
+        _ = self.dismiss((image, event.value.strip()))
+
+    async def action_cancel(self) -> None:
+        _ = self.dismiss(None)
+
+
 class Help(ModalScreen[None]):
     """The keys, in words."""
 

@@ -14,7 +14,7 @@ LABEL = 14
 
 def plan_text(planned: Planned, request: ResourceRequest, style: Style) -> str:
     """Return the answer to `plan` and `submit --dry-run`, in lines of at most `style.width`."""
-    lines = [style.paint(_verdict(planned, request), "bold")]
+    lines = [style.paint(verdict(planned, request), "bold")]
     if planned.reason:
         lines += labelled("because", printable(planned.reason), style)
     for detail in planned.details:
@@ -34,8 +34,7 @@ def plan_lines(plan: Mapping[str, Any], style: Style) -> list[str]:
     lines += labelled("cpus", str(plan.get("cpus") or "the shared pool"), style)
     lines += labelled("affinity", _affinity(plan), style)
     idents = idents_of(plan)
-    reasons = [_victim(reason, idents) for reason in _entries(plan.get("victim_reasons"))]
-    for index, text in enumerate(reasons or [_victims(plan, idents) or "nobody"]):
+    for index, text in enumerate(victim_lines(plan) or [_victims(plan, idents) or "nobody"]):
         lines += labelled("" if index else "stops", text, style)
     for index, line in enumerate(_telling(_entries(plan.get("cost_text")))):
         lines += labelled("" if index else "cost", f"{line.get('key')}: {line.get('value')}", style)
@@ -45,8 +44,21 @@ def plan_lines(plan: Mapping[str, Any], style: Style) -> list[str]:
         lines += labelled("next best", text, style)
         if other.get("decided_by"):
             lines += labelled("", _lost(printable(str(other["decided_by"]))), style)
+    return [*lines, *asides(plan, style)]
+
+
+def victim_lines(plan: Mapping[str, Any]) -> list[str]:
+    """Return who is stopped for a plan and why, one each."""
+    idents = idents_of(plan)
+    return [_victim(reason, idents) for reason in _entries(plan.get("victim_reasons"))]
+
+
+def asides(plan: Mapping[str, Any], style: Style) -> list[str]:
+    """Return what would have been cheaper: a plan that a budget forbids, moves instead of stops."""
+    lines = []
     barred = plan.get("ruled_out")
     if isinstance(barred, Mapping):
+        idents = idents_of(plan)
         lines += labelled(
             "ruled out", f"{_gpu_words(barred)}, stopping {_victims(barred, idents) or 'nobody'}", style
         )
@@ -84,7 +96,8 @@ def _lost(decided_by: str) -> str:
     return "as good; the lower indices win" if decided_by.startswith("indices") else f"lost by {decided_by}"
 
 
-def _verdict(planned: Planned, request: ResourceRequest) -> str:
+def verdict(planned: Planned, request: ResourceRequest) -> str:
+    """Return the answer in a few words."""
     if not planned.feasible:
         if planned.never:
             return "can never run here"
