@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from textual.app import App
 from textual.pilot import Pilot
-from textual.screen import Screen
 from textual.widgets import Static
 
 from tests.integration.daemon_process import Topod
@@ -15,6 +14,7 @@ from tests.integration.fleet_process import Fleet
 from topod.protocol.client import Client
 from topotui.app import TopApp
 from topotui.dialogs import Confirm, WhatToRun
+from topotui.fleet import FleetApp
 from topotui.whatif import WhatIf
 
 SECONDS = 60.0
@@ -94,24 +94,13 @@ def test_what_changes_meanwhile_changes_the_plan_and_read_only_submits_nothing(t
         watched(app, story, (80, 24))
 
 
-class FleetPlans(App[None]):
-    """The screen by itself, over a fleet."""
-
-    CSS_PATH = TopApp.CSS_PATH
-
-    def __init__(self, connect: Callable[[str], Client]) -> None:
-        super().__init__()
-        self._connect = connect
-
-    def get_default_screen(self) -> Screen[None]:
-        return WhatIf(self._connect, picture=None, seen=lambda: None)
-
-
 def test_over_a_fleet_the_picture_is_that_of_the_host_that_the_plan_names(tmp_path: Path) -> None:
     with Fleet(tmp_path, hosts=("a", "b")) as fleet:
-        app = FleetPlans(lambda host: Client(fleet.remote(), host=host))
+        app = FleetApp(lambda host: Client(fleet.remote(), host=host))
 
         async def story(pilot: Pilot[None]) -> None:
+            await until(pilot, lambda: len(app.fleet.picture.rows) == 2)
+            await pilot.press("w")
             await until(pilot, lambda: " on a" in text_of(pilot, "#verdict"))
             assert text_of(pilot, "#planned").count("★") >= 1
             await pilot.press("8", "left", "2")

@@ -26,6 +26,7 @@ from topotui.fleet_tiles import LEGEND
 from topotui.line_table import LineTable
 from topotui.live import LiveScreen
 from topotui.panes import EventsPane
+from topotui.whatif import WhatIf
 
 HELP = f"""\
 1-5      the tabs: hosts, jobs, ended, preemptions, events
@@ -33,7 +34,7 @@ HELP = f"""\
 s, S     sort the hosts by the next column; the other way round
 Enter    a host: its own screen, Escape: back; a job: its output
 c        cordon a host: no new jobs        d  drain it: its jobs go on elsewhere
-u        let the host take jobs again
+u        let the host take jobs again      w  what if: what a job would get, and where
 k        cancel a job, after a question    p  change its priority
 q        leave; nothing that runs is touched
 
@@ -58,6 +59,7 @@ class FleetScreen(LiveScreen):
         Binding("c", "cordon", "Cordon"),
         Binding("d", "drain", "Drain"),
         Binding("u", "resume", "Resume"),
+        Binding("w", "what_if", "What if"),
         Binding("k", "cancel", "Cancel"),
         Binding("p", "priority", "Priority"),
         Binding("1", "tab('fleet')", "Fleet", show=False),
@@ -257,6 +259,11 @@ class FleetScreen(LiveScreen):
             await self.show_output(job.id, f"job {ident(job)}")
 
     # --- what is done -------------------------------------------------------------------------------------
+
+    async def action_what_if(self) -> None:
+        await self.app.push_screen(
+            WhatIf(self._of_host, picture=None, seen=lambda: self.picture.cursor, read_only=self.read_only)
+        )
 
     async def action_cordon(self) -> None:
         if (row := self._host()) is not None and self.may():

@@ -28,11 +28,9 @@ from topotui.blocks import (
 )
 from topotui.cores import cores_of, owners, strip, taken_cpus
 from topotui.islands import Switch, island_lines, islands, other_nics, sections, switches
-from topotui.palette import BAD, FRAME, FREE, LINK_COLORS, TAKEN, color_of
+from topotui.palette import BAD, FRAME, FREE, LINK_COLORS, TAKEN
 from topotui.picture import Picture
 from topotui.tiles import BIG, GIB, SMALL, GpuNow, Marks, notes, tile
-
-__all__ = ["color_of", "free_groups", "machine", "machine_block"]
 
 NOTHING: Final = Marks()
 NARROW: Final = 44

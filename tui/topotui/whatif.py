@@ -40,7 +40,8 @@ s, Enter      submit it: asks what to run, says what will happen
 Escape, q     back"""
 PLAN_SECONDS = 30.0
 LOOK_SECONDS = 1.0
-"""How often it is looked whether the plan is still made on what is so."""
+FLEET_LOOK_SECONDS = 3.0
+"""How often it is looked whether the plan still rests on what is so; a large fleet's takes a while."""
 
 
 class Choice(Static):
@@ -136,7 +137,7 @@ class WhatIf(Screen[None]):
 
     def on_mount(self) -> None:
         self.ask()
-        self.set_interval(LOOK_SECONDS, self._look)
+        self.set_interval(FLEET_LOOK_SECONDS if self._fleet else LOOK_SECONDS, self._look)
 
     def on_resize(self) -> None:
         self.call_after_refresh(self.draw)

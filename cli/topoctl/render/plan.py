@@ -116,7 +116,7 @@ def victims_of(plan: Mapping[str, Any]) -> list[str]:
     places = _entries(plan.get("hosts")) or [plan]
     # Each host has numbers of its own; names are the fleet's.
     named = [
-        idents_of(place).get(str(one), f"{one} of {place.get('host', '')}")
+        idents_of(place).get(str(one), f"{one} of {place['host']}" if place.get("host") else str(one))
         for place in places
         for one in place.get("victims") or []
     ]
