@@ -230,11 +230,14 @@ class Service:
         return self._jobs(await self._find(request.job))
 
     async def cancel(self, request: rq.Cancel) -> rp.Jobs:
-        """Stop jobs for good; all of them or, if one has ended, none."""
+        """Stop jobs for good; whoever has ended by now is as wanted, unless that is all of them."""
         idents = list(dict.fromkeys(request.jobs))
-        for job in await self._find_all(idents):
-            _refuse_ended(job)
-        await self._each([ev.CancelRequested(job=FleetJobId(ident), by=request.by) for ident in idents])
+        found = await self._find_all(idents)
+        live = [job for job in found if job.state not in ENDED]
+        if not live:
+            for job in found:
+                _refuse_ended(job)
+        await self._each([ev.CancelRequested(job=job.id, by=request.by) for job in live])
         return self._jobs(*await self._find_all(idents))
 
     async def requeue(self, request: rq.Requeue) -> rp.Jobs:

@@ -248,9 +248,11 @@ class Service:
         return self._jobs(await self._find(request.job))
 
     async def cancel(self, request: rq.Cancel) -> rp.Jobs:
-        """Stop jobs for good; all of them or, if one cannot be, none."""
-        for job in await self._find_all(request.jobs):
-            refuse_ended(job)
+        """Stop jobs for good; whoever has ended by now is as wanted, unless that is all of them."""
+        found = await self._find_all(request.jobs)
+        if all(job.state in ENDED for job in found):
+            for job in found:
+                refuse_ended(job)
         if request.jobs:
             first, *also = map(JobId, dict.fromkeys(request.jobs))
             await self._mailbox.ask(ev.CancelRequested(job=first, also=tuple(also), by=request.by))

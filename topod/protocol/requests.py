@@ -81,7 +81,7 @@ class WaitJob(Request, frozen=True, kw_only=True, tag="wait-job"):
 
 
 class Cancel(Request, frozen=True, kw_only=True, tag="cancel"):
-    """Stop these jobs for good. Answer: `Jobs`."""
+    """Stop these jobs for good. Answer: `Jobs`; those that had ended before are among them, as they ended."""
 
     jobs: list[int]
     by: str = ""
