@@ -32,7 +32,7 @@ MEANINGS: Final = {
     OK: "done; with `wait`: the job succeeded; with `plan`: the job fits without stopping anyone; "
     "with `rebalance`: there is nothing to move, or it was moved",
     ERROR: "an error without a number of its own; with `wait`: the job was lost, or cancelled by a user; "
-    "with `plan`, `submit --dry-run`: the job can never run on this host; "
+    "with `plan`, `submit --dry-run`: the job can never run on this host, or this fleet as it is; "
     "with `plan --batch`: a line was bad; with `doctor`: something is bad",
     USAGE: "the command line is wrong",
     NOT_FOUND: "the job, GPU, host or file does not exist",

@@ -148,7 +148,8 @@ def test_a_drained_host_gets_nothing_new_and_labels_choose_hosts(
         assert run(["--socket", socket, "--host", "z", "topo"]) == exit_codes.NOT_FOUND
         assert run(["--socket", one, "--host", "a", "topo"]) == exit_codes.ERROR
         assert run(["--socket", socket, "plan", "--hosts", "2", "--gpus", "1"]) == exit_codes.WOULD_WAIT
-        capsys.readouterr()
+        assert run(["--socket", socket, "plan", "--gpus", "9"]) == exit_codes.ERROR
+        assert "can never run here" in capsys.readouterr().out
         fleet.cancel(there.id)
         assert fleet.wait(there.id).state == "cancelled"
 

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from topod.fleet.board import Board, ask_all
+from topod.fleet.board import Board, ask_all, shortage
 from topod.fleet.hosts import occupancy_at
+from topod.fleet.never import never
 from topod.fleet.picking import Choice
 from topod.fleet.states import FleetJob, FleetRequest, FleetState
 from topod.flextopo.tables import TopologyTables
@@ -25,14 +26,17 @@ def dry_run(
     `tables` are those of the hosts that can be reached. The plan is that of the first host, with all of them
     under `hosts`; the victims are named as their hosts name them.
     """
+    impossible = never(asked, state.hosts, tables)
+    if impossible is not None:
+        return Planned(feasible=False, never=True, reason=f"{impossible} (hosts may join)")
     if not board.known():
         why = "no host can be reached now" if state.hosts else "no host has joined the fleet"
         return Planned(feasible=False, reason=why)
     job = FleetJob(id=state.next_job, request=asked, submitted_at=now)
     chosen, refusal = ask_all(board, job, now, may_evict=True, exclude=frozenset())
     if refusal is not None:
-        found = f"{len(chosen)} of {asked.hosts} hosts could take it now; the next: " if chosen else ""
-        return Planned(feasible=False, reason=f"{found}{refusal.reason}", details=list(refusal.details))
+        reason = shortage(chosen, asked.hosts, refusal)
+        return Planned(feasible=False, reason=reason, details=list(refusal.details))
     plans = [{"host": choice.host, **_data(board, tables, asked, choice, now)} for choice in chosen]
     return Planned(feasible=True, plan={**plans[0], "hosts": plans})
 

@@ -211,6 +211,13 @@ def ask_all(
     return (better if board.keeps_budgets(better) else chosen), None
 
 
+def shortage(found: Sequence[Choice], wanted: int, refusal: Refusal) -> str:
+    """Return in words why a job found fewer hosts than it wants; `refusal` is that of the next one."""
+    if not found:
+        return refusal.reason
+    return f"{len(found)} of {wanted} hosts could take it now; {refusal.reason}"
+
+
 def ask(
     board: Board,
     job: FleetJob,

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from math import ceil
 
 from topod.fleet.awaited import Awaited, awaited_text
-from topod.fleet.board import Board, Kept, ask_all
+from topod.fleet.board import Board, Kept, ask_all, shortage
 from topod.fleet.depending import held_back
 from topod.fleet.draft import Draft
 from topod.fleet.jobtable import effective_priority, turn
+from topod.fleet.never import too_few_hosts
 from topod.fleet.picking import Choice
 from topod.fleet.rendezvous import address_of, free_port
 from topod.fleet.states import FleetJob, FleetJobId, FleetJobState, Guard, Member
@@ -190,10 +191,8 @@ def _decide(draft: Draft, job: FleetJob, kind: _Kind) -> list[Choice] | str:
     chosen, refusal = ask_all(board, job, draft.now, may_evict=kind.may_evict, exclude=kind.without)
     if refusal is None:
         return chosen
-    if kind.hosts == 1:
-        return _explained(draft, kind, refusal.reason)
-    found = f"{len(chosen)} of {kind.hosts} hosts could take it now"
-    return _explained(draft, kind, f"{found}; the next: {refusal.reason}")
+    few = too_few_hosts(job.request, draft.records)
+    return _explained(draft, kind, few or shortage(chosen, kind.hosts, refusal))
 
 
 def _explained(draft: Draft, kind: _Kind, reason: str) -> str:

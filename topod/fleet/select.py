@@ -31,5 +31,15 @@ class Selector:
             return False
         return all(labels.get(key) == value for key, value in self.labels.items())
 
+    def why_not(self, host: str, labels: Mapping[str, str], *, kind: bool) -> str:
+        """Return in words why a host will not do; empty: it will. `kind`: what `takes_kind` says of it."""
+        if self.hosts is not None and host not in self.hosts:
+            return "not among the hosts named"
+        lacks = [f"{key}={value}" for key, value in self.labels.items() if labels.get(key) != value]
+        reasons = [f"without the label {', '.join(lacks)}"] if lacks else []
+        if not kind:
+            reasons.append(f"GPU model is not {self.gpu_model}")
+        return " and ".join(reasons)
+
 
 EVERYWHERE = Selector()

@@ -41,7 +41,7 @@ def test_too_few_hosts_hold_nothing_for_it_and_it_says_how_many_there_are() -> N
     world = ready()
     job = world.submit(job_spec(gpus=4), hosts=3)
     assert world.job(job).state is FleetJobState.PENDING
-    assert world.job(job).reason.startswith("2 of 3 hosts could take it now")
+    assert world.job(job).reason == "the fleet has 2 hosts, 3 are asked for"
     other = world.submit(job_spec(gpus=4, seconds=5))
     assert world.job(other).state is FleetJobState.ASSIGNED
 

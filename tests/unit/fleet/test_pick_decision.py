@@ -162,7 +162,10 @@ def test_selectors_and_exclusions_leave_hosts_out() -> None:
     assert chosen(hosts.decide(ask(8), NOW, exclude={"a", "b", "nobody"})).host == "c"
     hosts.put(host("b", zone="z"), HGX)
     told = refused(hosts.decide(ask(8), NOW, selector=Selector(labels={"zone": "y"})))
-    assert told.reason == "none of 3 hosts can take it now: not selected (3)"
+    assert told == Refusal(reason="none of 3 hosts can take it now: without the label zone=y (3)")
+    told = refused(hosts.decide(ask(8), NOW, selector=Selector(gpu_model="*a100*"), exclude={"a"}))
+    assert told.reason == "none of 2 other hosts can take it now: GPU model is not *a100* (2)"
+    assert refused(hosts.decide(ask(8), NOW, exclude={"a", "b", "c"})).reason == "there is no other host"
 
 
 def test_without_leave_to_stop_anybody_the_refusal_names_whom_it_would_stop() -> None:

@@ -59,7 +59,7 @@ def refuse_to_stop(later: Chosen, snapshot: HostSnapshot) -> Refusal:
 
 
 def refuse(kinds: Iterable[KindRows], looked: Looked) -> Refusal:
-    """Return the refusal of a request that no host can meet."""
+    """Return the refusal of a request that no host can meet, of those that are not excluded."""
     groups: dict[str, _Group] = {}
     total = 0
     for why, kind, row, asked in _reasons(kinds, looked):
@@ -71,15 +71,17 @@ def refuse(kinds: Iterable[KindRows], looked: Looked) -> Refusal:
         group.count += 1
         if kind.snapshots[row].host < group.host:
             group.kind, group.row = kind, row
+    other = " other" if looked.exclude else ""
     if not groups:
-        return Refusal(reason="the fleet has no hosts")
+        return Refusal(reason="there is no other host" if other else "the fleet has no hosts")
     ordered = sorted(groups.values(), key=lambda group: (-group.count, group.why))
     first = [f"{group.why} ({group.count})" for group in ordered[:_IN_REASON]]
     rest = sum(group.count for group in ordered[_IN_REASON:])
     told = "; ".join((*first, f"other reasons ({rest})") if rest else first)
-    return Refusal(
-        reason=f"none of {_hosts(total)} can take it now: {told}", details=tuple(_details(ordered, looked))
-    )
+    reason = f"none of {_hosts(total, other)} can take it now: {told}"
+    # One group of which nobody knows more was told just now.
+    details = () if len(ordered) == 1 and not ordered[0].asked else _details(ordered, looked)
+    return Refusal(reason=reason, details=tuple(details))
 
 
 def _details(ordered: Sequence[_Group], looked: Looked) -> Iterator[str]:
@@ -107,13 +109,16 @@ def _reasons(kinds: Iterable[KindRows], looked: Looked) -> Iterator[tuple[str, K
     bounds = {bound.kind: bound for bound in looked.bounds}
     for kind in kinds:
         never = impossible(kind.tables, looked.request)
+        takes = looked.selector.takes_kind(kind.tables.topology)
         of_row: dict[int, int] = {row: at for at, row in enumerate(bounds[kind].rows.tolist())}
         usable = kind.tables.sizes[bounds[kind].usable].tolist()
         fits = bounds[kind].fits.tolist()
         for row, snapshot in enumerate(kind.snapshots):
+            if snapshot.host in looked.exclude:
+                continue
             at = of_row.get(row)
             if at is None:
-                yield _left_out(kind, row, looked), kind, row, False
+                yield _left_out(snapshot, looked, kind=takes), kind, row, False
             elif never is not None:
                 yield never.reason, kind, row, False
             elif snapshot.host in looked.refusals:
@@ -140,12 +145,11 @@ def _too_few(snapshot: HostSnapshot, request: ResourceRequest, usable: int) -> s
     return f"too few GPUs can be freed: {', '.join(full[name] for name in names)}"
 
 
-def _left_out(kind: KindRows, row: int, looked: Looked) -> str:
-    snapshot = kind.snapshots[row]
+def _left_out(snapshot: HostSnapshot, looked: Looked, *, kind: bool) -> str:
     if snapshot.closed is not None:
         return f"closed: {snapshot.closed}" if snapshot.closed else "closed"
-    return "left out by name" if snapshot.host in looked.exclude else "not selected"
+    return looked.selector.why_not(snapshot.host, snapshot.labels, kind=kind)
 
 
-def _hosts(count: int) -> str:
-    return "1 host" if count == 1 else f"{count} hosts"
+def _hosts(count: int, which: str = "") -> str:
+    return f"1{which} host" if count == 1 else f"{count}{which} hosts"
