@@ -135,7 +135,7 @@ class HostScreen(LiveScreen):
         bar, host, now = self.query_one("#status", Static), self.picture.host, self.picture
         bar.set_class(bool(self.away), "away")
         if self.away:
-            bar.update(f"{self.away}; what you see is how it was; trying again ...")
+            bar.update(f"{self.away}; what you see is how it was; trying again ...", layout=False)
             return
         if host is None:
             return
@@ -148,7 +148,7 @@ class HostScreen(LiveScreen):
             *now.about.troubles,
             *(["read-only"] if self.read_only else []),
         ]
-        bar.update(" · ".join(words))
+        bar.update(" · ".join(words), layout=False)
 
     # --- keys ---------------------------------------------------------------------------------------------
 

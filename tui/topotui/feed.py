@@ -14,6 +14,8 @@ WAIT_SECONDS: Final = 3.0
 PATIENCE_SECONDS: Final = 3.0
 """Together: after so long without a word topod is taken to be away."""
 RETRY_SECONDS: Final = 0.5
+APART_SECONDS: Final = 0.4
+"""From an answer to the next question: what happens meanwhile shares one answer, and is drawn once."""
 
 
 C = TypeVar("C", Changes, FleetChanges)
@@ -58,6 +60,7 @@ class Feed(Generic[C]):
                 with self._connect() as client:
                     while not self._ended.is_set():
                         self._ask(client)
+                        self._ended.wait(APART_SECONDS)
             except TopodError as error:
                 self._tell(self._on_away, error.message)
                 self._ended.wait(RETRY_SECONDS)

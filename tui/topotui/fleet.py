@@ -156,7 +156,8 @@ class FleetScreen(LiveScreen):
         bar, picture = self.query_one("#status", Static), self.picture
         bar.set_class(bool(self.away), "away")
         if self.away:
-            bar.update(printable(f"{self.away}; what you see is how it was; trying again ..."))
+            why = f"{self.away}; what you see is how it was; trying again ..."
+            bar.update(printable(why), layout=False)
             return
         hosts, groups = fleet_words(picture.rows)
         words = [hosts, queue_words(picture.jobs.values())]
@@ -165,7 +166,7 @@ class FleetScreen(LiveScreen):
         told = " · ".join(words)
         if groups and len(told) + len(groups) + 4 < self.size.width:
             told = " · ".join([f"{hosts}: {groups}", *words[1:]])
-        bar.update(printable(told))
+        bar.update(printable(told), layout=False)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - a hook
         """Offer on each tab what can be done there."""

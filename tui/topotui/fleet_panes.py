@@ -107,7 +107,8 @@ class HostsPane(Vertical):
     def show_detail(self) -> None:
         """Say more of the host under the cursor."""
         row = self.selected
-        self.query_one("#about-host", Static).update(_about_host(row, self._picture) if row else "no host")
+        told = _about_host(row, self._picture) if row else "no host"
+        self.query_one("#about-host", Static).update(told, layout=False)
 
 
 def _about_host(row: FleetRow, picture: FleetPicture) -> Text:
@@ -222,9 +223,8 @@ class FleetJobsPane(Vertical):
     def show_detail(self) -> None:
         """Say more of the job under the cursor."""
         job = self.selected
-        self.query_one(".about", Static).update(
-            "no job" if job is None else _about_job(job, self._picture.now)
-        )
+        told = "no job" if job is None else _about_job(job, self._picture.now)
+        self.query_one(".about", Static).update(told, layout=False)
 
 
 def _about_job(job: JobLine, now: float) -> Text:

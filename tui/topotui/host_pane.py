@@ -5,10 +5,10 @@ from typing import Final
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical, VerticalScroll
-from textual.widgets import Static
 
 from topotui.blocks import text_of
 from topotui.cores import core_map, holders
+from topotui.drawn import Drawn
 from topotui.links import matrix
 from topotui.machine import machine
 from topotui.picture import Picture
@@ -35,13 +35,13 @@ class HostPane(VerticalScroll, can_focus=True):
         self._shown: dict[str, Text] = {}
 
     def compose(self) -> ComposeResult:
-        yield Static(id="views")
+        yield Drawn(id="views")
         with Container(id="both"):
-            yield Static(id="machine")
+            yield Drawn(id="machine")
             with Vertical(id="right"):
-                yield Static(id="cores")
-                yield Static(id="holders")
-                yield Static(id="matrix")
+                yield Drawn(id="cores")
+                yield Drawn(id="holders")
+                yield Drawn(id="matrix")
 
     def turn(self, view: str = "") -> None:
         """Show one of the views; without a name the next."""
@@ -81,7 +81,7 @@ class HostPane(VerticalScroll, can_focus=True):
     def _put(self, name: str, text: Text) -> None:
         if self._shown.get(name) != text:
             self._shown[name] = text
-            self.query_one(f"#{name}", Static).update(text)
+            self.query_one(f"#{name}", Drawn).draw(text)
 
 
 def _titles(active: str) -> Text:
