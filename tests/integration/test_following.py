@@ -93,6 +93,16 @@ def test_a_question_waits_for_a_change(topod: Topod) -> None:
     assert drain == "fan"
 
 
+def test_a_job_that_ends_before_anybody_looks_again_is_told(topod: Topod) -> None:
+    with Client(topod.socket) as client:
+        watcher = Watcher(client)
+        watcher.look()
+        job = topod.submit("sh", "-c", "exit 3")
+        topod.wait(job.id)
+        watcher.until_state(job.id, "failed")
+        assert watcher.jobs[job.id].exit_code == 3
+
+
 def test_after_a_restart_all_is_told_anew_and_no_event_is_missed(topod: Topod) -> None:
     with Client(topod.socket) as client:
         watcher = Watcher(client)

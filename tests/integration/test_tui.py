@@ -5,13 +5,17 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from textual.command import CommandPalette
 from textual.pilot import Pilot
-from textual.widgets import DataTable, Static
+from textual.widgets import DataTable, Input, Label, Static, TabbedContent
 
 from tests.integration.daemon_process import Topod, topod_in
 from topod.protocol.client import Client
 from topotui.app import TopApp
-from topotui.dialogs import Confirm, LogView
+from topotui.dialogs import Ask, Confirm, LogView
+from topotui.jobscreen import JobScreen
+from topotui.player import Player
+from topotui.recording import load
 
 SECONDS = 60.0
 SIZES = [(80, 24), (200, 50)]
@@ -73,15 +77,79 @@ def test_a_job_is_cancelled_by_a_key_after_a_question(topod: Topod) -> None:
         await pilot.press("2")
         await until(pilot, lambda: app.screen.query("#jobs DataTable").first(DataTable).row_count == 1)
         await pilot.press("k")
-        assert isinstance(app.screen, Confirm)
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
         await pilot.press("n")
         assert app.picture.jobs[job.id].state == "running"
         await pilot.press("k")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        assert "It does not run again" in str(app.screen.query_one(Label).render())
         await pilot.press("y")
         await until(pilot, lambda: job.id in app.picture.ended)
         assert app.picture.ended[job.id].state == "cancelled"
 
     watched(topod, story)
+
+
+def test_a_job_is_looked_at_requeued_and_raised_by_keys(topod: Topod) -> None:
+    job = topod.submit("sleep", "600", gpus=1, grace_seconds=1.0, priority=100)
+    topod.wait(job.id, "running")
+
+    async def story(app: TopApp, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: job.id in app.picture.jobs)
+        await pilot.press("2", "enter")
+        first = app.screen
+        assert isinstance(first, JobScreen)
+        await until(pilot, lambda: "grace, then requeue" in first.text)
+        await pilot.press("r")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        assert "SIGKILL 1 s later" in str(app.screen.query_one(Label).render())
+        await pilot.press("y")
+        await until(pilot, lambda: app.picture.jobs[job.id].starts == 2)
+        await pilot.press("i")
+        view = app.screen
+        assert isinstance(view, JobScreen)
+        await until(pilot, lambda: "requeued by" in view.text)
+        await pilot.press("p")
+        await until(pilot, lambda: isinstance(app.screen, Ask))
+        await pilot.press(*"high", "enter")
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        assert "From low (100) to high (1000)" in str(app.screen.query_one(Label).render())
+        await pilot.press("y")
+        await until(pilot, lambda: app.picture.jobs[job.id].priority == 1000)
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: isinstance(app.screen, CommandPalette))
+        await pilot.press(*"show events")
+        await pilot.pause(0.5)
+        await pilot.press("enter")
+        await until(pilot, lambda: app.host.query_one(TabbedContent).active == "events")
+
+    watched(topod, story)
+
+
+def test_what_is_recorded_by_a_key_is_replayed(topod: Topod, tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    before = topod.submit("true")
+    topod.wait(before.id)
+
+    async def story(app: TopApp, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: before.id in app.picture.ended)
+        await pilot.press("R")
+        await until(pilot, lambda: isinstance(app.screen, Ask))
+        app.screen.query_one(Input).value = str(file)
+        await pilot.press("enter")
+        await until(pilot, lambda: "REC" in text_of(app, "#status"))
+        job = await asyncio.to_thread(topod.submit, "sleep", "600", gpus=1)
+        await until(pilot, lambda: job.id in app.picture.jobs and app.picture.jobs[job.id].state == "running")
+        await pilot.press("R")
+        await until(pilot, lambda: "REC" not in text_of(app, "#status"))
+
+    watched(topod, story)
+    recording = load(file)
+    player = Player(recording)
+    assert [*player.picture.jobs] == []
+    assert [*player.picture.ended] == [before.id]
+    player.go(player.count)
+    assert [job.state for job in player.picture.jobs.values()] == ["running"]
 
 
 def test_read_only_changes_nothing(topod: Topod) -> None:
@@ -124,10 +192,10 @@ def test_a_preemption_is_told_with_its_victims_and_a_restart_is_survived(topod: 
         big = await asyncio.to_thread(topod.submit, "sleep", "600", gpus=8, priority=1000, name="big")
         await until(pilot, lambda: any(not one.open for one in app.picture.timeline.all))
         await pilot.press("4")
-        await until(pilot, lambda: f"job {small.id}: holds" in text_of(app, "#why"))
+        await until(pilot, lambda: f"job {small.id} (low): holds" in text_of(app, "#why"))
         await asyncio.to_thread(topod.kill)
         await until(pilot, lambda: "trying again" in text_of(app, "#status"))
-        assert f"job {small.id}: holds" in text_of(app, "#why")
+        assert f"job {small.id} (low): holds" in text_of(app, "#why")
         await asyncio.to_thread(topod.start)
         await until(pilot, lambda: "trying again" not in text_of(app, "#status"))
         await until(pilot, lambda: app.picture.jobs[big.id].state == "running")

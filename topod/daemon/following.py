@@ -14,7 +14,7 @@ from topod.daemon.patience import Patience
 from topod.daemon.storage import Store
 from topod.daemon.views import gpu_views, job_line
 from topod.discovery.gpufacts import LiveFacts
-from topod.lifecycle.states import HostState, Job, JobState
+from topod.lifecycle.states import ENDED, HostState, Job, JobState
 from topod.model.job import JobId
 from topod.model.rules import NO_RULES, Rules
 from topod.model.topology import Topology
@@ -29,6 +29,7 @@ LOOK_SECONDS: Final = 1.0
 """Readings and troubles are looked at this often while somebody waits; the state as soon as it changes."""
 PAUSE_SECONDS: Final = 0.1
 """A change is told this late at least, with all that came meanwhile."""
+_ENDS: Final = frozenset(f"job.{state.value}" for state in ENDED)
 FIRST_EVENTS: Final = 500
 EVENTS_MAX: Final = 1000
 
@@ -139,9 +140,14 @@ class Following:
         return changes
 
     def _stored(self, gone: list[JobId], event: int, whole: bool) -> tuple[list[Job], list[EventView]]:
-        ended = self._store.jobs(gone) if gone else {}
         since = -FIRST_EVENTS if whole and event <= 0 else max(0, event)
-        return list(ended.values()), list(self._store.events(since, EVENTS_MAX))
+        events = list(self._store.events(since, EVENTS_MAX))
+        # Who came and went between two looks was never seen: of that only the story tells.
+        told = (
+            [] if whole else [JobId(one.job) for one in events if one.job is not None and one.name in _ENDS]
+        )
+        idents = list(dict.fromkeys([*gone, *told]))
+        return list((self._store.jobs(idents) if idents else {}).values()), events
 
     def _line(self, job: Job, now: float) -> JobLine:
         marks = self._state.marks if self._state else {}

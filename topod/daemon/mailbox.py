@@ -286,6 +286,7 @@ class Mailbox:
         queued = not self._pacer.puts_off(happened, base.jobs, begun)
         outcome, made = step_all(self._tables, base, happened, now, self._rules, queue=queued)
         stepped = loop.time()
+        outcome = outcome.timed(stepped - begun)
         made = made[len(clock_set) :]
         events: tuple[EventView, ...] = ()
         if outcome.state.generation != base.generation:

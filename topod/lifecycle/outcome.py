@@ -1,6 +1,6 @@
 """What events lead to."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from topod.lifecycle.effects import Effect, Notice
 from topod.lifecycle.states import HostState, Job
@@ -20,3 +20,14 @@ class Outcome:
     effects: tuple[Effect, ...] = ()
     notices: tuple[Notice, ...] = ()
     changed: tuple[Job, ...] = ()
+
+    def timed(self, seconds: float) -> "Outcome":
+        """Return the same with what it took to decide beside every decision of the story."""
+        if not any(notice.name == "job.placed" for notice in self.notices):
+            return self
+        told = ("decide_seconds", round(seconds, 6))
+        notices = (
+            replace(notice, data=(*notice.data, told)) if notice.name == "job.placed" else notice
+            for notice in self.notices
+        )
+        return replace(self, notices=tuple(notices))

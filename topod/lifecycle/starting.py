@@ -212,7 +212,7 @@ def started(draft: Draft, event: ev.Started) -> None:
     if job.state is JobState.STOPPING:
         draft.put(job)
         return
-    placed = job.placed_at if job.placed_at is not None else at
+    placed, launched = job.placed_at if job.placed_at is not None else at, job.stage_since
     waited = at - job.submitted_at
     job = draft.put(moved(job, JobState.RUNNING, reason=""))
     draft.note(
@@ -221,6 +221,7 @@ def started(draft: Draft, event: ev.Started) -> None:
         f"{job.label} {'goes on from where it was frozen' if restored else 'runs'}{_where(job)}",
         waited_seconds=round(waited, 3),
         since_plan_seconds=round(at - placed, 3),
+        start_seconds=round(max(0.0, at - launched), 3),
     )
 
 

@@ -292,7 +292,7 @@ def _preempted(draft: Draft, job: Job, stop: Stop, exit_code: int | None) -> Non
     if job.spec.on_preempt is OnPreempt.CANCEL:
         end(draft, job, JobState.CANCELLED, stop.reason, exit_code)
         return
-    draft.note("job.preempted", job, f"{job.label} stopped: {stop.reason}", by=stop.by)
+    draft.note("job.preempted", job, f"{job.label} stopped: {stop.reason}", by=stop.by, exit_code=exit_code)
     if _goes_back(job):
         give_back(draft, job, stop.reason, exit_code)
         return
@@ -316,7 +316,7 @@ def _queue_again(draft: Draft, job: Job, reason: str, exit_code: int | None) -> 
     if _goes_back(job):
         give_back(draft, job, reason, exit_code)
         return
-    draft.note("job.requeued", job, f"{job.label} is back in the queue: {reason}")
+    draft.note("job.requeued", job, f"{job.label} is back in the queue: {reason}", exit_code=exit_code)
     draft.put(
         moved(
             left_behind(draft, job),

@@ -1,71 +1,113 @@
 """`topoctl top`: a host as it is, moment by moment, and what can be done about it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Final
 
+from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
+from textual.widget import Widget
 from textual.widgets import DataTable, Footer, Input, Static, TabbedContent, TabPane
 
-from topod.model.request import PRIORITIES
+from topoctl.render.style import printable
+from topoctl.session import expect
+from topod.errors import TopodError
 from topod.protocol.client import Client
-from topod.protocol.replies import Changes
-from topod.protocol.requests import Cancel, Drain, Resume, SetPriority
+from topod.protocol.replies import Changes, JobLines
+from topod.protocol.requests import Drain, ListJobs, Resume
+from topod.protocol.views import EventView, JobLine
+from topotui import words
+from topotui.commands import HostCommands
 from topotui.dialogs import Ask, Confirm, Help
 from topotui.feed import Feed
 from topotui.host_pane import HostPane
-from topotui.live import LiveScreen
+from topotui.job_keys import JobKeys
+from topotui.jobs import JobsPane
+from topotui.jobscreen import JobScreen
 from topotui.machine import free_groups
-from topotui.panes import EventsPane, JobsPane, PreemptionsPane
+from topotui.panes import EventsPane
 from topotui.picture import Picture
+from topotui.preemptions import PreemptionsPane
+from topotui.record_keys import RecordKeys
+from topotui.recording import Recorder
 from topotui.whatif import WhatIf
 
+HISTORY: Final = 200
+"""So many jobs that ended before are shown."""
+WIDE: Final = 150
+"""From so many columns on details stand beside a table, not below it."""
+VIEWS: Final = (
+    Binding("v", "view", "View"),
+    Binding("m", "view('machine')", "Machine", show=False),
+    Binding("x", "view('links')", "Links", show=False),
+    Binding("c", "view('cores')", "Cores", show=False),
+)
+JOB_TABS: Final = ("jobs", "ended")
+
+TABS: Final = (
+    Binding("1", "tab('host')", "Host", show=False),
+    Binding("2", "tab('jobs')", "Jobs", show=False),
+    Binding("3", "tab('ended')", "Ended", show=False),
+    Binding("4", "tab('preemptions')", "Preemptions", show=False),
+    Binding("5", "tab('events')", "Events", show=False),
+)
 HELP = """\
 1-5      the tabs: host, jobs, ended, preemptions, events
 v        of the host: the machine, its links, its cores; m, x, c: one of them
-/        only jobs that have these words
-Enter, l the output of the job
+/        only jobs that have these words; Escape: all again
+Enter, i all about the job under the cursor
+l        its output
 w        what if: what a job would get, and whom it would stop
-k        cancel the job, after a question
+k        cancel it
+r        requeue it: stop it and queue it again
 p        change its priority
 d        drain the host, or let it take jobs again
-q        leave; nothing that runs is touched"""
+R        record what happens to a file, or stop that
+Ctrl+P   all commands by name
+q        leave; nothing that runs is touched
+
+Whatever changes something says first what it does, and asks."""
 
 
-class HostScreen(LiveScreen):
+class HostScreen(RecordKeys, JobKeys):
     """Shows one host live."""
 
+    HELP = HELP
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]
+    COMMANDS = {HostCommands}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("slash", "filter", "Filter", key_display="/"),
-        Binding("l,enter", "log", "Output"),
+        Binding("i", "details", "Details", show=False),
+        Binding("l", "log", "Log"),
         Binding("k", "cancel", "Cancel"),
-        Binding("p", "priority", "Priority"),
+        Binding("r", "requeue", "Requeue"),
+        Binding("p", "priority", "Prio"),
         Binding("d", "drain", "Drain"),
-        Binding("v", "view", "View"),
+        *VIEWS,
         Binding("w", "what_if", "What if"),
-        Binding("m", "view('machine')", "Machine", show=False),
-        Binding("x", "view('links')", "Links", show=False),
-        Binding("c", "view('cores')", "Cores", show=False),
-        Binding("1", "tab('host')", "Host", show=False),
-        Binding("2", "tab('jobs')", "Jobs", show=False),
-        Binding("3", "tab('ended')", "Ended", show=False),
-        Binding("4", "tab('preemptions')", "Preemptions", show=False),
-        Binding("5", "tab('events')", "Events", show=False),
+        Binding("R", "record", "Record", show=False),
+        *TABS,
         Binding("escape", "back", "Fleet", show=False),
         Binding("q", "app.quit", "Quit"),
     ]
 
     def __init__(
-        self, connect: Callable[[], Client], *, read_only: bool = False, over_fleet: bool = False
+        self,
+        connect: Callable[[], Client],
+        *,
+        read_only: bool = False,
+        over_fleet: bool = False,
+        record: Recorder | None = None,
     ) -> None:
         """`over_fleet`: it was opened from the screen of a fleet, and Escape goes back there."""
         super().__init__(connect, read_only=read_only)
         self.picture = Picture()
         self._over_fleet = over_fleet
         self._feed: Feed[Changes] | None = None
+        self.recorder = record
 
     def compose(self) -> ComposeResult:
         yield Static("connecting ...", id="status", classes="bar")
@@ -80,12 +122,16 @@ class HostScreen(LiveScreen):
                 yield PreemptionsPane()
             with TabPane("5 Events", id="events"):
                 yield EventsPane()
-        yield Input(placeholder="words that a job must have; Enter: back", id="filter", disabled=True)
-        yield Footer()
+        yield Input(placeholder="words that a job must have; Enter: back", id="filter")
+        yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
-        self.query_one("#filter").display = False
+        self.query_one("#filter", Input).can_focus = False
         self.query_one(HostPane).focus()
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin to ask what happens."""
         self._feed = Feed(
             Changes,
             self._connect,
@@ -94,10 +140,28 @@ class HostScreen(LiveScreen):
             on_away=partial(self.app.call_from_thread, self.lost),
         )
         self._feed.start()
+        self._load_history()
 
     def on_unmount(self) -> None:
         if self._feed is not None:
             self._feed.stop()
+        if self.recorder is not None:
+            self.recorder.close()
+
+    @work(thread=True)
+    def _load_history(self) -> None:
+        """Ask for the jobs that ended before. What comes meanwhile is newer and stays."""
+        try:
+            with self._connect() as client:
+                ended = expect(client.ask(ListJobs(ended=True, brief=True, limit=HISTORY), 20.0), JobLines)
+        except TopodError:
+            return  # the line to topod says that it is away
+        self.app.call_from_thread(self._remember, ended.jobs)
+
+    def _remember(self, jobs: list[JobLine]) -> None:
+        self.picture.remember(jobs)
+        if self.query("#status"):
+            self.draw()
 
     # --- news ---------------------------------------------------------------------------------------------
 
@@ -109,18 +173,26 @@ class HostScreen(LiveScreen):
         seen = self.picture.cursor[2]
         if not self.picture.take(changes) and not came_back:
             return
+        self.write(changes)
+        self.show_news(seen)
+
+    def show_news(self, seen: int) -> None:
+        """Draw what is on the screen, after the event `seen`."""
         self.query_one(EventsPane).add([event for event in self.picture.events if event.seq > seen])
         self.draw()
+        view = self.app.screen
+        if isinstance(view, JobScreen) and view.show(*self.known(view.job)):
+            self.load(view)
 
     def lost(self, why: str) -> None:
         """Say that topod does not answer; what is on the screen stays."""
         self.away = why
         if self.query("#status"):
-            self._say()
+            self.say()
 
     def draw(self) -> None:
         """Draw the tab that is on the screen; the others when they come up."""
-        self._say()
+        self.say()
         match self.query_one(TabbedContent).active:
             case "host":
                 self.query_one(HostPane).show(self.picture)
@@ -131,15 +203,22 @@ class HostScreen(LiveScreen):
             case _:
                 pass
 
-    def _say(self) -> None:
+    def banner(self) -> list[str]:
+        """Return what stands before anything else in the line on top."""
+        return [] if self.recorder is None else ["● REC"]
+
+    def say(self) -> None:
+        """Say in the line on top how things are."""
         bar, host, now = self.query_one("#status", Static), self.picture.host, self.picture
         bar.set_class(bool(self.away), "away")
         if self.away:
-            bar.update(f"{self.away}; what you see is how it was; trying again ...", layout=False)
+            told = f"no answer, trying again; this is how it was · {self.away}"
+            bar.update(printable(told), layout=False)
             return
         if host is None:
             return
-        words = [
+        parts = [
+            *self.banner(),
             f"{host.name}{' (emulated)' if host.emulated else ''}",
             free_groups(now),
             f"{_jobs(len(now.running()))} on, {len(now.queue())} waiting",
@@ -148,7 +227,7 @@ class HostScreen(LiveScreen):
             *now.about.troubles,
             *(["read-only"] if self.read_only else []),
         ]
-        bar.update(" · ".join(words), layout=False)
+        bar.update(" · ".join(parts), layout=False)
 
     # --- keys ---------------------------------------------------------------------------------------------
 
@@ -166,23 +245,42 @@ class HostScreen(LiveScreen):
                 pane.show_why(self.picture)
 
     async def on_data_table_row_selected(self) -> None:
-        await self.action_log()
+        if self.query_one(TabbedContent).active in JOB_TABS:
+            await self.action_details()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         if event.input.id == "filter":
-            for pane in self.query(JobsPane):
-                pane.filter = event.value
-            self.draw()
+            self._filter(event.value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         if event.input.id == "filter":
-            event.input.display, event.input.disabled = False, True
-            self.query_one("#jobs DataTable").focus()
+            self._close_filter()
+
+    def _filter(self, words: str) -> None:
+        for pane in self.query(JobsPane):
+            pane.filter = words
+        self.draw()
+
+    def _close_filter(self) -> None:
+        field = self.query_one("#filter", Input)
+        self._filter(field.value)  # at once: the next key is for a job that has these words
+        field.can_focus = False
+        field.remove_class("open")
+        self.action_tab(self.query_one(TabbedContent).active)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Let no letter that is meant for the filter be a command, however quickly it is typed."""
+        del parameters
+        return action == "back" or not self.query("#filter.open")
 
     def action_tab(self, name: str) -> None:
         self.query_one(TabbedContent).active = name
         for part in self.query(f"#{name} DataTable, #{name} HostPane"):
-            part.focus()
+            self.call_later(self._focus_on, part)
+
+    def _focus_on(self, part: Widget) -> None:
+        if not self.query_one("#filter").has_class("open"):  # opened meanwhile, it has the keys
+            self.set_focus(part)
 
     def action_view(self, name: str = "") -> None:
         self.action_tab("host")
@@ -204,61 +302,54 @@ class HostScreen(LiveScreen):
         )
 
     async def action_back(self) -> None:
-        if self._over_fleet:
+        field = self.query_one("#filter", Input)
+        if field.has_class("open") or field.value:
+            field.value = ""
+            self._close_filter()
+        elif self._over_fleet:
             _ = self.dismiss()
 
     async def action_help(self) -> None:
-        await self.app.push_screen(Help(HELP))
+        await self.app.push_screen(Help(self.HELP))
 
     def action_filter(self) -> None:
-        self.action_tab("jobs")
+        if self.query_one(TabbedContent).active not in JOB_TABS:
+            self.action_tab("jobs")
         field = self.query_one("#filter", Input)
-        field.display, field.disabled = True, False
-        field.focus()
-
-    async def action_log(self) -> None:
-        job = self._selected()
-        if job is not None:
-            await self.show_output(job, f"job {job}")
-
-    async def action_cancel(self) -> None:
-        job = self._selected()
-        if job is not None and self.may():
-            text = f"Cancel job {job}? It is told to stop, has its grace time, and does not run again."
-            await self.ask_first(Confirm(text), Cancel(jobs=[job]))
-
-    async def action_priority(self) -> None:
-        job = self._selected()
-        if job is None or not self.may():
-            return
-        names = ", ".join(f"{name} ({number})" for name, number in PRIORITIES.items())
-        await self.app.push_screen(
-            Ask(f"Priority of job {job}: {names} or a number"), partial(self._prioritise, job)
-        )
-
-    def _prioritise(self, job: int, text: str | None) -> None:
-        if not text:
-            return
-        if (number := self.priority_of(text)) is not None:
-            self.do(SetPriority(job=job, priority=number))
+        field.can_focus = True
+        field.add_class("open")
+        self.set_focus(field)  # at once: the next key is a letter, and no command
 
     async def action_drain(self) -> None:
         if not self.may():
             return
+        waiting = len(self.picture.queue())
         if self.picture.about.drain is not None:
-            text = "Let the host take jobs again?"
-            await self.ask_first(Confirm(text), Resume())
+            await self.ask_first(Confirm(words.resume(waiting)), Resume())
         else:
-            text = "Drain the host: no job starts any more, those that run go on. Why?"
-            await self.app.push_screen(Ask(text), self._drain)
+            await self.app.push_screen(Ask("Drain the host: why?", "maintenance"), self._drain)
 
-    def _drain(self, why: str | None) -> None:
+    async def _drain(self, why: str | None) -> None:
         if why:
-            self.do(Drain(reason=why))
+            text = words.drain(len(self.picture.running()), len(self.picture.queue()), why)
+            await self.ask_first(Confirm(text), Drain(reason=why))
 
-    def _selected(self) -> int | None:
+    # --- jobs ---------------------------------------------------------------------------------------------
+
+    def chosen(self) -> JobLine | None:
+        """Return the job under the cursor."""
         tab = self.query_one(TabbedContent).active
-        return self.query_one(f"#{tab} JobsPane", JobsPane).selected if tab in ("jobs", "ended") else None
+        job = self.query_one(f"#{tab} JobsPane", JobsPane).selected if tab in JOB_TABS else None
+        return None if job is None else self.known(job)[0]
+
+    def known(self, job: int) -> tuple[JobLine | None, Sequence[EventView], float]:
+        """Return what the picture has of a job."""
+        line = self.picture.jobs.get(job) or self.picture.ended.get(job)
+        return line, [event for event in self.picture.events if event.job == job], self.picture.now
+
+    def waiting(self) -> Sequence[JobLine]:
+        """Return the queue."""
+        return self.picture.queue()
 
 
 class TopApp(App[None]):
@@ -267,9 +358,11 @@ class TopApp(App[None]):
     TITLE = "topod"
     CSS_PATH = "top.tcss"
 
-    def __init__(self, connect: Callable[[], Client], *, read_only: bool = False) -> None:
+    def __init__(
+        self, connect: Callable[[], Client], *, read_only: bool = False, record: Recorder | None = None
+    ) -> None:
         super().__init__()
-        self.host = HostScreen(connect, read_only=read_only)
+        self.host = HostScreen(connect, read_only=read_only, record=record)
 
     def get_default_screen(self) -> Screen[None]:
         return self.host

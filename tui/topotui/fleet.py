@@ -156,7 +156,7 @@ class FleetScreen(LiveScreen):
         bar, picture = self.query_one("#status", Static), self.picture
         bar.set_class(bool(self.away), "away")
         if self.away:
-            why = f"{self.away}; what you see is how it was; trying again ..."
+            why = f"no answer, trying again; this is how it was · {self.away}"
             bar.update(printable(why), layout=False)
             return
         hosts, groups = fleet_words(picture.rows)

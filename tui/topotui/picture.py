@@ -45,6 +45,11 @@ class Known:
             waiting, key=lambda job: (-(job.effective_priority or job.priority), job.submitted_at, job.id)
         )
 
+    def remember(self, jobs: Sequence[JobLine]) -> None:
+        """Take in jobs that ended before anybody looked, oldest first."""
+        older = {job.id: job for job in jobs if job.id not in self.ended and job.id not in self.jobs}
+        self.ended = dict([*older.items(), *self.ended.items()][-ENDED_KEPT:])
+
     def _take_job(self, job: JobLine) -> None:
         if job.state not in ENDED:
             self.jobs[job.id] = job

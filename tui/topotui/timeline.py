@@ -18,6 +18,9 @@ class Victim:
 
     job: int
     why: str = ""
+    label: str = ""
+    """How topod names it in sentences."""
+    priority: int | None = None
     told_at: float | None = None
     gone_at: float | None = None
 
@@ -31,7 +34,11 @@ class Preemption:
     placed_at: float
     plan: Mapping[str, Any]
     submitted_at: float | None = None
+    priority: int | None = None
     victims: list[Victim] = field(default_factory=list)
+    decide_seconds: float | None = None
+    start_seconds: float | None = None
+    """Of the runtime, to start it; None: not started, or by a topod that does not tell."""
     started_at: float | None = None
     gave_up: str = ""
 
@@ -51,18 +58,36 @@ class Preemption:
         """Whether it is still going on."""
         return self.started_at is None and not self.gave_up
 
-    def phases(self) -> list[tuple[str, float]]:
-        """Return the parts that are over, in seconds: container made, victims stopped, job started."""
+    @property
+    def launched_at(self) -> float | None:
+        """When the GPUs were found free and the runtime was told to start it."""
+        if self.started_at is None or self.start_seconds is None:
+            return None
+        return max(self.freed_at or self.placed_at, self.started_at - self.start_seconds)
+
+    def spans(self) -> list[tuple[str, float, float]]:
+        """Return the phases that are over, each with its begin and its end.
+
+        `decide`: the plan; `make`: the container, nobody is stopped yet; `stop`: until the last victim is
+        gone; `free`: until the GPUs are really free; `start`: until it runs.
+        """
+        launched = self.launched_at
         moments = (
+            ("decide", self.placed_at, self.placed_at + (self.decide_seconds or 0.0)),
             ("make", self.placed_at, self.told_at),
             ("stop", self.told_at, self.freed_at),
-            ("start", self.freed_at, self.started_at),
+            ("free", self.freed_at, launched),
+            ("start", launched or self.freed_at, self.started_at),
         )
         return [
-            (name, max(0.0, end - begin))
+            (name, begin, max(begin, end))
             for name, begin, end in moments
-            if begin is not None and end is not None
+            if begin is not None and end is not None and (name != "decide" or self.decide_seconds is not None)
         ]
+
+    def phases(self) -> list[tuple[str, float]]:
+        """Return the phases that are over, in seconds; see `spans`."""
+        return [(name, end - begin) for name, begin, end in self.spans()]
 
 
 class Timeline:
@@ -73,7 +98,8 @@ class Timeline:
         self._kept = kept
         self.all: list[Preemption] = []
         self._open: dict[int, Preemption] = {}
-        self._submitted: dict[int, float] = {}
+        self._submitted: dict[int, tuple[float, int | None]] = {}
+        """When, and with which priority, of jobs that have not ended."""
 
     def take(self, events: Sequence[EventView]) -> bool:
         """Take in the next events of the story; return whether a preemption changed."""
@@ -87,13 +113,15 @@ class Timeline:
         changed = False
         match event.name:
             case "job.submitted":
-                self._submitted[job] = event.at
+                self._submitted[job] = event.at, _priority(event)
+            case "job.reprioritised":
+                self._submitted[job] = self._submitted.get(job, (event.at, None))[0], _priority(event)
             case "job.placed":
                 changed = self._placed(event, job)
             case "job.stopping":
                 changed = self._told(event, job)
-            case "job.started":
-                changed = self._ends(job, at=event.at)
+            case "job.started" | "job.restored":
+                changed = self._runs(event, job)
             case "job.unplaced":
                 changed = self._ends(job, why=event.text)
             case name if name in _GONE:
@@ -106,14 +134,17 @@ class Timeline:
         plan = event.data.get("plan")
         if not isinstance(plan, Mapping) or not plan.get("victims"):
             return False
-        why = {one.get("job"): str(one.get("why", "")) for one in plan.get("victim_reasons") or []}
+        reasons = {one.get("job"): one for one in plan.get("victim_reasons") or []}
+        submitted_at, priority = self._submitted.get(job, (None, None))
         found = Preemption(
             job=job,
             label=event.text.split(":")[0].removesuffix(" is restored"),
             placed_at=event.at,
             plan=plan,
-            submitted_at=self._submitted.get(job),
-            victims=[Victim(job=int(one), why=why.get(one, "")) for one in plan["victims"]],
+            submitted_at=submitted_at,
+            priority=priority,
+            victims=[_victim(int(one), reasons.get(one, {})) for one in plan["victims"]],
+            decide_seconds=_number(event.data.get("decide_seconds")),
         )
         self._open[job] = found
         self.all.append(found)
@@ -125,7 +156,7 @@ class Timeline:
         by = event.data.get("by")
         for victim in self._open[by].victims if by in self._open else ():
             if victim.job == job and victim.told_at is None:
-                victim.told_at = event.at
+                victim.told_at, victim.label = event.at, event.text.partition(" is told")[0]
                 return True
         return False
 
@@ -133,10 +164,17 @@ class Timeline:
         changed = False
         for preemption in self._open.values():
             for victim in preemption.victims:
-                if victim.job == job and victim.told_at is not None and victim.gone_at is None:
+                if victim.job == job and victim.gone_at is None:
                     victim.gone_at, changed = event.at, True
+        if event.name in _ENDED:
+            self._submitted.pop(job, None)
         # A preemptor that ended before it ran, cancelled by its user say, stops nobody any more.
         return (event.name in _ENDED and self._ends(job, why=event.text)) or changed
+
+    def _runs(self, event: EventView, job: int) -> bool:
+        if job in self._open:
+            self._open[job].start_seconds = _number(event.data.get("start_seconds"))
+        return self._ends(job, at=event.at)
 
     def _ends(self, job: int, *, at: float | None = None, why: str = "") -> bool:
         found = self._open.pop(job, None)
@@ -144,3 +182,19 @@ class Timeline:
             return False
         found.started_at, found.gave_up = at, "" if at is not None else why
         return True
+
+
+def _victim(job: int, reason: Mapping[str, Any]) -> Victim:
+    priority = _number(reason.get("priority"))
+    return Victim(
+        job=job, why=str(reason.get("why", "")), priority=None if priority is None else int(priority)
+    )
+
+
+def _priority(event: EventView) -> int | None:
+    found = event.data.get("priority")
+    return found if isinstance(found, int) else None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

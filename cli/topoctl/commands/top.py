@@ -1,7 +1,7 @@
 """`topoctl top`: a host or a fleet live, on the whole screen."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,10 +13,15 @@ from topod.protocol.remote import Remote
 from topod.protocol.replies import Welcome
 from topod.protocol.requests import Hello
 
+if TYPE_CHECKING:
+    from topotui.recording import Recorder
+
 EXAMPLES = """
 topoctl top
 topoctl top --read-only
 topoctl --host gpu-7 top
+topoctl top --record today.jsonl
+topoctl top --replay today.jsonl
 """
 
 
@@ -26,10 +31,19 @@ def top(
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Look only: no key changes anything.")
     ] = False,
+    record: Annotated[
+        Path | None,
+        typer.Option("--record", metavar="FILE", help="Write what happens on the host to this file, too."),
+    ] = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option("--replay", metavar="FILE", help="Show what was recorded; no topod is asked."),
+    ] = None,
 ) -> None:
     """Show a host or a fleet live: GPUs, jobs, preemptions.
 
-    `?` tells the keys. It goes on when topod is restarted, or another coordinator leads.
+    `?` tells the keys. It goes on when topod is restarted, or another coordinator leads. A
+    recording has a line of JSON for each change; one that is there already is gone on with.
     """
     try:
         from topotui.app import TopApp
@@ -42,12 +56,34 @@ def top(
         ) from None
     from topotui.looking import LookingClient
 
+    if replay is not None:
+        if record is not None:
+            raise UsageError("--record and --replay are not to be had together")
+        _replay(replay)
+        return
     where, host, fleet = watched(ctx)
     kind = LookingClient if read_only else Client
+    if fleet and record is not None:
+        raise UsageError(
+            "one host is recorded, and this is a fleet", hint="topoctl --host NAME top --record FILE"
+        )
     if fleet:
         FleetApp(lambda name: kind(where, host=name), read_only=read_only).run()
     else:
-        TopApp(lambda: kind(where, host=host), read_only=read_only).run()
+        TopApp(lambda: kind(where, host=host), read_only=read_only, record=_recorder(record)).run()
+
+
+def _recorder(path: Path | None) -> "Recorder | None":
+    from topotui.recording import Recorder
+
+    return None if path is None else Recorder(path.expanduser().absolute())
+
+
+def _replay(path: Path) -> None:
+    from topotui.recording import load
+    from topotui.replay import ReplayApp
+
+    ReplayApp(load(path.expanduser())).run()
 
 
 def watched(ctx: typer.Context) -> tuple[Path | Remote | None, str, bool]:
