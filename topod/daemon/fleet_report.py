@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from math import inf
 from typing import Final
 
+from topod.daemon.fleet_words import to_the_fleet
 from topod.fleet.hosts import HeldBy, HostSnapshot
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.fairness import effective_priority, guarded_until, standing
@@ -50,7 +51,7 @@ def host_snapshot(
 
 def fleet_jobs(state: HostState) -> tuple[FleetJobReport, ...]:
     """Return how every assignment stands that is not settled, in the order of local ids."""
-    return tuple(_report(job) for _, job in sorted(state.jobs.items()) if job.assignment is not None)
+    return tuple(_report(job, state) for _, job in sorted(state.jobs.items()) if job.assignment is not None)
 
 
 def _held_by(job: Job, holder: Holder, now: float, rules: Rules) -> HeldBy:
@@ -86,7 +87,7 @@ def _held_by(job: Job, holder: Holder, now: float, rules: Rules) -> HeldBy:
     )
 
 
-def _report(job: Job) -> FleetJobReport:
+def _report(job: Job, state: HostState) -> FleetJobReport:
     assert job.assignment is not None
     tag, held = job.assignment.tag, job.allocation
     refused = job.state is JobState.RETURNED and not job.assignment.taken
@@ -98,7 +99,7 @@ def _report(job: Job) -> FleetJobReport:
         state=REFUSED if refused else job.state.value,
         stage=job.stage.value if job.stage else None,
         ready=job.in_gang and not tag.go and made,
-        reason=job.reason,
+        reason=to_the_fleet(state, job.reason),
         gpus=held.gpu_indices if held else (),
         cpu_list=str(held.cpus) if held else "",
         affinity=str(job.plan.get("affinity", "")),
