@@ -1,7 +1,7 @@
 """What only a job's host can answer, a log or a command beside a job, is passed on to it."""
 
 from collections.abc import Awaitable, Callable, Container
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -115,7 +115,17 @@ class Passing:
         return reply
 
 
-def _output(job: FleetJob, attempt: int | None, rank: int | None) -> Earlier | None:
+class _Lies(NamedTuple):
+    """Where the output of an attempt lies."""
+
+    host: str
+    local: int
+    """The job's number there."""
+    before: int
+    """How often it was started before it came there."""
+
+
+def _output(job: FleetJob, attempt: int | None, rank: int | None) -> _Lies | None:
     """Return where the output of an attempt lies; by default of the last that was started.
 
     None: of one that is still to come. Raises `NotFoundError` for one that there never was, or so long ago
@@ -123,25 +133,29 @@ def _output(job: FleetJob, attempt: int | None, rank: int | None) -> Earlier | N
     """
     last = job.earlier[-1] if job.earlier else None
     before = 0 if last is None else last.before + last.starts
-    there, report = _there(job, rank), next((m.report for m in job.members if m.report is not None), None)
-    starts = 0 if report is None else max(report.starts, report.attempt)
-    present = None
-    if there is not None:
-        present = Earlier(host=there[0], local=there[1], before=before, starts=starts)
+    there, reports = _there(job, rank), [m.report for m in job.members if m.report is not None]
+    starts = max((max(report.starts, report.attempt) for report in reports), default=0)
+    present = None if there is None else _Lies(*there, before)
     if attempt is None:
-        return present if last is None or starts or rank else last
+        return present if last is None or starts else _of_rank(job, last, rank)
     if attempt > before:
         if present is not None and attempt > before + max(1, starts):
             raise NotFoundError(f"{job.label} has no attempt {attempt}; its last is {before + starts}")
         return present
-    if rank:
-        raise NotFoundError(f"of attempt {attempt} of {job.label} only the output of rank 0 is remembered")
     found = next((one for one in job.earlier if one.before < attempt <= one.before + one.starts), None)
     if found is None:
         raise NotFoundError(
             f"where the output of attempt {attempt} of {job.label} lies is not known any more"
         )
-    return found
+    return _of_rank(job, found, rank)
+
+
+def _of_rank(job: FleetJob, earlier: Earlier, rank: int | None) -> _Lies:
+    """Return where a member of an assignment that is over ran."""
+    for member in earlier.members:
+        if member.rank == (rank or 0):
+            return _Lies(member.host, member.local, earlier.before)
+    raise NotFoundError(f"{job.label} is not known to have begun on rank {rank or 0} in that attempt")
 
 
 def _there(job: FleetJob, rank: int | None) -> tuple[str, int] | None:

@@ -26,8 +26,14 @@ def job_view(job: FleetJob, now: float, rules: Rules) -> JobView:
     """Return what is told of a job of the fleet."""
     members = [_member(member) for member in job.members]
     earlier = [
-        EarlierView(host=one.host, local_job=one.local, attempts=[one.before + 1, one.before + one.starts])
+        EarlierView(
+            host=member.host,
+            rank=member.rank,
+            local_job=member.local,
+            attempts=[one.before + 1, one.before + one.starts],
+        )
         for one in job.earlier
+        for member in one.members
     ]
     return JobView(
         **_line(job, now, rules),

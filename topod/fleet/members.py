@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final
 
 from topod.fleet.draft import Draft
-from topod.fleet.states import EARLIER_MAX, ENDED, Earlier, Ending, FleetJob, FleetJobState, Member
+from topod.fleet.states import EARLIER_MAX, ENDED, Earlier, Ending, FleetJob, FleetJobState, Member, OnHost
 from topod.fleet.view import Refused
 from topod.model.assignment import REFUSED, RETURNED, FleetJobReport
 from topod.model.job import RestartPolicy
@@ -167,11 +167,6 @@ def _settle(draft: Draft, job: FleetJob) -> None:
         finish(draft, job, ending)
         return
     ran = job.members[0].report
-    earlier = job.earlier
-    if ran is not None and ran.starts and ran.local:
-        before = earlier[-1].before + earlier[-1].starts if earlier else 0
-        where = Earlier(host=job.members[0].host, local=ran.local, before=before, starts=ran.starts)
-        earlier = (*earlier, where)[-EARLIER_MAX:]
     if len(job.members) == 1:
         failures = job.failures if ran is None else ran.failures
     else:
@@ -181,7 +176,7 @@ def _settle(draft: Draft, job: FleetJob) -> None:
         state=FleetJobState.PENDING,
         reason=ending.reason,
         members=(),
-        earlier=earlier,
+        earlier=_with_this(job),
         guard=None,
         go=False,
         ending=None,
@@ -192,6 +187,23 @@ def _settle(draft: Draft, job: FleetJob) -> None:
     )
     draft.put(again)
     draft.note("job.requeued", f"{job.label} is placed anew: {ending.reason}", job=job)
+
+
+def _with_this(job: FleetJob) -> tuple[Earlier, ...]:
+    """Return the earlier assignments of a job with the present one, if it was started in that."""
+    ran = {member.rank: member for member in job.members if member.report is not None and member.report.local}
+    starts = max((m.report.starts for m in ran.values() if m.report is not None), default=0)
+    if not starts:
+        return job.earlier
+    places = [OnHost(rank=r, host=m.host, local=m.report.local) for r, m in sorted(ran.items()) if m.report]
+    where = Earlier(
+        host=job.members[0].host,
+        local=next((place.local for place in places if place.rank == 0), 0),
+        others=tuple(place for place in places if place.rank),
+        before=job.earlier[-1].before + job.earlier[-1].starts if job.earlier else 0,
+        starts=starts,
+    )
+    return (*job.earlier, where)[-EARLIER_MAX:]
 
 
 def finish(draft: Draft, job: FleetJob, ending: Ending) -> None:

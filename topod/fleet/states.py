@@ -98,16 +98,35 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OnHost:
+    """Where one member of a job ran."""
+
+    rank: int
+    host: str
+    local: int
+    """Its number on the host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Earlier:
     """Where a job ran in an assignment that is over: its output lies there."""
 
     host: str
+    """Of rank 0, as `local`."""
     local: int
-    """Its number on the host."""
+    """Its number on the host; 0: it is not known to have begun there."""
+    others: tuple[OnHost, ...] = ()
+    """The members of higher ranks that began."""
     before: int
     """How often it was started in all assignments before this one."""
     starts: int
     """How often in this one."""
+
+    @property
+    def members(self) -> tuple[OnHost, ...]:
+        """All members that began, by rank."""
+        first = (OnHost(rank=0, host=self.host, local=self.local),) if self.local else ()
+        return (*first, *self.others)
 
 
 EARLIER_MAX: Final = 32
@@ -171,7 +190,7 @@ class FleetJob:
     """In earlier assignments, as all the counts here."""
     starts: int = 0
     earlier: tuple[Earlier, ...] = ()
-    """The assignments in which it was started, the last `EARLIER_MAX` of them; of rank 0."""
+    """The assignments in which it was started, the last `EARLIER_MAX` of them."""
     failures: int = 0
     """In a row: of a job over several hosts; of one host as it counted them."""
     gpu_seconds: float = 0.0

@@ -102,9 +102,10 @@ class MemberView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EarlierView(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a job of a fleet ran in an assignment that is over."""
+    """Where a job of a fleet, or one member of it, ran in an assignment that is over."""
 
     host: str
+    rank: int = 0
     local_job: int
     """Its number on the host."""
     attempts: list[int]

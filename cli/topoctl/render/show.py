@@ -54,7 +54,8 @@ def _life(job: JobView, now: float) -> list[tuple[str, str]]:
     ]
     if job.rendezvous:
         rows.append(("meet at", job.rendezvous))
-    rows += [("before" if not at else "", _earlier(one)) for at, one in enumerate(job.earlier)]
+    ranks = any(one.rank for one in job.earlier)
+    rows += [("before" if not at else "", _earlier(one, ranks=ranks)) for at, one in enumerate(job.earlier)]
     if job.array_id is not None:
         most = "" if job.array_limit is None else f", at most {job.array_limit} at a time"
         text = f"index {job.array_index}, one of the {job.array_count} jobs of array {job.array_id}{most}"
@@ -79,10 +80,11 @@ def _member(member: MemberView, *, several: bool) -> str:
     return f"{rank}{member.host} ({local}){held}{cpus}{stops}"
 
 
-def _earlier(one: EarlierView) -> str:
+def _earlier(one: EarlierView, *, ranks: bool) -> str:
     first, last = one.attempts
     attempts = f"attempt {first}" if first == last else f"attempts {first}-{last}"
-    return f"{one.host} (job {one.local_job} there): {attempts}"
+    rank = f"rank {one.rank}: " if ranks else ""
+    return f"{rank}{one.host} (job {one.local_job} there): {attempts}"
 
 
 def _count(number: int, what: str) -> str:
