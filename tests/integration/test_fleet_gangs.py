@@ -189,6 +189,16 @@ def test_a_gang_starts_is_stopped_and_starts_anew_as_one(
         fleet.until(lambda: fleet.job(gang.id).starts == 2)
         last = fleet.wait(gang.id, "running")
         assert sorted(last.hosts) == alive, (left, last.reason)
+
+        # Requeued through the fleet, or one member of it on its host: all stop and start anew, uncounted.
+        assert told("requeue", str(gang.id)) == f"Requeueing job {gang.id} (gang)"
+        fleet.until(lambda: fleet.job(gang.id).starts == 3)
+        member = fleet.wait(gang.id, "running").members[1]
+        on_host = ["--socket", str(fleet.hosts[member.host].socket), "requeue", str(member.local_job)]
+        assert run(on_host) == exit_codes.OK
+        fleet.until(lambda: fleet.job(gang.id).starts == 4)
+        last = fleet.wait(gang.id, "running")
+        assert (last.state, len(last.hosts), last.preemptions) == ("running", 2, 0), last.reason
         fleet.cancel(gang.id)
         assert fleet.wait(gang.id).state == "cancelled"
 

@@ -117,11 +117,15 @@ def test_a_recording_is_played_by_keys_and_changes_nothing() -> None:
 def test_a_question_says_what_will_happen() -> None:
     async def story(app: ReplayApp, pilot: Pilot[None]) -> None:
         text = words.resume(len(app.picture.queue()))
-        await app.push_screen(Confirm(text))
+        answers: list[bool | None] = []
+        await app.push_screen(Confirm(text), answers.append)
         await pilot.pause()
         shown = text_of(svg_of(app))
         assert "Let the host take jobs again?" in shown
         assert "Yes (y)" in shown
+        await pilot.click("#yes")
+        await pilot.pause()
+        assert answers == [True]
 
     on_screen(story)
 
