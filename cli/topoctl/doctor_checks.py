@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from topoctl.doctor_troubles import judged
 from topod import __version__
 from topod.errors import ProbeError, TopodError
-from topod.protocol.client import Client, find_socket
+from topod.protocol.client import Client, find_socket, is_coordinators
 from topod.protocol.replies import Host, Welcome
 from topod.protocol.requests import GetHost, Hello
 
@@ -308,7 +309,8 @@ def check_daemon(path: Path) -> tuple[Welcome | None, Check]:
         with Client(path) as client:
             welcome = client.ask(Hello(), timeout=PROBE_SECONDS)
     except TopodError as error:
-        return None, Check(name="daemon", verdict="warn", text=error.message, mend="topod")
+        mend = "topod-coordinator" if is_coordinators(path) else "topod"
+        return None, Check(name="daemon", verdict="warn", text=error.message, mend=mend)
     if not isinstance(welcome, Welcome):
         return None, Check(name="daemon", verdict="bad", text=f"{path} is not topod's", mend="topod")
     kind = " (emulated)" if welcome.emulated else ""
@@ -320,14 +322,9 @@ def check_daemon(path: Path) -> tuple[Welcome | None, Check]:
         return welcome, Check(
             name="daemon", verdict="warn", text=f"{text}; topoctl is {__version__}", mend=mend
         )
-    if welcome.troubles:
-        store = next((trouble for trouble in welcome.troubles if trouble.startswith("store:")), "")
-        # A file that somebody took away is no matter of room.
-        look = "ls -li" if "while topod has it open" in store else "df -h"
-        mend = f"{look} {welcome.state_dir}" if store else "journalctl -u topod"
-        text = f"{text}; {'; '.join(welcome.troubles)}"
-        return welcome, Check(name="daemon", verdict="warn", text=text, mend=mend)
-    return welcome, Check(name="daemon", verdict="ok", text=text)
+    verdict, mend = judged(welcome)
+    text = "; ".join((text, *welcome.troubles))
+    return welcome, Check(name="daemon", verdict=verdict, text=text, mend=mend)
 
 
 def _groups(named: Mapping[str, list[str]]) -> Iterator[Check]:

@@ -1,6 +1,7 @@
 """The check of `topoctl doctor` for who asks a coordinator."""
 
 from topoctl.doctor_checks import PROBE_SECONDS, Check
+from topoctl.doctor_troubles import judged
 from topod.errors import TopodError
 from topod.protocol.client import Client
 from topod.protocol.remote import Remote
@@ -20,4 +21,5 @@ def check_coordinator(remote: Remote) -> Check:
         return Check(name="coordinator", verdict="bad", text=f"{where} is no coordinator")
     roles = ", ".join(welcome.roles) or "no role"
     text = f"the coordinator {welcome.version} answers at {where}; you are {welcome.user} ({roles})"
-    return Check(name="coordinator", verdict="ok", text=text)
+    verdict, mend = judged(welcome)
+    return Check(name="coordinator", verdict=verdict, text="; ".join((text, *welcome.troubles)), mend=mend)

@@ -227,13 +227,17 @@ def style(ctx: typer.Context) -> Style:
     terminal = sys.stdout.isatty()
     color = terminal and not plain and os.environ.get("TERM") != "dumb"
     encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "").replace("_", "")
-    return Style(width=_width(terminal), color=color, unicode=encoding.startswith("utf"))
+    unicode, said = encoding.startswith("utf"), _columns()
+    return Style(width=said or _width(terminal), piped=not (terminal or said), color=color, unicode=unicode)
+
+
+def _columns() -> int | None:
+    columns = os.environ.get("COLUMNS", "")
+    sane = columns.isascii() and columns.isdecimal() and 20 <= int(columns) <= 10_000
+    return int(columns) if sane else None
 
 
 def _width(terminal: bool) -> int:
-    columns = os.environ.get("COLUMNS", "")
-    if columns.isascii() and columns.isdecimal() and 20 <= int(columns) <= 10_000:
-        return int(columns)
     if terminal:
         try:
             return max(20, os.get_terminal_size(sys.stdout.fileno()).columns)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from topod import __version__
 from topod.errors import UsageError
-from topod.protocol.client import SYSTEM_SOCKET
+from topod.protocol.client import COORDINATOR_SOCKET, SYSTEM_SOCKET
 from topod.shell.config_file import ConfigFile, read_config
 from topod.shell.metrics.port import FLAG, METAVAR, place_of
 
@@ -78,9 +78,9 @@ def _default_state_dir(environ: Mapping[str, str]) -> Path:
 def _default_socket(environ: Mapping[str, str]) -> Path:
     """Return a socket that is no host's: both may run on one machine."""
     if os.geteuid() == 0:
-        return SYSTEM_SOCKET.parent.with_name("topod-coordinator") / "coordinator.sock"
+        return SYSTEM_SOCKET.parent.with_name("topod-coordinator") / COORDINATOR_SOCKET
     runtime = environ.get("XDG_RUNTIME_DIR")
-    return (Path(runtime) / "topod" if runtime else Path.home() / ".topod") / "coordinator.sock"
+    return (Path(runtime) / "topod" if runtime else Path.home() / ".topod") / COORDINATOR_SOCKET
 
 
 def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:

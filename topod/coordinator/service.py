@@ -162,7 +162,8 @@ class Service:
         """Say who answers."""
         state = self._mailbox.state
         leads = f", leads for the {state.epoch}. time" if self._identity.shared else ""
-        text = f"{len(state.hosts)} hosts, port {self._identity.endpoint}{leads}"
+        hosts = f"{len(state.hosts)} host{'' if len(state.hosts) == 1 else 's'}"
+        text = f"{hosts}, port {self._identity.endpoint}{leads}"
         return welcome(self._identity, text, self._health, state.generation)
 
     async def submit(self, request: rq.Submit) -> rp.Jobs:

@@ -263,5 +263,6 @@ def _story(members: tuple[Member, ...], called: list[list[str]]) -> str:
         gpus = str(CpuSet.of(member.place.gpus))
         victims = [f"job {name}" for name in names]
         stops = f", stops {', '.join(victims)}" if victims else ""
-        parts.append(f"GPUs {gpus} of {member.host}{stops}" if gpus else f"{member.host}{stops}")
+        word = "GPU" if len(member.place.gpus) == 1 else "GPUs"
+        parts.append(f"{word} {gpus} of {member.host}{stops}" if gpus else f"{member.host}{stops}")
     return "; ".join(parts)

@@ -43,6 +43,7 @@ NOBODY_HINT: Final = (
 )
 SYSTEM_SOCKET = Path("/run/topod/topod.sock")
 """Where a topod of root listens."""
+COORDINATOR_SOCKET: Final = "coordinator.sock"
 
 
 def default_socket() -> Path:
@@ -64,6 +65,11 @@ def find_socket() -> Path:
     if os.environ.get("TOPOD_SOCKET") or own.exists() or not SYSTEM_SOCKET.parent.is_dir():
         return own
     return SYSTEM_SOCKET
+
+
+def is_coordinators(socket: Path) -> bool:
+    """Say whether a coordinator listens at this path unless told otherwise, and no host's topod."""
+    return socket.name == COORDINATOR_SOCKET
 
 
 def events_socket(socket: Path) -> Path:
@@ -216,7 +222,7 @@ class Client:
         if not answered:
             self._drop(wire)
             raise DaemonUnavailableError(
-                f"topod did not answer within {timeout:g} s on {self.path}", hint=_HINT
+                f"{_who(self.path)} did not answer within {timeout:g} s on {self.path}", hint=_hint(self.path)
             )
         return reply
 
@@ -272,7 +278,9 @@ class Client:
         except PermissionError:
             raise _not_let_in(self.path) from None
         if not present:
-            raise DaemonUnavailableError(f"no topod listens at {self.path}", hint=_HINT)
+            raise DaemonUnavailableError(
+                f"no {_who(self.path)} listens at {self.path}", hint=_hint(self.path)
+            )
         # Gone meanwhile, it is not there, and not forbidden: topod is being restarted.
         if not os.access(self.path, os.R_OK | os.W_OK) and os.path.lexists(self.path):
             raise _not_let_in(self.path)
@@ -284,11 +292,11 @@ class Client:
             except BlockingIOError:
                 pass  # it listens and is busy
             except ConnectionRefusedError:
-                text = f"no topod listens at {self.path} any more"
-                raise DaemonUnavailableError(text, hint=_HINT) from None
+                text = f"no {_who(self.path)} listens at {self.path} any more"
+                raise DaemonUnavailableError(text, hint=_hint(self.path)) from None
             except OSError as error:
-                text = f"topod cannot be reached at {self.path}: {error.strerror or error}"
-                raise DaemonUnavailableError(text, hint=_HINT) from None
+                text = f"{_who(self.path)} cannot be reached at {self.path}: {error.strerror or error}"
+                raise DaemonUnavailableError(text, hint=_hint(self.path)) from None
 
 
 def _not_let_in(path: Path) -> NotAllowedError:
@@ -306,4 +314,9 @@ def _not_let_in(path: Path) -> NotAllowedError:
     return NotAllowedError(f"no permission to reach topod at {path}", hint=hint)
 
 
-_HINT = "start one with `topod`, or name its socket with --socket or TOPOD_SOCKET"
+def _who(path: Path) -> str:
+    return "topod-coordinator" if is_coordinators(path) else "topod"
+
+
+def _hint(path: Path) -> str:
+    return f"start one with `{_who(path)}`, or name its socket with --socket or TOPOD_SOCKET"

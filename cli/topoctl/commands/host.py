@@ -49,9 +49,9 @@ def drain(
     ],
     requeue: Annotated[bool, typer.Option("--requeue", help="Its jobs stop and go on elsewhere.")] = False,
 ) -> None:
-    """Give a host no more jobs of the fleet.
+    """Give a host no more jobs of the fleet: cordon it.
 
-    Jobs that run go on. What its own users submit there it still runs.
+    Jobs that run go on; with --requeue they leave it too. What its own users submit there it still runs.
     """
     if not reason.strip():
         raise UsageError("--reason: is empty")

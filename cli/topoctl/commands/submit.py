@@ -55,7 +55,9 @@ def submit(
     hosts: HostsOption = 1,
     select: SelectOption = None,
     gpu_model: GpuModelOption = "",
-    parsable: Annotated[bool, typer.Option("--parsable", help="Print only the job's id.")] = False,
+    parsable: Annotated[
+        bool, typer.Option("-q", "--quiet", "--parsable", help="Print only the job's id.")
+    ] = False,
     owner: Annotated[
         str | None,
         typer.Option("--for", metavar="USER", help="Root only: in the name of USER.", show_default=False),

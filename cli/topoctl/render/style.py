@@ -7,9 +7,13 @@ _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """The reader's terminal: `width` in columns; `unicode` False means ASCII only."""
+    """The reader's terminal: `width` in columns; `unicode` False means ASCII only.
+
+    `piped`: a program or a file takes it, so the last column of a table is not cut.
+    """
 
     width: int = 80
+    piped: bool = False
     color: bool = False
     unicode: bool = True
 

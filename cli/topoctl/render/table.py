@@ -17,7 +17,7 @@ class Column:
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], style: Style, *, whole: bool) -> str:
-    """Return head and rows as lines that fit `style.width`; with `whole`, nothing is cut.
+    """Return head and rows as lines that fit `style.width`, unless piped; with `whole`, nothing is cut.
 
     Where the last column would be cut, the columns move closer together first.
     """
@@ -33,7 +33,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], style: Style
         for index, column in enumerate(columns)
     ]
     gap = "  "
-    if not whole:
+    if not whole and not style.piped:
         gap = gap if sum(widths) + 2 * (len(columns) - 1) <= style.width else " "
         before = sum(widths[:-1]) + len(gap) * (len(columns) - 1)
         widths[-1] = max(len(columns[-1].head), min(widths[-1], style.width - before))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from topoctl import doctor_checks
+from topoctl.doctor_troubles import judged
 from topod.protocol.replies import Welcome
 
 
@@ -63,6 +64,23 @@ def test_an_engine_that_hangs_is_told_from_one_that_does_not_run(tmp_path: Path)
         assert "the engine does not answer" in check.text
         assert check.mend == f"docker -H unix://{path} version"
     assert not doctor_checks._listens(path)
+
+
+def test_a_coordinator_that_lets_in_by_an_old_file_or_reaches_no_etcd_is_bad() -> None:
+    def verdict(*troubles: str) -> str:
+        fields: dict[str, object] = {"troubles": troubles, "state_dir": "/s", "fleet": True}
+        return judged(Welcome(**{**_defaults(), **fields}))[0]  # type: ignore[arg-type] # every field has its own type
+
+    assert verdict("port: keys:3: no roles; the keys read before stay in force", "store: full") == "bad"
+    assert verdict("store: etcd does not answer; x") == "bad"
+    assert (verdict("store: cannot write x: disk is full"), verdict()) == ("warn", "ok")
+
+
+def test_a_coordinators_socket_is_told_from_a_hosts(tmp_path: Path) -> None:
+    for name, mend in (("coordinator.sock", "topod-coordinator"), ("topod.sock", "topod")):
+        welcome, check = doctor_checks.check_daemon(tmp_path / name)
+        assert (welcome, check.mend) == (None, mend)
+        assert check.text == f"no {mend} listens at {tmp_path / name}"
 
 
 def _defaults() -> dict[str, object]:

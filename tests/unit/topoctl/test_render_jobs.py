@@ -35,6 +35,12 @@ def test_wide_ps_cuts_nothing_and_lists_the_cpus() -> None:
     assert lines[3].endswith(REASON)
 
 
+def test_what_is_piped_has_the_whole_reason() -> None:
+    lines = jobs_table(JOBS, NOW, Style(piped=True), wide=False).splitlines()
+    assert lines[3].endswith(f"x4    auto    0  {REASON}")
+    assert "a-long-name…" in lines[2]
+
+
 @pytest.mark.parametrize("width", [80, 100, 132])
 def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     for text in (jobs_table(JOBS, NOW, Style(width=width), wide=False),):
