@@ -3,12 +3,15 @@
 The real command on a terminal of 200 by 50 that takes all it prints. It watches a fleet of emulated hosts
 (`bench.emulated_hosts`) each of which changes twice a second, under a real coordinator; then one busy host: a
 real topod on an emulated machine, on which jobs start and end every second, and GPUs are read every two. Its
-start is not counted.
+start is not counted. Last, the screen alone with 5,000 hosts: an answer that names all of them, one that
+changes 200 while they are sorted by what is free, and a page further.
 """
 
 import argparse
+import asyncio
 import contextlib
 import fcntl
+import itertools
 import os
 import pty
 import random
@@ -19,16 +22,25 @@ import tempfile
 import termios
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
 import psutil
+from textual.pilot import Pilot
 
 from bench.big_fleet import BigFleet, Used
 from bench.verdicts import Verdict
 from tests.integration.daemon_process import ROOT, Topod
+from topod.coordinator.rows import kind_of
+from topod.discovery.library import load_library_host
 from topod.errors import TopodError
+from topod.flextopo.tables import TopologyTables
+from topod.protocol.client import Client
+from topod.protocol.replies import FleetChanges
+from topod.protocol.views import FleetRow, FreeGroup, HeldGpus
+from topotui.fleet import FleetApp
+from topotui.fleet_panes import HostLines
 
 FLEET_PERCENT, HOST_PERCENT = 15.0, 3.0
 COLUMNS, LINES = 200, 50
@@ -129,6 +141,55 @@ def busy_host(seconds: float) -> list[Verdict]:
     return [Verdict("top: one busy host", percent, HOST_PERCENT, "%")]
 
 
+async def thousands(hosts: int) -> None:
+    """Show so many hosts without a terminal; prints the CPU time of each thing."""
+    tables = TopologyTables(load_library_host("dgx1").topology)
+
+    def row(number: int, held: int) -> FleetRow:
+        return FleetRow(
+            name=f"node-{number}",
+            state="ready",
+            kind="dgx1",
+            gpus=8,
+            held=[HeldGpus(str(number), 500, (1 << held) - 1, number)],
+            free=[FreeGroup("nvlink", 8 - held, 1)],
+            labels={"rack": f"r{number // 32}"},
+        )
+
+    def changes(number: int, rows: list[FleetRow], *, whole: bool = False) -> FleetChanges:
+        kinds = [kind_of("dgx1", tables)] if whole else []
+        return FleetChanges(life="x", number=number, now=0.0, whole=whole, hosts=rows, kinds=kinds)
+
+    async def timed(pilot: Pilot[None], work: Callable[[], object], times: int) -> float:
+        begun = time.process_time()
+        for _ in range(times):
+            work()
+            await pilot.pause()
+        return (time.process_time() - begun) / times * 1e3
+
+    def nobody(_: str) -> Client:
+        return Client(Path("/nowhere"))
+
+    app = FleetApp(nobody)
+    async with app.run_test(size=(COLUMNS, LINES)) as pilot:
+        lines = app.fleet.query_one(HostLines)
+        numbers = itertools.count(2)
+        every = [row(number, number % 7) for number in range(hosts)]
+        first = await timed(pilot, lambda: app.fleet.take(changes(next(numbers), every, whole=True)), 1)
+        lines.sort = "free"
+        lines.again()
+        some = [[row(number * 25 + turn, turn % 7) for number in range(200)] for turn in range(20)]
+        more = await timed(
+            pilot, lambda: app.fleet.take(changes(number := next(numbers), some[number % 20])), 20
+        )
+        page = await timed(pilot, lambda: lines.action_page(1), 100)
+    print(
+        f"{hosts} hosts, CPU time: all of them {first:.0f} ms; 200 that changed, sorted {more:.1f} ms;"
+        f" a page further {page:.1f} ms",
+        flush=True,
+    )
+
+
 @contextlib.contextmanager
 def jobs_all_the_time(topod: Topod) -> Iterator[None]:
     """Submit a job every second."""
@@ -161,7 +222,9 @@ def main(arguments: Sequence[str] | None = None) -> list[Verdict]:
     hosts, seconds = (40, 5.0) if given.quick else (200, 30.0)
     loads = ", ".join(f"{load:.1f}" for load in os.getloadavg())
     print(f"\ntopoctl top on a terminal of {COLUMNS} by {LINES}; load of this machine {loads}", flush=True)
-    return [*fleet(hosts, seconds), *busy_host(seconds)]
+    verdicts = [*fleet(hosts, seconds), *busy_host(seconds)]
+    asyncio.run(thousands(5000))
+    return verdicts
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """The first tab of a host: its picture, its links, who holds which cores; all at once where there is room."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical, VerticalScroll
 
+from topod.model.topology import Topology
+from topod.protocol.views import JobLine
 from topotui.blocks import text_of
 from topotui.cores import core_map, holders
 from topotui.drawn import Drawn
@@ -33,6 +36,7 @@ class HostPane(VerticalScroll, can_focus=True):
         super().__init__()
         self.view = "machine"
         self._shown: dict[str, Text] = {}
+        self._made: dict[str, tuple[object, Text]] = {}
 
     def compose(self) -> ComposeResult:
         yield Drawn(id="views")
@@ -70,6 +74,17 @@ class HostPane(VerticalScroll, can_focus=True):
             return machine(picture, left, self.size.height - (0 if wide else 1))
         if topology is None:
             return Text()
+        # What these follow from; readings, which change most often, are no part of it.
+        basis = (id(topology), right, *(() if name == "matrix" else (jobs, dict(foreign))))
+        made = self._made.get(name)
+        if made is None or made[0] != basis:
+            made = self._made[name] = basis, self._drawn(name, topology, jobs, foreign, right)
+        return made[1]
+
+    @staticmethod
+    def _drawn(
+        name: str, topology: Topology, jobs: list[JobLine], foreign: Mapping[str, str], right: int
+    ) -> Text:
         match name:
             case "cores":
                 return text_of(core_map(topology, jobs, foreign, right))
