@@ -1,11 +1,15 @@
-"""Text of many lines of which few change at a time: only those are drawn anew."""
+"""A block of text on the screen of which few lines change at a time: only those are drawn anew."""
 
 from itertools import zip_longest
 
+from rich.segment import Segment
+from rich.style import Style
 from rich.text import Text
 from textual.geometry import Region, Size
 from textual.strip import Strip
 from textual.widgets import Static
+
+from topotui.blocks import Block, text_of
 
 SLACK = 3
 """It takes less room only when it has more lines less: to lay the screen out anew costs most of all."""
@@ -18,36 +22,33 @@ class Drawn(Static):
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - as Textual names it
         super().__init__(id=id)
-        self._lines: list[Text] = []
-        self._strips: dict[int, Strip] = {}
+        self._block = Block((), 0)
         self._height = 0
 
-    def draw(self, text: Text) -> None:
-        """Show a text."""
-        lines = list(text.split("\n", allow_blank=True))
-        before, self._lines = self._lines, lines
-        if not self._height - SLACK <= len(lines) <= self._height:
-            self._height = len(lines)
-            self._strips.clear()
+    def draw(self, block: Block) -> None:
+        """Show this block from now on."""
+        before, self._block = self._block, block
+        if not self._height - SLACK <= block.height <= self._height:
+            self._height = block.height
             self.refresh(layout=True)
             return
-        for y, (old, new) in enumerate(zip_longest(before, lines)):
-            if old != new:
-                self._strips.pop(y, None)
-                self.refresh(Region(0, y, self.size.width, 1))
+        changed = [
+            Region(0, y, self.size.width, 1)
+            for y, (old, new) in enumerate(zip_longest(before.lines, block.lines))
+            if old != new
+        ]
+        if changed:
+            self.refresh(*changed)
 
     def render(self) -> Text:
-        return Text("\n").join(self._lines)
+        """Return the block as text."""
+        return text_of(self._block)
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002 - a hook
         return self._height
 
     def render_line(self, y: int) -> Strip:
-        width = self.size.width
-        if y >= len(self._lines):
-            return Strip.blank(width, self.rich_style)
-        strip = self._strips.get(y)
-        if strip is None or strip.cell_length != width:
-            line = Strip(self._lines[y].render(self.app.console)).adjust_cell_length(width)
-            strip = self._strips[y] = line.apply_style(self.rich_style)
-        return strip
+        base = self.rich_style
+        parts = self._block.lines[y] if y < self._block.height else ()
+        segments = [Segment(text, base + Style.parse(style) if style else base) for text, style in parts]
+        return Strip(segments).adjust_cell_length(self.content_size.width, base)

@@ -18,7 +18,7 @@ from topotui.fleet_lines import HEAD, SORTS, Columns, columns_for, heading, line
 from topotui.fleet_picture import FleetPicture, News, Stops
 from topotui.fleet_tiles import NOTHING, alerts_of, groups_text, kept_of
 from topotui.line_table import LineTable
-from topotui.palette import color_of
+from topotui.palette import BAD_COLOR, color_of
 from topotui.panes import STATE_SIGNS
 
 ALL = News(whole=True)
@@ -120,7 +120,7 @@ def _about_host(row: FleetRow, picture: FleetPicture) -> Text:
     told = ", ".join([*jobs, *own]) or "none"
     said = [*alerts_of(row, picture.now), *kept_of(row)]
     if said:
-        lines.append(Text("; ".join(said), style="#d55e00"))
+        lines.append(Text("; ".join(said), style=BAD_COLOR))
     lines.append(Text(printable(f"free: {groups_text(row.free) or 'nothing'} · jobs: {told}")))
     return Text("\n").join(lines)
 

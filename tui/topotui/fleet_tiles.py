@@ -14,11 +14,11 @@ from rich.style import Style
 
 from topoctl.render.style import printable
 from topod.protocol.views import FleetRow, FreeGroup, GpuPlace, KindView
-from topotui.palette import color_of
+from topotui.palette import BAD_COLOR, color_of
 
 NOTHING: Final = Style()
 DIM: Final = Style(color="grey62")
-BAD: Final = Style(color="#d55e00", bold=True)
+BAD: Final = Style(color=BAD_COLOR, bold=True)
 SEPARATOR: Final = Style(color="grey50")
 LEVELS: Final = {"nvlink": "NVLink", "pcie": "PCIe", "numa": "NUMA", "socket": "socket", "any": ""}
 BLOCKED: Final = {"reserved": "k", "drained": "-", "foreign": "f", "quarantined": "q", "unhealthy": "✗"}

@@ -3,17 +3,16 @@
 from collections.abc import Mapping
 from typing import Final
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical, VerticalScroll
 
 from topod.model.topology import Topology
 from topod.protocol.views import JobLine
-from topotui.blocks import text_of
+from topotui.blocks import Block, Part, block
 from topotui.cores import core_map, holders
 from topotui.drawn import Drawn
 from topotui.links import matrix
-from topotui.machine import machine
+from topotui.machine import machine_block
 from topotui.picture import Picture
 
 VIEWS: Final = {
@@ -35,8 +34,7 @@ class HostPane(VerticalScroll, can_focus=True):
     def __init__(self) -> None:
         super().__init__()
         self.view = "machine"
-        self._shown: dict[str, Text] = {}
-        self._made: dict[str, tuple[object, Text]] = {}
+        self._made: dict[str, tuple[object, Block]] = {}
 
     def compose(self) -> ComposeResult:
         yield Drawn(id="views")
@@ -62,18 +60,18 @@ class HostPane(VerticalScroll, can_focus=True):
         for name in ALL:
             self.query_one(f"#{name}").display = name in parts
         if not wide:
-            self._put("views", _titles(self.view))
+            self.query_one("#views", Drawn).draw(_titles(self.view))
         for name in parts:
-            self._put(name, self._text(name, picture, wide=wide))
+            self.query_one(f"#{name}", Drawn).draw(self._part(name, picture, wide=wide))
 
-    def _text(self, name: str, picture: Picture, *, wide: bool) -> Text:
+    def _part(self, name: str, picture: Picture, *, wide: bool) -> Block:
         width = max(40, self.size.width - 1)
         left, right = (LEFT, width - LEFT - 3) if wide else (width, width)
         topology, jobs, foreign = picture.topology, picture.running(), picture.about.foreign_cpus
         if name == "machine":
-            return machine(picture, left, self.size.height - (0 if wide else 1))
+            return machine_block(picture, left, self.size.height - (0 if wide else 1))
         if topology is None:
-            return Text()
+            return block([])
         # What these follow from; readings, which change most often, are no part of it.
         basis = (id(topology), right, *(() if name == "matrix" else (jobs, dict(foreign))))
         made = self._made.get(name)
@@ -84,25 +82,20 @@ class HostPane(VerticalScroll, can_focus=True):
     @staticmethod
     def _drawn(
         name: str, topology: Topology, jobs: list[JobLine], foreign: Mapping[str, str], right: int
-    ) -> Text:
+    ) -> Block:
         match name:
             case "cores":
-                return text_of(core_map(topology, jobs, foreign, right))
+                return core_map(topology, jobs, foreign, right)
             case "holders":
-                return text_of(holders(jobs, foreign))
+                return holders(jobs, foreign)
             case _:
-                return text_of(matrix(topology, right))
-
-    def _put(self, name: str, text: Text) -> None:
-        if self._shown.get(name) != text:
-            self._shown[name] = text
-            self.query_one(f"#{name}", Drawn).draw(text)
+                return matrix(topology, right)
 
 
-def _titles(active: str) -> Text:
-    text = Text(" ")
+def _titles(active: str) -> Block:
+    line: list[Part] = [(" ", "")]
     for name, (title, _) in VIEWS.items():
         chosen = name == active
-        text.append(f"[{title}]" if chosen else f" {title} ", "bold reverse" if chosen else "dim")
-        text.append("  ")
-    return text.append("v: the next", "dim")
+        line.append((f"[{title}]" if chosen else f" {title} ", "bold reverse" if chosen else "dim"))
+        line.append(("  ", ""))
+    return block([[*line, ("v: the next", "dim")]])

@@ -1,11 +1,15 @@
-"""The colours of the screens: Okabe and Ito's, that all can tell apart. Nothing is said by colour alone."""
+"""The colours of the screens: Okabe and Ito's, that all can tell apart. Nothing is said by colour alone.
+
+Vermilion and purple are shifted a little, so that a terminal of 16 colours shows red and magenta for them.
+"""
 
 from typing import Final
 
 PRIORITY_COLORS: Final = ((1000, "#e69f00"), (500, "#56b4e9"), (0, "#009e73"))
 """From which priority on a tile has which colour."""
 FREE: Final = "grey62"
-BAD: Final = "bold #d55e00"
+BAD_COLOR: Final = "#e04a1f"
+BAD: Final = f"bold {BAD_COLOR}"
 TAKEN: Final = "bold #f0e442"
 """What a plan takes."""
 FRAME: Final = "grey50"
@@ -15,7 +19,7 @@ LINK_COLORS: Final = {
     "PXB": "#56b4e9",
     "PHB": "#e69f00",
     "NODE": "#e69f00",
-    "SYS": "#cc79a7",
+    "SYS": "#c565c7",
 }
 
 

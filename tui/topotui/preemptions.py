@@ -11,14 +11,14 @@ from textual.widgets import DataTable, Static
 from topoctl.render.jobs import priority_name
 from topoctl.render.plan import plan_lines
 from topoctl.render.style import Style, printable
-from topotui.palette import color_of
+from topotui.palette import BAD_COLOR, color_of
 from topotui.picture import Picture
 from topotui.timeline import Preemption, Victim
 
 PHASES: Final = {
     "decide": ("▏", "#f0e442", "the plan"),
     "make": ("░", "#56b4e9", "its container; nobody is stopped yet"),
-    "stop": ("█", "#d55e00", "hooks, SIGTERM, grace time"),
+    "stop": ("█", BAD_COLOR, "hooks, SIGTERM, grace time"),
     "free": ("▒", "#cc79a7", "until the GPUs are really free"),
     "start": ("▓", "#009e73", "until it runs"),
 }

@@ -21,8 +21,9 @@ from topod.protocol.codec import ProtocolError
 from topod.protocol.jobfile import Origin, build_spec
 from topod.protocol.replies import Changes, Jobs, Planned
 from topod.protocol.requests import DryRun, Follow, Submit
-from topotui.blocks import text_of
+from topotui.blocks import Block, folded
 from topotui.dialogs import Confirm, Help, WhatToRun
+from topotui.drawn import Drawn
 from topotui.host_pane import LEFT, WIDE
 from topotui.machine import machine_block
 from topotui.picture import Picture
@@ -129,10 +130,10 @@ class WhatIf(Screen[None]):
         with Horizontal(id="choices"):
             for name in self.fields:
                 yield Choice(name)
-        yield Static(id="verdict")
+        yield Drawn(id="verdict")
         with VerticalScroll(id="answer", can_focus=False), Container(id="plan"):
-            yield Static(id="planned")
-            yield Static(id="reasons")
+            yield Drawn(id="planned")
+            yield Drawn(id="reasons")
         yield Footer(show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -205,17 +206,16 @@ class WhatIf(Screen[None]):
             self._draw_plan(self.planned)
 
     def _draw_plan(self, planned: Planned | None) -> None:
-        room = self.query_one("#answer")
         width = max(40, self.size.width - 2)
         wide = width >= WIDE
         self.query_one("#plan").set_class(wide, "wide")
         self.query_one("#planned").display = (wide or not self._why) and planned is not None
         self.query_one("#reasons").display = (wide or self._why) and planned is not None
         if planned is None:
-            self._put("verdict", Text(self._trouble, "bold"))
+            self._draw("verdict", folded([(self._trouble, "bold")], width - 2))
             return
-        told = head(planned, self.wish, width, at=self._host, other=self._other)
-        self._put("verdict", text_of(told))
+        told = head(planned, self.wish, width - 2, at=self._host, other=self._other)
+        self._draw("verdict", told)
         left, right = (LEFT, width - LEFT - 3) if wide else (width, width - 2)
         if wide or not self._why:
             plans = places_of(planned)
@@ -224,12 +224,11 @@ class WhatIf(Screen[None]):
             height = self.size.height - told.height - 3
             marks = marks_of(plan, self._picture.gpus.values())
             if self._picture.topology is not None:
-                self._put("planned", text_of(machine_block(self._picture, left, height, marks)))
+                self._draw("planned", machine_block(self._picture, left, height, marks))
             else:
-                self._put("planned", text_of(reasons(planned, left, at=0)))
+                self._draw("planned", reasons(planned, left, at=0))
         if wide or self._why:
-            self._put("reasons", text_of(reasons(planned, right, at=self._host)))
-        room.refresh(layout=True)
+            self._draw("reasons", reasons(planned, right, at=self._host))
 
     def _title(self) -> str:
         host = self._picture.host
@@ -238,6 +237,9 @@ class WhatIf(Screen[None]):
         words += ["as things are now; nothing is changed"]
         words += ["read-only"] if self.read_only else []
         return " · ".join(words)
+
+    def _draw(self, name: str, block: Block) -> None:
+        self.query_one(f"#{name}", Drawn).draw(block)
 
     def _put(self, name: str, text: Text) -> None:
         if self._drawn.get(name) != text:
