@@ -157,7 +157,8 @@ def test_a_gang_starts_is_stopped_and_starts_anew_as_one(
         # What is printed comes from the start that is asked for.
         assert told("logs", "--attempt", "1", str(gang.id)).startswith("rank 0 met rank 1")
         assert told("logs", "--attempt", "1", "--rank", "1", str(gang.id)).startswith("rank 1 was there")
-        assert re.search(r"before +rank 0: .*\n +rank 1: .* there\): attempt 1\n", told("show", str(gang.id)))
+        shown = told("show", str(gang.id))
+        assert re.search(r"before rank 0: \S+ \(job \d+ there\): attempt 1 rank 1: \S+ \(job", shown), shown
         assert run(["--socket", socket, "logs", "--rank", "2", str(gang.id)]) == exit_codes.NOT_FOUND
         assert "asks for 2 hosts: there is no rank 2" in capfd.readouterr().err
 
