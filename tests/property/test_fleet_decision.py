@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,7 +22,7 @@ from tests.oracles.random_fleets import (
     with_many_levels,
 )
 from topod.fleet.pick import free, victims
-from topod.fleet.pick.cost import Chosen, fleet_key
+from topod.fleet.pick.cost import Chosen, fleet_key, why_better
 from topod.fleet.pick.fleet import Fleet
 from topod.fleet.select import EVERYWHERE, Selector
 from topod.model.plan import Refusal
@@ -191,6 +192,7 @@ def test_the_key_orders_choices_as_brute_force_does() -> None:
                 key = brute_fleet.key(tables, snapshot, request, chosen.plan, spread=spread)
                 found.append((chosen, key))
         by_key = sorted(found, key=lambda one: fleet_key(one[0], request))
+        assert all(why_better(a, b, request) for (a, _), (b, _) in pairwise(by_key))
         assert [one[1] for one in by_key] == sorted(one[1] for one in found)
         pairs += len(found) // 2
     assert pairs > 100

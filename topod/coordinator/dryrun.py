@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from topod.fleet.board import Board, ask_all, shortage
+from topod.fleet.board import Board, ask, ask_all, shortage
 from topod.fleet.hosts import occupancy_at
 from topod.fleet.never import never
+from topod.fleet.pick.cost import Chosen, why_better
 from topod.fleet.picking import Choice
 from topod.fleet.states import FleetJob, FleetRequest, FleetState
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.explaining import plan_data
+from topod.model.plan import Refusal
 from topod.model.request import ResourceRequest
 from topod.protocol.replies import Planned
 
@@ -24,7 +26,8 @@ def dry_run(
     """Return the hosts and plans of least cost; the queue before the job is not looked at.
 
     `tables` are those of the hosts that can be reached. The plan is that of the first host, with all of them
-    under `hosts`; the victims are named as their hosts name them.
+    under `hosts`; the victims are named as their hosts name them. `next_host` has the best plan on any other
+    host, with `decided_by`, and its victims as the fleet names them; of a job on one host only.
     """
     impossible = never(asked, state.hosts, tables)
     if impossible is not None:
@@ -38,7 +41,21 @@ def dry_run(
         reason = shortage(chosen, asked.hosts, refusal)
         return Planned(feasible=False, reason=reason, details=list(refusal.details))
     plans = [{"host": choice.host, **_data(board, tables, asked, choice, now)} for choice in chosen]
-    return Planned(feasible=True, plan={**plans[0], "hosts": plans})
+    next_host = _next_host(board, job, chosen[0], now) if asked.hosts == 1 else None
+    return Planned(feasible=True, plan={**plans[0], "next_host": next_host, "hosts": plans})
+
+
+def _next_host(board: Board, job: FleetJob, best: Choice, now: float) -> dict[str, Any] | None:
+    """Return the best plan on any other host, and why it is not the best one; None: no other can."""
+    other = ask(board, job, now, may_evict=True, exclude={best.host})
+    if isinstance(other, Refusal) or not isinstance(other, Chosen) or not isinstance(best, Chosen):
+        return None
+    return {
+        "host": other.host,
+        "gpus": list(other.plan.gpus),
+        "victims": [board.called(other.host, victim) for victim in other.plan.victims],
+        "decided_by": why_better(best, other, job.spec.request),
+    }
 
 
 def _data(

@@ -40,11 +40,24 @@ def plan_lines(plan: Mapping[str, Any], style: Style) -> list[str]:
         lines += labelled("" if index else "cost", f"{line.get('key')}: {line.get('value')}", style)
     other = plan.get("alternative")
     if isinstance(other, Mapping):
-        text = f"{_gpu_words(other)}, stopping {_victims(other, idents) or 'nobody'}"
+        here = f" of {printable(str(plan['host']))}" if plan.get("host") else ""
+        text = f"{_gpu_words(other)}{here}, stopping {_victims(other, idents) or 'nobody'}"
         lines += labelled("next best", text, style)
         if other.get("decided_by"):
             lines += labelled("", _lost(printable(str(other["decided_by"]))), style)
-    return [*lines, *asides(plan, style)]
+    return [*lines, *_elsewhere(plan.get("next_host"), style), *asides(plan, style)]
+
+
+def _elsewhere(other: object, style: Style) -> list[str]:
+    """Say what another host of the fleet would have given, and by what it lost."""
+    if not isinstance(other, Mapping):
+        return []
+    victims = [f"job {printable(str(one))}" for one in other.get("victims") or []]
+    text = (
+        f"{printable(str(other.get('host')))}: {_gpu_words(other)}, stopping {', '.join(victims) or 'nobody'}"
+    )
+    decided = _lost(printable(str(other.get("decided_by"))))
+    return [*labelled("next host", text, style), *labelled("", decided, style)]
 
 
 def victim_lines(plan: Mapping[str, Any]) -> list[str]:
@@ -93,6 +106,8 @@ def labelled(label: str, text: str, style: Style) -> list[str]:
 
 def _lost(decided_by: str) -> str:
     """Say by which cost key a plan lost; by its indices alone means that it was as good."""
+    if decided_by.startswith("names"):
+        return "as good; the name that comes first wins"
     return "as good; the lower indices win" if decided_by.startswith("indices") else f"lost by {decided_by}"
 
 

@@ -7,7 +7,7 @@ import pytest
 from tests.oracles.random_hosts import make_host
 from topod.errors import DataError, NotFoundError
 from topod.fleet.hosts import HeldBy, HostSnapshot
-from topod.fleet.pick.cost import Chosen
+from topod.fleet.pick.cost import Chosen, why_better
 from topod.fleet.pick.fleet import Fleet
 from topod.fleet.select import Selector
 from topod.flextopo.tables import TopologyTables
@@ -121,6 +121,34 @@ def test_of_all_hosts_the_one_whose_victims_cost_least() -> None:
     hosts.remove("c-low")
     hosts.remove("never-there")
     assert chosen(hosts.decide(ask(4), NOW)).host == "b-many"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "spread", "why"),
+    [
+        (2, False, "left: rest loses fewer, or smaller, free groups of GPUs by it than half"),
+        (2, True, "spread: 8 GPUs are free on empty, 4 on half"),
+        (0, False, "fuller hosts first: 2 GPUs and 64 CPUs are free on rest, 4 GPUs and 64 CPUs on half"),
+    ],
+)
+def test_a_choice_says_why_it_is_better_than_the_next_host(gpus: int, *, spread: bool, why: str) -> None:
+    hosts = fleet(
+        host("empty"), host("half", held("1", 0, 1, 2, 3)), host("rest", held("2", 0, 1, 2, 3, 4, 5))
+    )
+    best = chosen(hosts.decide(ask(gpus), NOW, spread=spread))
+    other = chosen(hosts.decide(ask(gpus), NOW, spread=spread, exclude={best.host}))
+    assert why_better(best, other, ask(gpus)) == why
+
+
+def test_of_hosts_with_victims_it_says_which_cost_decided() -> None:
+    low, high = host("z", held("1", *range(8))), host("a", held("2", *range(8), priority=200))
+    hosts = fleet(low, high, host("zz", held("3", *range(8))))
+    best, next_ = (chosen(hosts.decide(ask(4), NOW, exclude=without)) for without in ((), ("z",)))
+    assert (best.host, next_.host) == ("z", "zz")
+    assert why_better(best, next_, ask(4)) == "names in their order: as good in all else"
+    hosts.remove("zz")
+    last = chosen(hosts.decide(ask(4), NOW, exclude=("z",)))
+    assert why_better(best, last, ask(4)) == "victims: 1 of priority 100, instead of 1 of priority 200"
 
 
 def test_time_alone_makes_a_victim() -> None:

@@ -6,6 +6,7 @@ from topod.fleet.pick.groups import Change, change, rank
 from topod.fleet.pick.rows import KindRows
 from topod.model.plan import Cost, Plan
 from topod.model.request import Affinity, ResourceRequest
+from topod.preemption.costs import cost_lines
 
 STEP = 4
 """A step of GPU affinity weighs more than all steps of CPU affinity."""
@@ -85,3 +86,38 @@ def fleet_key(chosen: Chosen, request: ResourceRequest) -> FleetKey:
         sign * fleet.free_cpus,
         chosen.host,
     )
+
+
+def why_better(best: Chosen, other: Chosen, request: ResourceRequest) -> str:
+    """Say by which key a choice is better than one on another host, with both values."""
+    pairs = zip(_key_names(best, request), fleet_key(best, request), fleet_key(other, request), strict=True)
+    key = next(name for name, mine, theirs in pairs if mine != theirs)
+    here, there = best.cost, other.cost
+    match key:
+        case "spread":
+            return f"spread: {here.free_gpus} GPUs are free on {best.host}, {there.free_gpus} on {other.host}"
+        case "free":
+            way = "fuller hosts first" if here.free_share is None else "emptier hosts first"
+            mine, theirs = (f"{c.free_gpus} GPUs and {c.free_cpus} CPUs" for c in (here, there))
+            return f"{way}: {mine} are free on {best.host}, {theirs} on {other.host}"
+        case "left":
+            return f"left: {best.host} loses fewer, or smaller, free groups of GPUs by it than {other.host}"
+        case "host":
+            return "names in their order: as good in all else"
+        case _:
+            mine, theirs = (
+                next(line.value for line in cost_lines(c.cost, request) if line.key == key)
+                for c in (here, there)
+            )
+            return f"{key}: {mine}, instead of {theirs}"
+
+
+def _key_names(chosen: Chosen, request: ResourceRequest) -> list[str]:
+    """Return the name of each value of `fleet_key`."""
+    left = ["spread"] * (chosen.cost.free_share is not None) + ["left"] * len(rank(chosen.cost.left))
+    links_first = request.gpus > 1 and request.affinity is not Affinity.ANY
+    return [
+        *("victims", "affinity", "stranded GPUs", "work lost"),
+        *(["links", *left] if links_first else [*left, "links"]),
+        *("free", "free", "host"),
+    ]
