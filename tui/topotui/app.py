@@ -45,6 +45,11 @@ VIEWS: Final = (
     Binding("c", "view('cores')", "Cores", show=False),
 )
 JOB_TABS: Final = ("jobs", "ended")
+ON_TABS: Final = {
+    **dict.fromkeys(("details", "log", "cancel", "requeue", "priority"), JOB_TABS),
+    **dict.fromkeys(("view", "drain"), ("host",)),
+}
+"""The tabs on which an action means something, of those that do not everywhere."""
 
 TABS: Final = (
     Binding("1", "tab('host')", "Host", show=False),
@@ -232,6 +237,7 @@ class HostScreen(RecordKeys, JobKeys):
     # --- keys ---------------------------------------------------------------------------------------------
 
     def on_tabbed_content_tab_activated(self) -> None:
+        self.refresh_bindings()
         self.draw()
 
     def on_resize(self) -> None:
@@ -269,8 +275,14 @@ class HostScreen(RecordKeys, JobKeys):
         self.action_tab(self.query_one(TabbedContent).active)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Let no letter that is meant for the filter be a command, however quickly it is typed."""
+        """Offer on each tab what can be done there.
+
+        No letter that is meant for the filter is a command, however quickly it is typed.
+        """
         del parameters
+        tabs = ON_TABS.get(action)
+        if tabs is not None and self.is_mounted and self.query_one(TabbedContent).active not in tabs:
+            return False
         return action == "back" or not self.query("#filter.open")
 
     def action_tab(self, name: str) -> None:

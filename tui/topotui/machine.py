@@ -105,14 +105,17 @@ class _Drawing:
     def _section(self, title: str, nodes: Sequence[NumaNode]) -> Block:
         inside = self.width - 1
         blocks = self._alike(nodes, inside)
-        body = indent(flow(blocks, inside, 1) if blocks else block([]))
+        body = indent(above(flow(row, inside, 1) for row in blocks if row))
         if not title:
             return body
         rule = [(f"━━ {title} ", "bold"), ("━" * max(2, body.width - len(title) - 4), FRAME)]
         return above([block([rule]), body])
 
-    def _alike(self, nodes: Sequence[NumaNode], inside: int) -> list[Block]:
-        """Return the nodes of a socket, each as wide as its row of tiles, so that they stand in columns."""
+    def _alike(self, nodes: Sequence[NumaNode], inside: int) -> tuple[list[Block], list[Block]]:
+        """Return the nodes of a socket with GPUs and those without.
+
+        Each is as wide as a row of tiles, so that they stand in columns.
+        """
         gpus = {
             node.id: [gpu.index for gpu in self.topology.gpus if gpu.numa_node == node.id] for node in nodes
         }
@@ -122,7 +125,8 @@ class _Drawing:
         width = max(tile_width, across * (tile_width + 1) - 1)
         if most == 0 or (len(nodes) == 1 and width < NARROW):
             width = min(inside, 76) if len(nodes) < 3 else NARROW - 8
-        return [self._node(node, gpus[node.id], width, across) for node in nodes]
+        drawn = {node.id: self._node(node, gpus[node.id], width, across) for node in nodes}
+        return [drawn[one] for one in drawn if gpus[one]], [drawn[one] for one in drawn if not gpus[one]]
 
     def _across(self, count: int, inside: int) -> int:
         tile_width = BIG if self.detail.big else SMALL
@@ -221,8 +225,9 @@ class _Drawing:
                 line.append((" " * span, ""))
             else:
                 line.append((_underline(words(at), span, signs), LINK_COLORS[kind]))
-            line.append((" ", ""))
             start = end
+            if start < len(row):
+                line.append((" ", ""))
         return line if group_of.keys() & set(row) else []
 
     def _below(self) -> list[Block]:

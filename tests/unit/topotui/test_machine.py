@@ -187,3 +187,12 @@ def test_the_map_of_cores_names_each_holder_by_a_letter() -> None:
         "B job 6     etl              low     GPUs -        CPUs 14",
         "! foreign: pid 4711 (stress)  CPUs 5",
     ]
+
+
+def test_nodes_without_gpus_stand_below_those_with_gpus_in_the_same_columns() -> None:
+    lines = drawn(picture_of("dgx-a100"), 78, 0).splitlines()
+    assert [" ".join(line.split()) for line in lines if "NUMA" in line][:2] == [
+        "NUMA 1 32/32 free NUMA 3 32/32 free",
+        "NUMA 0 32/32 free NUMA 2 32/32 free",
+    ]
+    assert {line.index("NUMA", 5) for line in lines if "NUMA" in line} == {39}
