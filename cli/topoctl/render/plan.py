@@ -45,7 +45,7 @@ def plan_lines(plan: Mapping[str, Any], style: Style) -> list[str]:
         lines += labelled("next best", text, style)
         if other.get("decided_by"):
             lines += labelled("", _lost(printable(str(other["decided_by"]))), style)
-    return [*lines, *_elsewhere(plan.get("next_host"), style), *asides(plan, style)]
+    return [*lines, *asides(plan, style)]
 
 
 def _elsewhere(other: object, style: Style) -> list[str]:
@@ -67,8 +67,8 @@ def victim_lines(plan: Mapping[str, Any]) -> list[str]:
 
 
 def asides(plan: Mapping[str, Any], style: Style) -> list[str]:
-    """Return what would have been cheaper: a plan that a budget forbids, moves instead of stops."""
-    lines = []
+    """Return the next best host, and what would have been cheaper: what a budget forbids, moves."""
+    lines = _elsewhere(plan.get("next_host"), style)
     barred = plan.get("ruled_out")
     if isinstance(barred, Mapping):
         idents = idents_of(plan)
