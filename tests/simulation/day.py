@@ -285,8 +285,8 @@ class Day:
             health=daemon.health,
             memory=fleet,
             answer=daemon.service.answer,
-            judge=Judge(tables=self.tables, runtime="docker", rules=self.rules),
-            rules=self.rules,
+            judge=Judge(tables=self.tables, runtime="docker", rules=lambda: self.rules),
+            rules=lambda: self.rules,
         )
         self._link = FleetLink(
             side, fleet.wire(), lease, heartbeat_seconds=HEARTBEAT_SECONDS, now=fleet.steady

@@ -88,6 +88,8 @@ class EngineFacts:
     """Whether containers outlive a restart of the engine."""
     cgroups: str = ""
     """Version and driver: `v2, driver systemd`."""
+    by_systemd: bool = False
+    """Whether the cgroups of containers are made by systemd."""
     experimental: bool = False
     """Whether it offers checkpoints."""
     init_binary: str = ""
@@ -138,6 +140,7 @@ class Engine:
                 live_restore=bool(info.get("LiveRestoreEnabled")) or podman,
                 experimental=bool(info.get("ExperimentalBuild")),
                 init_binary=str(info.get("InitBinary") or ""),
+                by_systemd=info.get("CgroupDriver") == "systemd",
                 cgroups=f"v{info.get('CgroupVersion', '1')}, driver {info.get('CgroupDriver', 'unknown')}",
             )
         return self._facts

@@ -34,6 +34,7 @@ from topod.adapters.docker_spec import (
     ATTEMPT_LABEL,
     DIGEST_LABEL,
     JOB_LABEL,
+    JOBS_SLICE,
     STATE_LABEL,
     EngineHost,
     Hardening,
@@ -141,6 +142,8 @@ class DockerRuntime:
             cdi_devices=facts.cdi_devices,
             gpu_nodes=gpu_nodes(),
             control_nodes=control_nodes(),
+            # With the other driver a slice's name is no more than a folder that systemd does not know of.
+            cgroup_parent=JOBS_SLICE if facts.by_systemd and not facts.podman else None,
         )
         body = container_body(job, attempt, spec, allocation, host)
         name = container_name(host.state_id, job, attempt)

@@ -23,6 +23,8 @@ DIGEST_LABEL = "topod.digest"
 DEFAULT_ULIMITS_LABEL = "topod.default-ulimits"
 OWN_ULIMITS_LABEL = "topod.own-ulimits"
 
+JOBS_SLICE = "topod-jobs.slice"
+"""Under systemd all containers are in it; a site sets limits on it, and stops it to stop the jobs."""
 UNLIMITED = -1
 STACK_BYTES = 64 << 20
 DEFAULT_ULIMITS: Mapping[str, int] = {"memlock": UNLIMITED, "stack": STACK_BYTES}
@@ -57,6 +59,8 @@ class EngineHost:
     control_nodes: tuple[str, ...] = ()
     default_ulimits: bool = True
     """False once the engine turned out not to be allowed to raise them."""
+    cgroup_parent: str | None = None
+    """None leaves it to the engine."""
     network_mode: str | None = None
     """Of jobs that name none; None leaves it to the engine."""
     hardening: Hardening = Hardening()
@@ -147,6 +151,8 @@ def _host_config(
             for source, target, permissions in devices
         ]
     host_config |= _rights(spec, host)
+    if host.cgroup_parent is not None:
+        host_config["CgroupParent"] = host.cgroup_parent
     if spec.memory_bytes is not None:
         # Without the second the container may swap as much again.
         host_config |= {"Memory": spec.memory_bytes, "MemorySwap": spec.memory_bytes}

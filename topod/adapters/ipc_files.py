@@ -90,15 +90,18 @@ def check_path(path: Path) -> None:
 
 
 def gid_of(group: str) -> int | None:
-    """Return the group that shares the sockets; None: nobody does. Only root can give a file away."""
-    if os.geteuid() != 0 and group == GROUP:
-        return None
+    """Return the group that shares the sockets; None: nobody does.
+
+    A user's own daemon is shared only where the user's present group is that: being in it is not enough.
+    """
     try:
-        return int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+        gid = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
     except KeyError:
         if group == GROUP:
             return None
         raise UsageError(f"there is no group {group}", hint=f"groupadd --system {group}") from None
+    mine = os.geteuid() == 0 or gid == os.getegid()
+    return None if group == GROUP and not mine else gid
 
 
 def _make_folder(folder: Path, gid: int | None, mode: int) -> None:

@@ -31,6 +31,8 @@ class Settings:
     log_level: str = "info"
     metrics: tuple[str, int] | None = None
     """Address and port for Prometheus; None: off."""
+    config: Path | None = None
+    """The configuration file that was named; None: the default one."""
     file: ConfigFile = field(default_factory=ConfigFile)
     crash_at: int | None = None
     """See `topod.shell.faults`."""
@@ -63,6 +65,7 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
         log_format=given.log_format,
         log_level=given.log_level,
         metrics=place_of(given.metrics, said.metrics),
+        config=path,
         file=file,
         crash_at=None if given.crash_at is None else int(given.crash_at),
     )

@@ -21,7 +21,6 @@ from topod.fleet.jobtable import FleetJobs, jobs_on
 from topod.fleet.states import FleetJob, FleetJobId, FleetState, HostRecord, Target
 from topod.fleet.view import FleetView, HostView
 from topod.flextopo.tables import TopologyTables
-from topod.model.rules import NO_RULES, Rules
 from topod.ports import Clock
 from topod.protocol.replies import FleetChanges
 from topod.protocol.requests import Follow
@@ -53,7 +52,6 @@ class Following:
         health: Health,
         endpoint: str,
         emulated: Callable[[str], bool],
-        rules: Rules = NO_RULES,
     ) -> None:
         """`emulated` says whether a host is, as far as it told."""
         self._mailbox = mailbox
@@ -62,7 +60,6 @@ class Following:
         self._health = health
         self._endpoint = endpoint
         self._emulated = emulated
-        self._rules = rules
         self._life: Final = uuid.uuid4().hex
         self._number = 1
         self._waiting = 0
@@ -168,7 +165,9 @@ class Following:
                 continue
             self._bases[name] = basis
             jobs = jobs_on(state.jobs, name)
-            row = row_of(record, seen, jobs, kept.get(name, ()), self._rules, emulated=self._emulated(name))
+            row = row_of(
+                record, seen, jobs, kept.get(name, ()), self._mailbox.rules, emulated=self._emulated(name)
+            )
             if seen is not None and record.hardware not in self._kinds:
                 self._kinds[record.hardware] = number, seen.tables
             if self._rows.get(name) != row:
@@ -195,7 +194,7 @@ class Following:
         number, now = self._number, self._clock.now()
         state = self._mailbox.state if self._looked is None else self._looked[0]
         jobs = [
-            job_line(state.jobs[ident], now, self._rules)
+            job_line(state.jobs[ident], now, self._mailbox.rules)
             for ident in self._jobs.since(since)
             if ident in state.jobs
         ]
@@ -214,7 +213,7 @@ class Following:
         told = None if whole else self._tail_after(request.event)
         if gone or told is None:
             ended, events = await asyncio.to_thread(self._stored, gone, request.event, whole, told)
-            reply.jobs.extend(job_line(job, now, self._rules) for job in ended)
+            reply.jobs.extend(job_line(job, now, self._mailbox.rules) for job in ended)
             told = list(events)
         reply.events.extend(told)
         # Who has not heard of all events yet is answered at once again.

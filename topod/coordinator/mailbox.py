@@ -36,6 +36,7 @@ from topod.shell.dependencies import settled
 from topod.shell.faults import checkpoint
 from topod.shell.health import Health
 from topod.shell.logs import of_event
+from topod.shell.supervision import Pulse
 
 MAX_QUEUED: Final = 8192
 MAX_TOGETHER: Final = 256
@@ -99,7 +100,9 @@ class Mailbox:
         self._store = store
         self._clock = clock
         self._health = health
-        self._rules = rules
+        self.rules = rules
+        """Those in force; see `obey`."""
+        self.pulse: Final = Pulse()
         self._terms = terms
         self._tell: Callable[[FleetOutcome, Sequence[ev.Event]], None] = _ignore
         self._publish: Callable[[EventView], None] = _ignore
@@ -145,6 +148,11 @@ class Mailbox:
         for letter in self._inbox.close():
             _fail(letter, _over())
         self._thread.shutdown(wait=True)
+
+    def obey(self, rules: Rules) -> None:
+        """Go by other rules from the next step on, and see every host by them."""
+        self.rules = rules
+        self.board.outdate()
 
     def post(self, event: ev.Event) -> None:
         """Report what a host said or did. May be dropped: the host says it again."""
@@ -200,6 +208,7 @@ class Mailbox:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            self.pulse.beat()
             letters = await self._next()
             begun = loop.time()
             try:
@@ -260,7 +269,7 @@ class Mailbox:
         """Answer a request that a step would ignore."""
         if letter.reply is None or letter.reply.done():
             return letter.reply is not None
-        reason = why_not(self.state, self.view, letter.event, self._rules)
+        reason = why_not(self.state, self.view, letter.event, self.rules)
         if reason is not None:
             _fail(letter, ConflictError(reason))
         return reason is not None
@@ -295,7 +304,7 @@ class Mailbox:
             happened = await self._stored(partial(_with_settled, self._store, base, happened))
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        outcome = step_all(base, self.view, self.board, happened, now, rules=self._rules, terms=self._terms)
+        outcome = step_all(base, self.view, self.board, happened, now, rules=self.rules, terms=self._terms)
         step = Stepped(before=base, outcome=outcome, seconds=loop.time() - begun)
         events: tuple[EventView, ...] = ()
         if outcome.state.generation != base.generation:

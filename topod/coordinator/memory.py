@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from topod.adapters.credentials import handed
 from topod.adapters.sqlite_fleet import SqliteFleet
 from topod.coordinator.config import Settings
 from topod.coordinator.election import Alone, Lead
@@ -57,4 +58,4 @@ def name_of(settings: Settings) -> str:
 
 
 def _file(name: str) -> Path | None:
-    return Path(name) if name else None
+    return handed(Path(name)) if name else None

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from topod.coordinator.counting import gpus_of
 from topod.coordinator.mailbox import Mailbox
 from topod.coordinator.views import standing
 from topod.coordinator.witness import Witness
-from topod.fleet.promised import free_of
 from topod.fleet.states import ENDED, FleetJob, FleetJobState, FleetState
 from topod.fleet.view import FleetView
 from topod.ports import Clock
@@ -126,17 +126,6 @@ def _of_hosts(state: FleetState, view: FleetView, now: float) -> Iterator[Sample
     hosts = Counter(standing(record, view.hosts.get(name), now)[0] for name, record in state.hosts.items())
     for word in cat.HOST_STATES:
         yield cat.FLEET_HOSTS, (word,), hosts[word]
-    gpus: Counter[str] = Counter()
-    for seen in view.hosts.values():
-        if seen.snapshot is None or seen.silent:
-            continue
-        every = seen.tables.all_gpus
-        held = 0
-        for one in seen.snapshot.holders:
-            held |= one.gpus
-        free = free_of(seen.snapshot, every)
-        gpus["free"] += free.bit_count()
-        gpus["used"] += (held & every).bit_count()
-        gpus["kept_back"] += (every & ~held & ~free).bit_count()
+    gpus = gpus_of(view)
     for word in cat.GROUP_STATES:
         yield cat.FLEET_GPUS, (word,), gpus[word]

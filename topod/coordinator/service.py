@@ -24,7 +24,7 @@ from topod.fleet.asking import refusal_of, why_not_requeued
 from topod.fleet.states import ENDED, FleetJob, FleetJobId, FleetJobState, FleetRequest, FleetState
 from topod.model.arrays import whole
 from topod.model.job import JobSpec
-from topod.model.rules import NO_RULES, Rules
+from topod.model.rules import Rules
 from topod.ports import Clock
 from topod.protocol import replies as rp
 from topod.protocol import requests as rq
@@ -71,7 +71,6 @@ class Service:
         clock: Clock,
         health: Health,
         identity: Identity,
-        rules: Rules = NO_RULES,
     ) -> None:
         self._mailbox = mailbox
         self._store = store
@@ -79,7 +78,6 @@ class Service:
         self._clock = clock
         self._health = health
         self._identity = identity
-        self._rules = rules
         self._first_fence = mailbox.state.next_fence
         self._waiting = 0
         self._passing = Passing(hosts, self._find, mailbox.until)
@@ -90,7 +88,6 @@ class Service:
             health=health,
             endpoint=identity.endpoint,
             emulated=hosts.is_emulated,
-            rules=rules,
         )
 
     async def answer(self, request: rq.AnyRequest) -> rp.AnyReply:
@@ -138,7 +135,7 @@ class Service:
                 return await self.administer(request)
             case rq.GetFairness():
                 budgets = self._mailbox.board.counted.uses
-                return fairness_view(self._mailbox.state, budgets, self._rules, request.by)
+                return fairness_view(self._mailbox.state, budgets, self._mailbox.rules, request.by)
             case rq.ReadEvents():
                 return await self.read_events(request)
             case rq.ReadLog():
@@ -175,7 +172,7 @@ class Service:
         check_image(request.spec)
         check_array(request.array)
         spec = await resolved(request.spec, self._find)
-        asked = _asked(request, spec, self._rules)
+        asked = _asked(request, spec, self._mailbox.rules)
         await refuse_unmet(spec, request.token, self._find, self._store.submitted)
         done = await self._mailbox.ask(ev.Submitted(request=asked, array=request.array), token=request.token)
         assert done.job is not None
@@ -185,7 +182,7 @@ class Service:
         """Say what the fleet would give the job now."""
         spec = await resolved(request.spec, self._find)
         try:
-            asked = _asked(request, spec, self._rules)
+            asked = _asked(request, spec, self._mailbox.rules)
         except CannotRunError as refused:
             return rp.Planned(feasible=False, never=True, reason=refused.message)
         never = await never_met(spec, self._find)
@@ -211,7 +208,9 @@ class Service:
         troubles = self._health.notes
         if request.brief:
             now = self._clock.now()
-            return rp.JobLines(jobs=[job_line(job, now, self._rules) for job in found], troubles=troubles)
+            return rp.JobLines(
+                jobs=[job_line(job, now, self._mailbox.rules) for job in found], troubles=troubles
+            )
         return msgspec.structs.replace(self._jobs(*found), troubles=troubles)
 
     async def wait_job(self, request: rq.WaitJob) -> rp.Jobs:
@@ -324,7 +323,7 @@ class Service:
 
     def _jobs(self, *jobs: FleetJob) -> rp.Jobs:
         now = self._clock.now()
-        return rp.Jobs(jobs=[job_view(job, now, self._rules) for job in jobs])
+        return rp.Jobs(jobs=[job_view(job, now, self._mailbox.rules) for job in jobs])
 
     async def _find(self, ident: int) -> FleetJob:
         (job,) = await self._find_all([ident])

@@ -25,7 +25,7 @@ from topod.shell.gate import Gate
 from topod.shell.health import Health
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Surroundings:
     """What outlives leaderships."""
 
@@ -35,6 +35,7 @@ class Surroundings:
     health: Health
     identity: Identity
     rules: Rules
+    """With which the next leadership begins."""
     terms: Terms
     spread: bool
     publish: Callable[[EventView], None]
@@ -64,7 +65,6 @@ class Term:
             clock=clock,
             health=around.health,
             identity=around.identity,
-            rules=around.rules,
         )
         self._gate = Gate(around.access, answer=self._service.answer, owner=self._service.owner)
 

@@ -3,20 +3,24 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import time
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from topod import __version__
 from topod.adapters.authorized import AuthorizedKeys
+from topod.adapters.credentials import handed
 from topod.adapters.curve_keys import read_private
 from topod.adapters.curve_server import CurveServer
 from topod.adapters.ipc_files import check_path
+from topod.adapters.service_manager import ServiceManager
 from topod.adapters.zmq_server import Server
 from topod.coordinator.config import Settings
+from topod.coordinator.counting import standing_line
 from topod.coordinator.election import Alone, Election, Lead
 from topod.coordinator.forgetting import forget_old
 from topod.coordinator.front import Front
@@ -30,11 +34,13 @@ from topod.fleet.terms import Terms
 from topod.protocol.client import events_socket
 from topod.protocol.curve import KeyPair, Kind
 from topod.shell.access import Access
-from topod.shell.config_file import rules_of
+from topod.shell.config_file import ConfigFile, rules_of
 from topod.shell.health import Health
 from topod.shell.lock import StateLock
 from topod.shell.logs import Key
 from topod.shell.metrics.part import MetricsPart
+from topod.shell.reloading import RULES, Reloader, supervised
+from topod.shell.supervision import Pulse, Supervision
 
 if TYPE_CHECKING:
     from topod.coordinator.metrics import FleetMetrics
@@ -42,6 +48,8 @@ if TYPE_CHECKING:
     from topod.shell.metrics.part import Asking
 
 PORT: Final = "port"
+FOREIGN: Final = frozenset({"fleet", "health", "logs", "metrics"})
+"""Sections of the configuration that are a host's."""
 LOOK_SECONDS: Final = 5.0
 PAUSE_SECONDS: Final = 1.0
 """After the end of a leadership: others first."""
@@ -70,21 +78,30 @@ async def run(settings: Settings) -> None:
 
     Raises `TopodError` when it cannot start.
     """
+    manager = ServiceManager.of(os.environ)
     check_path(settings.socket)
     stopped = asyncio.Event()
+    # By default it would end a daemon that is not ready yet; the file is about to be read anyway.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     with (
         StateLock(settings.state_dir, who="coordinator"),
         open_memory(settings) as (lead, store),
     ):
-        keys = read_private(settings.key_file, Kind.COORDINATOR)
-        await _serve(settings, lead, store, keys=keys, stopped=stopped)
+        keys = read_private(handed(settings.key_file), Kind.COORDINATOR)
+        await _serve(settings, lead, store, keys=keys, stopped=stopped, manager=manager)
     log.info("coordinator.stopped")
 
 
 async def _serve(
-    settings: Settings, lead: Lead, store: FleetStore, *, keys: KeyPair, stopped: asyncio.Event
+    settings: Settings,
+    lead: Lead,
+    store: FleetStore,
+    *,
+    keys: KeyPair,
+    stopped: asyncio.Event,
+    manager: ServiceManager,
 ) -> None:
     """Start every part, lead whenever that is possible until `stopped`, and stop the parts."""
     health = Health()
@@ -98,14 +115,8 @@ async def _serve(
     witness = Witness()
     metrics = MetricsPart(settings.metrics, lambda: _told(witness, health, front))
     answer = metrics.counted(front.answer)
-    port = CurveServer(
-        settings.listen,
-        keys,
-        AuthorizedKeys(settings.authorized_keys),
-        on_host=front.hear,
-        answer=answer,
-        on_gone=front.gone,
-    )
+    known = AuthorizedKeys(settings.authorized_keys)
+    port = CurveServer(settings.listen, keys, known, on_host=front.hear, answer=answer, on_gone=front.gone)
     server = _server(settings, access, health, answer)
     identity = _identity(settings, shared=not isinstance(lead, Alone))
     around = Surroundings(
@@ -120,12 +131,8 @@ async def _serve(
         publish=server.publish,
         witness=witness,
     )
-    election = Election(
-        lead,
-        health,
-        lease_seconds=float(settings.file.store.lease_seconds),
-        unheard=front.unheard,
-    )
+    seconds = float(settings.file.store.lease_seconds)
+    election = Election(lead, health, lease_seconds=seconds, unheard=front.unheard)
     async with AsyncExitStack() as stack:
         stack.callback(access.close)
         stack.callback(election.close)
@@ -140,9 +147,41 @@ async def _serve(
         forgetting = forget_old(store.forget, settings.file.history.keep_days, LeadClock())
         for work in (_watch(port, health), forgetting):
             stack.callback(asyncio.create_task(work).cancel)
+        await stack.enter_async_context(_supervised(manager, settings, front, election, around))
         log.info("coordinator.started", extra=_about(settings, port, health.metrics_url))
         await _until(stopped, _lead_in_turn(election, front, around))
         log.info("coordinator.stopping")
+
+
+def _line(front: Front, election: Election) -> str:
+    """Return how it stands, for people."""
+    leading = front.leading
+    if leading is not None:
+        return standing_line(leading.state, leading.view)
+    return f"cannot lead: {election.trouble}" if election.trouble else "stands by: another one leads"
+
+
+def _pulse(front: Front) -> Pulse | None:
+    return None if front.leading is None else front.leading.pulse
+
+
+def _supervised(
+    manager: ServiceManager, settings: Settings, front: Front, election: Election, around: Surroundings
+) -> AbstractAsyncContextManager[None]:
+    """Return that during which the service manager is told how it stands, and can ask for a reload."""
+
+    def take(file: ConfigFile) -> None:
+        around.rules = rules_of(file)
+        if front.leading is not None:
+            front.leading.obey(around.rules)
+
+    health = around.health
+    return supervised(
+        Supervision(
+            manager, line=partial(_line, front, election), health=health, pulse=lambda: _pulse(front)
+        ),
+        Reloader(settings.config, settings.file, take=take, live=RULES, foreign=FOREIGN, health=health),
+    )
 
 
 def _server(settings: Settings, access: Access, health: Health, answer: "Answer[Asking]") -> Server:

@@ -63,7 +63,6 @@ class Daemon:
             clock=clock,
             health=self.health,
             identity=identity,
-            rules=rules,
         )
         self.patrol = Patrol(runtime, self.mailbox, clock=clock, health=self.health)
 

@@ -37,6 +37,8 @@ class Settings:
     devices_free_seconds: float = 30.0
     metrics: tuple[str, int] | None = None
     """Address and port for Prometheus; None: off."""
+    config: Path | None = None
+    """The configuration file that was named; None: the default one."""
     file: ConfigFile = field(default_factory=ConfigFile)
     """The configuration file."""
     crash_at: int | None = None
@@ -64,7 +66,8 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
     ):
         if value not in allowed:
             raise UsageError(f"--{name} is one of {', '.join(allowed)}, not {value!r}")
-    file = read_config(Path(given.config).absolute() if given.config else None)
+    config = Path(given.config).absolute() if given.config else None
+    file = read_config(config)
     return Settings(
         state_dir=Path(given.state_dir or default_state_dir(environ)).absolute(),
         socket=Path(given.socket or default_socket()).absolute(),
@@ -78,6 +81,7 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Setti
         log_level=given.log_level,
         devices_free_seconds=_number("devices-free-seconds", given.devices_free_seconds),
         metrics=place_of(given.metrics, file.metrics.listen),
+        config=config,
         file=file,
         crash_at=None if given.crash_at is None else int(_number("crash-at", given.crash_at)),
     )

@@ -95,7 +95,7 @@ class HostSide:
     memory: Memory
     answer: Callable[[AnyRequest], Awaitable[AnyReply]]
     judge: Judge
-    rules: Rules = NO_RULES
+    rules: Callable[[], Rules] = lambda: NO_RULES
     name: str = ""
     """In the fleet; empty: as the topology says."""
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -249,7 +249,7 @@ class FleetLink:
         unheard = self._seen < self._since or not self._since
         if state is told.state and closed == told.closed and not unheard:
             return report
-        snapshot = host_snapshot(host.tables, state, wall, host.rules, labels=host.labels, closed=closed)
+        snapshot = host_snapshot(host.tables, state, wall, host.rules(), labels=host.labels, closed=closed)
         snapshot, jobs = replace(snapshot, host=host.host), fleet_jobs(state)
         contents = replace(snapshot, generation=0), jobs
         news = contents != told.contents

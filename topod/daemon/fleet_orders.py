@@ -1,6 +1,6 @@
 """What is new in a coordinator's orders, as events; and what of it this host cannot run at all."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from topod.adapters.secret_files import checked_secrets
@@ -21,14 +21,15 @@ class Judge:
 
     tables: TopologyTables
     runtime: str
-    rules: Rules = NO_RULES
+    rules: Callable[[], Rules] = lambda: NO_RULES
+    """Those in force."""
     vet: Vet = allow
 
     def event(self, order: Assign) -> ev.Assigned:
         """Return an assignment as the event of it, refused where this host can never run it so."""
         assigned = ev.Assigned(tag=order.tag, spec=order.spec, place=order.place)
         try:
-            check_spec(order.spec, self.tables, self.rules, self.runtime)
+            check_spec(order.spec, self.tables, self.rules(), self.runtime)
             if order.spec.secrets:
                 checked_secrets(order.spec)
             user = self.vet(order.spec).container_user

@@ -10,8 +10,8 @@ from topod.daemon.fleet_link import FleetLink, HostSide, Memory
 from topod.daemon.fleet_orders import Judge
 from topod.daemon.lease import Lease, LeaseWatch, boot_id
 from topod.lifecycle.states import ENDED, HostState
+from topod.model.rules import Rules
 from topod.protocol.remote import Remote
-from topod.shell.config_file import rules_of
 from topod.shell.vetting import Vet
 
 
@@ -34,7 +34,7 @@ class FleetPart:
         vet: Vet,
     ) -> None:
         """Connect nowhere yet. A host alone only stops what is left of a fleet, when its lease ends."""
-        section, rules = settings.file.fleet, rules_of(settings.file)
+        section = settings.file.fleet
         lease = Lease(lease_file(settings.socket), boot_id())
         self._watch: LeaseWatch | None = None
         if remote is not None or has_assignments(daemon.mailbox.state):
@@ -42,6 +42,10 @@ class FleetPart:
         self._link: FleetLink | None = None
         if remote is None:
             return
+
+        def rules() -> Rules:
+            return daemon.mailbox.rules
+
         side = HostSide(
             mailbox=daemon.mailbox,
             tables=ports.tables,

@@ -16,7 +16,6 @@ from topod.daemon.views import gpu_views, job_line
 from topod.discovery.gpufacts import LiveFacts
 from topod.lifecycle.states import ENDED, HostState, Job, JobState
 from topod.model.job import JobId
-from topod.model.rules import NO_RULES, Rules
 from topod.model.topology import Topology
 from topod.ports import Clock
 from topod.protocol.replies import Changes
@@ -47,7 +46,6 @@ class Following:
         clock: Clock,
         health: Health,
         host: Callable[[], HostView],
-        rules: Rules = NO_RULES,
     ) -> None:
         """`host` returns the whole of what is told of the host."""
         self._mailbox = mailbox
@@ -57,7 +55,6 @@ class Following:
         self._clock = clock
         self._health = health
         self._host = host
-        self._rules = rules
         self._life: Final = uuid.uuid4().hex
         self._number = 1
         self._jobs = ChangeLog[JobId, Job]()
@@ -151,7 +148,7 @@ class Following:
 
     def _line(self, job: Job, now: float) -> JobLine:
         marks = self._state.marks if self._state else {}
-        return job_line(job, marks, now=now, rules=self._rules)
+        return job_line(job, marks, now=now, rules=self._mailbox.rules)
 
     def _readings(self) -> list[GpuReading]:
         indices = {gpu.uuid: gpu.index for gpu in self._topology.gpus}

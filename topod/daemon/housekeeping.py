@@ -63,6 +63,10 @@ class Housekeeper:
         """Begin, at once."""
         self._task = asyncio.create_task(self._run(), name="housekeeping")
 
+    def obey(self, config: ConfigFile) -> None:
+        """Go by another configuration from the next step on."""
+        self._config = config
+
     async def stop(self) -> None:
         """Begin no further step."""
         if self._task is not None:

@@ -36,6 +36,7 @@ from topod.shell.dependencies import settled
 from topod.shell.faults import checkpoint
 from topod.shell.health import Health
 from topod.shell.logs import of_event
+from topod.shell.supervision import Pulse
 
 MAX_QUEUED: Final = 4096
 MAX_TOGETHER: Final = 256
@@ -101,7 +102,8 @@ class Mailbox:
         rules: Rules = NO_RULES,
     ) -> None:
         self.state = state
-        self._rules = rules
+        self.rules = rules  # those in force; others count from the next step on
+        self.pulse: Final = Pulse()
         self._tables = tables
         self._store = store
         self._clock = clock
@@ -178,6 +180,7 @@ class Mailbox:
 
     async def _run(self) -> None:
         while True:
+            self.pulse.beat()
             letters, again = await self._next()
             async with self._busy:
                 if self._kept and not again:
@@ -226,7 +229,7 @@ class Mailbox:
 
     def _plan_tick(self) -> None:
         now = self._clock.now()
-        deadline = next_deadline(self.state, now, self._rules)
+        deadline = next_deadline(self.state, now, self.rules)
         wait = TICK_SECONDS if deadline is None else min(TICK_SECONDS, deadline - now)
         self._tick_at = max(asyncio.get_running_loop().time() + max(TICK_SECONDS_MIN, wait), self._retry_at)
         if self._pacer.owed:
@@ -284,7 +287,7 @@ class Mailbox:
         loop = asyncio.get_running_loop()
         begun = loop.time()
         queued = not self._pacer.puts_off(happened, base.jobs, begun)
-        outcome, made = step_all(self._tables, base, happened, now, self._rules, queue=queued)
+        outcome, made = step_all(self._tables, base, happened, now, self.rules, queue=queued)
         stepped = loop.time()
         outcome = outcome.timed(stepped - begun)
         made = made[len(clock_set) :]

@@ -14,7 +14,6 @@ from topod.lifecycle.moving import find_moves, movable_requests, new_place, why_
 from topod.lifecycle.states import HostState
 from topod.model.job import Allocation, JobId, JobSpec
 from topod.model.moves import Goal, Rebalance
-from topod.model.rules import Rules
 from topod.ports import Clock
 from topod.protocol import replies as rp
 from topod.protocol import requests as rq
@@ -28,17 +27,16 @@ TRIES: Final = 5
 class Planning:
     """Plans in threads: a search for moves may take a second. Used from the event loop only."""
 
-    def __init__(self, mailbox: Mailbox, tables: TopologyTables, *, clock: Clock, rules: Rules) -> None:
+    def __init__(self, mailbox: Mailbox, tables: TopologyTables, *, clock: Clock) -> None:
         self._mailbox = mailbox
         self._tables = tables
         self._clock = clock
-        self._rules = rules
         self._busy = asyncio.Lock()
 
     async def dry_run(self, spec: JobSpec) -> rp.Planned:
         """Say what the job would get now."""
         state, now = self._mailbox.state, self._clock.now()
-        told = await asyncio.to_thread(admission.dry_run, self._tables, state, spec, now, self._rules)
+        told = await asyncio.to_thread(admission.dry_run, self._tables, state, spec, now, self._mailbox.rules)
         return rp.Planned(
             feasible=told.feasible,
             plan=told.plan,
@@ -89,7 +87,7 @@ class Planning:
 
     def _think(self, state: HostState, goal: Goal) -> tuple[Rebalance, dict[str, Any]]:
         now = self._clock.now()
-        taken, found = find_moves(self._tables, state, goal, now, self._rules)
+        taken, found = find_moves(self._tables, state, goal, now, self._mailbox.rules)
         fewer = None
         if len(found.moves) > 1:
             fewer_goal = replace(goal, most=len(found.moves) - 1)

@@ -26,7 +26,6 @@ from topod.lifecycle.asking import why_not_requeued
 from topod.lifecycle.states import ENDED, HostState, Job, JobState, Mark, MarkKind
 from topod.model.arrays import whole
 from topod.model.job import JobId, JobSpec
-from topod.model.rules import NO_RULES, Rules
 from topod.model.topology import Gpu
 from topod.ports import Clock, ContainerRuntime
 from topod.protocol import replies as rp
@@ -79,9 +78,7 @@ class Service:
         clock: Clock,
         health: Health,
         identity: Identity,
-        rules: Rules = NO_RULES,
     ) -> None:
-        self._rules = rules
         self._mailbox = mailbox
         self._store = store
         self._runtime = runtime
@@ -92,7 +89,7 @@ class Service:
         self._identity = identity
         self._patience = Patience(mailbox)
         self.logs = LogReader(mailbox, runtime, self._patience, self._find)
-        self._planning = Planning(mailbox, tables, clock=clock, rules=rules)
+        self._planning = Planning(mailbox, tables, clock=clock)
         self._following = Following(
             mailbox,
             store,
@@ -101,7 +98,6 @@ class Service:
             clock=clock,
             health=health,
             host=lambda: self.host().host,
-            rules=rules,
         )
         self.sessions = Sessions(runtime)
 
@@ -145,7 +141,7 @@ class Service:
             case rq.GetHost():
                 reply = self.host()
             case rq.GetFairness():
-                reply = fairness_view(self._mailbox.state, self._clock.now(), self._rules, request.by)
+                reply = fairness_view(self._mailbox.state, self._clock.now(), self._mailbox.rules, request.by)
             case rq.PlanMoves():
                 reply = await self._planning.plan(request)
             case rq.MakeMoves():
@@ -187,7 +183,7 @@ class Service:
         """Queue a job, or an array; the answer comes when it is durable."""
         if len(request.token) > TOKEN_CHARS_MAX:
             raise UsageError(f"the token has {len(request.token)} characters, {TOKEN_CHARS_MAX} are allowed")
-        check_spec(request.spec, self._tables, self._rules, self._runtime.name)
+        check_spec(request.spec, self._tables, self._mailbox.rules, self._runtime.name)
         check_array(request.array)
         if request.spec.secrets:
             await asyncio.to_thread(checked_secrets, request.spec)
@@ -306,7 +302,7 @@ class Service:
             now=self._clock.now(),
             runtime=self._runtime.name,
             notes=self._notes(),
-            rules=self._rules,
+            rules=self._mailbox.rules,
             idle=self._health.idle_since,
         )
         return rp.Host(host=view)
@@ -327,14 +323,14 @@ class Service:
 
     def _jobs(self, *jobs: Job, marks: Mapping[str, tuple[Mark, ...]] | None = None) -> rp.Jobs:
         now = self._clock.now()
-        return rp.Jobs(jobs=[job_view(job, marks, now=now, rules=self._rules) for job in jobs])
+        return rp.Jobs(jobs=[job_view(job, marks, now=now, rules=self._mailbox.rules) for job in jobs])
 
     def _list(self, jobs: Iterable[Job], marks: Mapping[str, tuple[Mark, ...]] | None = None) -> rp.Jobs:
         return msgspec.structs.replace(self._jobs(*jobs, marks=marks), troubles=self._health.notes)
 
     def _lines(self, jobs: Iterable[Job]) -> rp.JobLines:
         now, marks = self._clock.now(), self._mailbox.state.marks
-        lines = [job_line(job, marks, now=now, rules=self._rules) for job in jobs]
+        lines = [job_line(job, marks, now=now, rules=self._mailbox.rules) for job in jobs]
         return rp.JobLines(jobs=lines, troubles=self._health.notes)
 
     def _notes(self) -> list[str]:

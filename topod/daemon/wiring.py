@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import time
 from collections.abc import Coroutine, Mapping
-from contextlib import AsyncExitStack, closing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,7 @@ from topod import __version__
 from topod.adapters.ipc_files import check_path
 from topod.adapters.peers import unknown_groups
 from topod.adapters.process_runtime import ProcessRuntime
+from topod.adapters.service_manager import ServiceManager
 from topod.adapters.sqlite_store import SqliteStore
 from topod.adapters.zmq_server import Server
 from topod.daemon.assembly import Daemon, Ports
@@ -23,6 +25,7 @@ from topod.daemon.housekeeping import Housekeeper
 from topod.daemon.machine import memory_nodes, online_cpus, usable_cpus
 from topod.daemon.service import Identity
 from topod.daemon.site import Site, find_site, to_remember
+from topod.daemon.standing import standing_line
 from topod.daemon.watches import Watches
 from topod.errors import ConflictError
 from topod.flextopo.tables import TopologyTables
@@ -32,12 +35,14 @@ from topod.ports import ContainerRuntime
 from topod.protocol.client import events_socket
 from topod.protocol.remote import Remote
 from topod.shell.access import Access, groups_named
-from topod.shell.config_file import rules_of
+from topod.shell.config_file import ConfigFile, rules_of
 from topod.shell.fleet_config import remote_of
 from topod.shell.gate import Gate
 from topod.shell.lock import StateLock
 from topod.shell.logs import Key
 from topod.shell.metrics.part import MetricsPart
+from topod.shell.reloading import RULES, Reloader, supervised
+from topod.shell.supervision import Supervision
 from topod.shell.vetting import Vet, vetter
 
 if TYPE_CHECKING:
@@ -48,6 +53,9 @@ LOGS: Final = "logs"
 DESCRIBE_SECONDS: Final = 2.0
 SLOW_CALL: Final = 8
 """Create, start and remove may take so many times as long as a call that only asks."""
+LIVE: Final = {**RULES, "logs": frozenset({"keep_days", "keep_bytes"}), "history": frozenset()}
+"""What is taken at a reload."""
+FOREIGN: Final = frozenset({"coordinator", "store"})
 CLOSE_SECONDS: Final = 1.0
 """How long the runtime may take to close; what is not done by then is left as after a crash."""
 
@@ -138,8 +146,11 @@ async def run(settings: Settings) -> None:
 
     Raises `TopodError` when it cannot start.
     """
+    manager = ServiceManager.of(os.environ)
     check_path(settings.socket)
     stopped = asyncio.Event()
+    # By default it would end a daemon that is not ready yet; the file is about to be read anyway.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     with StateLock(settings.state_dir), closing(SqliteStore(settings.state_dir / "state.db")) as store:
@@ -149,7 +160,8 @@ async def run(settings: Settings) -> None:
         state = refit(state, site.topology)
         runtime = await asyncio.to_thread(choose_runtime, settings, store, state, site)
         store.note_facts(to_remember(site))
-        await _serve(settings, site, store, state, runtime=runtime, remote=remote, stopped=stopped)
+        serve = partial(_serve, settings, site, store, state, stopped=stopped, manager=manager)
+        await serve(runtime=runtime, remote=remote)
     log.info("daemon.stopped")
 
 
@@ -162,6 +174,7 @@ async def _serve(
     runtime: ContainerRuntime,
     remote: Remote | None,
     stopped: asyncio.Event,
+    manager: ServiceManager,
 ) -> None:
     """Start every part, wait for `stopped`, and stop the parts, those that bring work first."""
     clock = SystemClock()
@@ -193,10 +206,8 @@ async def _serve(
     watches = Watches(site, daemon, settings, runtime=runtime, store=store, clock=clock)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(_in_time, asyncio.to_thread(runtime.close))
-        stack.push_async_callback(daemon.stop)
-        stack.push_async_callback(watches.stop)
-        stack.push_async_callback(fleet.stop)
-        stack.push_async_callback(housekeeper.stop)
+        for stop in (daemon.stop, watches.stop, fleet.stop, housekeeper.stop):
+            stack.push_async_callback(stop)
         stack.callback(access.close)
         stack.callback(asyncio.create_task(_doubt_groups(identity.groups), name="groups").cancel)
         stack.push_async_callback(server.stop)
@@ -210,8 +221,30 @@ async def _serve(
         fleet.start()
         housekeeper.start()
         _say_started(settings, site, daemon)
+        await stack.enter_async_context(_supervised(manager, settings, daemon, ports, housekeeper))
         await stopped.wait()
         log.info("daemon.stopping")
+
+
+def _supervised(
+    manager: ServiceManager, settings: Settings, daemon: Daemon, ports: Ports, housekeeper: Housekeeper
+) -> AbstractAsyncContextManager[None]:
+    """Return that during which the service manager is told how it stands, and can ask for a reload."""
+    topology, mailbox, health = ports.tables.topology, daemon.mailbox, daemon.health
+
+    def take(file: ConfigFile) -> None:
+        mailbox.rules = rules_of(file)
+        housekeeper.obey(file)
+
+    return supervised(
+        Supervision(
+            manager,
+            line=lambda: standing_line(topology, mailbox.state, recovered=mailbox.recovered),
+            health=health,
+            pulse=lambda: mailbox.pulse,
+        ),
+        Reloader(settings.config, settings.file, take=take, live=LIVE, foreign=FOREIGN, health=health),
+    )
 
 
 def _say_started(settings: Settings, site: Site, daemon: Daemon) -> None:

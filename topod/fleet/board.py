@@ -54,6 +54,10 @@ class Board:
         """Note what the board shows now."""
         self._stamp = (state, view)
 
+    def outdate(self) -> None:
+        """Have every host shown anew: other rules are in force."""
+        self._stamp = None
+
     def show(
         self,
         hosts: Iterable[str],

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from topod.adapters.credentials import handed
 from topod.adapters.curve_keys import read_private
 from topod.protocol.curve import Kind, check_name
 from topod.protocol.remote import Remote, coordinators
@@ -64,7 +65,7 @@ def remote_of(section: FleetSection) -> Remote | None:
         return None
     return Remote(
         coordinators=coordinators(places, _joined(section.coordinator_key)),
-        keys=read_private(Path(section.key_file), Kind.HOST),
+        keys=read_private(handed(Path(section.key_file)), Kind.HOST),
     )
 
 

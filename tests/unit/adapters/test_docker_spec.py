@@ -9,6 +9,7 @@ import pytest
 from topod.adapters.docker_engine import _devices_of_spec, is_transient, short
 from topod.adapters.docker_logs import LogCopy
 from topod.adapters.docker_spec import (
+    JOBS_SLICE,
     EngineHost,
     Hardening,
     container_body,
@@ -242,3 +243,10 @@ def test_a_damaged_position_means_from_the_beginning(tmp_path: Path, damage: byt
         copy.add(frame)
     copy.close()
     assert path.read_bytes() == WHOLE
+
+
+def test_containers_are_put_into_the_slice_only_where_systemd_makes_their_cgroups() -> None:
+    assert "CgroupParent" not in body()["HostConfig"]
+    assert (
+        body(host=replace(HOST, cgroup_parent=JOBS_SLICE))["HostConfig"]["CgroupParent"] == "topod-jobs.slice"
+    )
