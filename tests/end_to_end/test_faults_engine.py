@@ -61,7 +61,7 @@ def test_the_engine_hangs_longer_than_topod_waits(tmp_path: Path, engine: Privat
             site.begun(job)
         before = site.topod.log.stat().st_size
         serve = site.submit(gpus=8, priority=1000)
-        site.topod.until(lambda: site.log_says(f'effect.begun effect={call}', before), 60)
+        site.topod.until(lambda: site.log_says(f"effect.begun effect={call}", before), 60)
         engine.pause()
         # The call ran out of time and topod said so; what the engine has of it, it will do all the same.
         site.topod.until(lambda: site.log_says("effect.delayed", before), 60)
