@@ -36,7 +36,8 @@ MEANINGS: Final = {
     "with `plan --batch`: a line was bad; with `doctor`: something is bad",
     USAGE: "the command line is wrong",
     NOT_FOUND: "the job, GPU, host or file does not exist",
-    CONFLICT: "not possible in the present state, for example: the job has ended",
+    CONFLICT: "not possible in the present state, for example: the job has ended; "
+    "of several jobs: of one at least, and it was done with the others",
     WOULD_PREEMPT: "`plan`: the job fits if others are stopped; `rebalance`: jobs would be moved",
     WOULD_WAIT: "`plan`: the job would wait; `rebalance`: no moves bring so many GPUs together",
     BAD_DATA: "a file is damaged: a matrix, a host document, a job file",

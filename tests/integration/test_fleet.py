@@ -56,7 +56,7 @@ def test_a_fleet_fills_up_preempts_the_cheapest_and_survives_its_coordinator(tmp
         fleet.until(lambda: {job.id for job in fleet.jobs() if job.state == "running"} == left | {urgent.id})
         fleet.cancel(urgent.id)
         assert fleet.wait(late.id).state == "succeeded"
-        fleet.cancel(*left)
+        fleet.cancel(late.id, *left)
         assert [fleet.wait(ident).state for ident in sorted(left)] == ["cancelled"] * 5
 
         told = fleet.witness()

@@ -29,7 +29,7 @@ from topod.ports import Clock
 from topod.protocol import replies as rp
 from topod.protocol import requests as rq
 from topod.protocol.codec import PROTOCOL_VERSION
-from topod.shell.checks import CannotRunError, check_image, check_priority, refuse_requeue
+from topod.shell.checks import CannotRunError, check_image, check_priority, possible
 from topod.shell.defects import internal
 from topod.shell.dependencies import check_array, never_met, refuse_unmet, resolved
 from topod.shell.elsewhere import a_host_of_the_fleet
@@ -233,32 +233,25 @@ class Service:
         """Stop jobs for good; whoever has ended by now is as wanted, unless that is all of them."""
         idents = list(dict.fromkeys(request.jobs))
         found = await self._find_all(idents)
-        live = [job for job in found if job.state not in ENDED]
-        if not live:
-            for job in found:
-                _refuse_ended(job)
+        live, _ = possible(found, _ended)
         await self._each([ev.CancelRequested(job=job.id, by=request.by) for job in live])
         return self._jobs(*await self._find_all(idents))
 
     async def requeue(self, request: rq.Requeue) -> rp.Jobs:
-        """Stop running jobs and place them anew; all of them or, if one cannot be, none."""
-        idents = list(dict.fromkeys(request.jobs))
-        for job in await self._find_all(idents):
-            refuse_requeue(why_not_requeued(job))
-        await self._each([ev.RequeueRequested(job=FleetJobId(ident), by=request.by) for ident in idents])
-        return self._jobs(*await self._find_all(idents))
+        """Stop running jobs and place them anew; with those that cannot be told why, unless none can."""
+        found = await self._find_all(list(dict.fromkeys(request.jobs)))
+        running, refused = possible(found, why_not_requeued)
+        await self._each([ev.RequeueRequested(job=job.id, by=request.by) for job in running])
+        now = await self._find_all([job.id for job in running])
+        return msgspec.structs.replace(self._jobs(*now), refused=refused)
 
     async def set_priority(self, request: rq.SetPriority) -> rp.Jobs:
-        """Change the priority of jobs; of all of them or, if one has ended, of none."""
+        """Change the priority of jobs; of those that have ended it stays, unless that is all of them."""
         check_priority(request.priority)
         idents = list(dict.fromkeys([request.job, *request.also]))
-        for job in await self._find_all(idents):
-            _refuse_ended(job)
+        live, _ = possible(await self._find_all(idents), _ended)
         await self._each(
-            [
-                ev.PriorityChanged(job=FleetJobId(ident), priority=request.priority, by=request.by)
-                for ident in idents
-            ]
+            [ev.PriorityChanged(job=job.id, priority=request.priority, by=request.by) for job in live]
         )
         return self._jobs(*await self._find_all(idents))
 
@@ -393,6 +386,5 @@ def _asked(request: rq.Submit | rq.DryRun, spec: JobSpec, rules: Rules) -> Fleet
     return asked
 
 
-def _refuse_ended(job: FleetJob) -> None:
-    if job.state in ENDED:
-        raise ConflictError(f"{job.label} has ended: {job.state.value}")
+def _ended(job: FleetJob) -> str | None:
+    return f"{job.label} has ended: {job.state.value}" if job.state in ENDED else None

@@ -37,8 +37,8 @@ from topod.shell.checks import (
     check_priority,
     check_runs,
     check_spec,
-    refuse_ended,
-    refuse_requeue,
+    ended,
+    possible,
 )
 from topod.shell.defects import internal
 from topod.shell.dependencies import check_array, never_met, refuse_unmet, resolved
@@ -245,35 +245,29 @@ class Service:
 
     async def cancel(self, request: rq.Cancel) -> rp.Jobs:
         """Stop jobs for good; whoever has ended by now is as wanted, unless that is all of them."""
-        found = await self._find_all(request.jobs)
-        if all(job.state in ENDED for job in found):
-            for job in found:
-                refuse_ended(job)
-        if request.jobs:
-            first, *also = map(JobId, dict.fromkeys(request.jobs))
+        live, _ = possible(await self._find_all(request.jobs), ended)
+        if live:
+            first, *also = dict.fromkeys(job.id for job in live)
             await self._mailbox.ask(ev.CancelRequested(job=first, also=tuple(also), by=request.by))
         return self._jobs(*await self._find_all(request.jobs))
 
     async def requeue(self, request: rq.Requeue) -> rp.Jobs:
-        """Stop running jobs and queue them again; all of them or, if one cannot be, none."""
-        for job in await self._find_all(request.jobs):
-            refuse_requeue(why_not_requeued(job))
-        if request.jobs:
-            first, *also = map(JobId, dict.fromkeys(request.jobs))
+        """Stop running jobs and queue them again; with those that cannot be told why, unless none can."""
+        running, refused = possible(await self._find_all(request.jobs), why_not_requeued)
+        idents = list(dict.fromkeys(job.id for job in running))
+        if idents:
+            first, *also = idents
             await self._mailbox.ask(ev.RequeueRequested(job=first, also=tuple(also), by=request.by))
-        return self._jobs(*await self._find_all(request.jobs))
+        return msgspec.structs.replace(self._jobs(*await self._find_all(idents)), refused=refused)
 
     async def set_priority(self, request: rq.SetPriority) -> rp.Jobs:
-        """Change the priority of jobs; of all of them or, if one has ended, of none."""
+        """Change the priority of jobs; of those that have ended it stays, unless that is all of them."""
         check_priority(request.priority)
         idents = list(dict.fromkeys([request.job, *request.also]))
-        for ident in idents:
-            refuse_ended(await self._find(ident))
-        changed = [
-            ev.PriorityChanged(job=JobId(ident), priority=request.priority, by=request.by) for ident in idents
-        ]
+        live, _ = possible(await self._find_all(idents), ended)
+        changed = [ev.PriorityChanged(job=job.id, priority=request.priority, by=request.by) for job in live]
         await asyncio.gather(*map(self._mailbox.ask, changed))
-        return self._jobs(*[await self._find(ident) for ident in idents])
+        return self._jobs(*await self._find_all(idents))
 
     async def drain(self, request: rq.Drain) -> rp.Done:
         """Hand out no more of the host, or of one GPU."""

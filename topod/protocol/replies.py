@@ -64,6 +64,8 @@ class Jobs(Reply, frozen=True, kw_only=True, tag="jobs"):
     jobs: list[JobView]
     troubles: list[str] = []
     """Of a list: what does not work for topod just now: `store: no space left`."""
+    refused: list[str] = []
+    """To a `Requeue`: why others that were named are not among them."""
 
 
 class JobLines(Reply, frozen=True, kw_only=True, tag="job-lines"):

@@ -88,14 +88,14 @@ class Cancel(Request, frozen=True, kw_only=True, tag="cancel"):
 
 
 class Requeue(Request, frozen=True, kw_only=True, tag="requeue"):
-    """Stop these running jobs and queue them again: all or, if one cannot be, none. Answer: `Jobs`."""
+    """Stop these running jobs and queue them again. Answer: `Jobs` with those, the others under `refused`."""
 
     jobs: list[int]
     by: str = ""
 
 
 class SetPriority(Request, frozen=True, kw_only=True, tag="set-priority"):
-    """Change the priority of jobs that have not ended: of all or, if one has, of none. Answer: `Jobs`."""
+    """Change the priority of jobs that have not ended. Answer: `Jobs`; of the others as they are."""
 
     job: int
     priority: int

@@ -1,6 +1,7 @@
 """Whether a job as submitted can be meant, and can ever run on this host."""
 
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 from topod.errors import ConflictError, TopodError, UsageError
 from topod.flextopo.tables import TopologyTables
@@ -10,9 +11,12 @@ from topod.model.image import is_reference
 from topod.model.job import JobSpec
 from topod.model.rules import Rules
 
+AnyJob = TypeVar("AnyJob")
 PRIORITY_MAX: Final = 1_000_000_000
 NO_IMAGE: Final = "none"
 """Stands for the image in a plan for a job of which only the room that it needs is known."""
+MOST_REASONS: Final = 3
+"""So many are told where nothing can be done with any of several jobs."""
 
 
 class CannotRunError(TopodError):
@@ -58,13 +62,23 @@ def check_runs(spec: JobSpec, runtime: str) -> None:
         raise CannotRunError("the job names no command, and this host runs jobs without containers")
 
 
-def refuse_ended(job: Job) -> None:
-    """Raise `ConflictError` for a job that has ended."""
-    if job.state in ENDED:
-        raise ConflictError(f"{job.label} has ended: {job.state.value}")
+def possible(
+    jobs: Sequence[AnyJob], why_not: Callable[[AnyJob], str | None]
+) -> tuple[list[AnyJob], list[str]]:
+    """Return the jobs with which something can be done, and of the others why not.
+
+    Raises `ConflictError` where there are only others: a list of jobs is old when it is used, not wrong.
+    """
+    reasons = [why_not(job) for job in jobs]
+    refused = [reason for reason in reasons if reason is not None]
+    if refused and len(refused) == len(jobs):
+        rest = len(refused) - MOST_REASONS
+        raise ConflictError(
+            "; ".join(refused[:MOST_REASONS]) + (f"; {rest} more such jobs" if rest > 0 else "")
+        )
+    return [job for job, reason in zip(jobs, reasons, strict=True) if reason is None], refused
 
 
-def refuse_requeue(reason: str | None) -> None:
-    """Raise `ConflictError` for a job that cannot be put back into the queue for that reason."""
-    if reason is not None:
-        raise ConflictError(reason)
+def ended(job: Job) -> str | None:
+    """Return how a job ended, in words; None if it has not."""
+    return f"{job.label} has ended: {job.state.value}" if job.state in ENDED else None

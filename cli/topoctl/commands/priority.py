@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from topoctl.jobflags import user_name
-from topoctl.render.jobs import label
+from topoctl.render.jobs import ENDED, label
 from topoctl.session import (
     TextOrJson,
     TextOrJsonOption,
@@ -59,4 +59,6 @@ def priority(
         show_json(views if several else views[0])
         return
     for view in views:
+        if view.state in ENDED:  # since the array was looked at
+            continue
         show(f"J{label(view)[1:]} has priority {view.priority}\n")
