@@ -167,6 +167,12 @@ class Site:
         assert isinstance(reply, Hosts)
         return reply.hosts
 
+    def jobs(self) -> list[JobView]:
+        with Client(self.machines["head"].socket) as client:
+            reply = client.ask(ListJobs())
+        assert isinstance(reply, Jobs)
+        return reply.jobs
+
     def type(self, typed: Typed) -> str:
         """Do what is typed and return what is printed."""
         machine = self.machines[typed.machine]
@@ -245,3 +251,6 @@ def test_the_page_is_true_word_for_word(site: Site) -> None:
         for line in typed.printed:
             wanted = " ".join(line.split())
             assert any(wanted in one for one in printed), (typed.words, line, printed)
+        if "--requeue" in typed.words:
+            # Who types is slower than a job that moves; resumed at once, its host could have it back.
+            site.until(lambda: all(job.state == "running" and job.hosts == ["node-b"] for job in site.jobs()))

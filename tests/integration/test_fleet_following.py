@@ -57,7 +57,7 @@ def test_changes_of_hosts_and_jobs_are_told_and_after_a_restart_all_anew(tmp_pat
         watcher = Watcher(client)
         assert watcher.look().whole
         whole = [FreeGroup("nvlink", 8, 1)]
-        assert [(row.name, row.state, row.gpus, row.free) for row in watcher.rows.values()] == [
+        assert [(row.name, row.state, row.gpus, row.free) for _, row in sorted(watcher.rows.items())] == [
             ("a", "ready", 8, whole),
             ("b", "ready", 8, whole),
         ]
