@@ -11,7 +11,7 @@ import pytest
 
 from tests.end_to_end.fault_site import UNTIL_RELEASED, FaultSite
 from tests.engine import PrivateEngine
-from topoctl.doctor_checks import check_daemon
+from topoctl.doctor.daemon import check_daemon
 from topod.protocol.client import RemoteError
 from topod.protocol.replies import JobLines, Jobs
 from topod.protocol.requests import ListJobs

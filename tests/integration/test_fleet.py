@@ -1,5 +1,6 @@
 """A real fleet: jobs go where there is room, the cheapest are stopped for an urgent one, and a crash loses nothing."""
 
+import json
 import re
 from pathlib import Path
 
@@ -142,6 +143,10 @@ def test_a_drained_host_gets_nothing_new_and_labels_choose_hosts(
             assert [gpu.index for gpu in changes.gpus] == list(range(8))
             with pytest.raises(TopodError, match="may not drain"):
                 alice.ask(AtHost(host="b", request=Drain(gpu="3", reason="x")))
+        for place, name in ((one, "clock"), (socket, "time")):
+            run(["--socket", place, "doctor", "-o", "json"])
+            found = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+            assert found[name]["verdict"] in {"ok", "warn"}
         for words, hint in ((["rebalance"], "--host NAME rebalance"), (["topo"], "--host NAME topo")):
             assert run(["--socket", socket, *words]) == exit_codes.ERROR
             assert hint in capsys.readouterr().err

@@ -92,6 +92,12 @@ class EngineFacts:
     """Whether the cgroups of containers are made by systemd."""
     experimental: bool = False
     """Whether it offers checkpoints."""
+    rootless: bool = False
+    """Whether it runs without the rights of root."""
+    log_driver: str = ""
+    """How it keeps what containers print, where they say nothing of it: `json-file`."""
+    root_dir: str = ""
+    """Where it keeps images and containers."""
     init_binary: str = ""
     """The init it puts into containers, a path or a name to be found in PATH; empty: not told."""
 
@@ -140,6 +146,9 @@ class Engine:
                 live_restore=bool(info.get("LiveRestoreEnabled")) or podman,
                 experimental=bool(info.get("ExperimentalBuild")),
                 init_binary=str(info.get("InitBinary") or ""),
+                rootless=any("rootless" in str(option) for option in info.get("SecurityOptions") or ()),
+                log_driver=str(info.get("LoggingDriver") or ""),
+                root_dir=str(info.get("DockerRootDir") or ""),
                 by_systemd=info.get("CgroupDriver") == "systemd",
                 cgroups=f"v{info.get('CgroupVersion', '1')}, driver {info.get('CgroupDriver', 'unknown')}",
             )

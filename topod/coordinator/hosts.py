@@ -271,6 +271,7 @@ class Hosts:
             revoke=list(orders.revoke),
             settled=list(orders.settled),
             priorities=dict(orders.priorities),
+            wall=self._clock.now(),
         )
         try:
             self._line().send_to(session.connection, message)

@@ -161,7 +161,7 @@ class Service:
         leads = f", leads for the {state.epoch}. time" if self._identity.shared else ""
         hosts = f"{len(state.hosts)} host{'' if len(state.hosts) == 1 else 's'}"
         text = f"{hosts}, port {self._identity.endpoint}{leads}"
-        return welcome(self._identity, text, self._health, state.generation)
+        return welcome(self._identity, text, self._health, state.generation, now=self._clock.now())
 
     async def submit(self, request: rq.Submit) -> rp.Jobs:
         """Queue a job of the fleet, or an array; the answer comes when it is durable."""
@@ -344,7 +344,9 @@ class Service:
             self._waiting -= 1
 
 
-def welcome(identity: Identity, text: str, health: Health, generation: int = 0) -> rp.Welcome:
+def welcome(
+    identity: Identity, text: str, health: Health, generation: int = 0, *, now: float = 0.0
+) -> rp.Welcome:
     """Return who answers, with how it stands in words."""
     notes = health.notes
     return rp.Welcome(
@@ -363,6 +365,7 @@ def welcome(identity: Identity, text: str, health: Health, generation: int = 0) 
         troubles=notes,
         fleet=True,
         metrics_url=health.metrics_url,
+        now=now,
     )
 
 

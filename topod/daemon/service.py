@@ -160,6 +160,7 @@ class Service:
 
     def hello(self) -> rp.Welcome:
         """Say who answers."""
+        ahead = self._health.coordinator_ahead
         return rp.Welcome(
             version=__version__,
             protocol=PROTOCOL_VERSION,
@@ -177,6 +178,9 @@ class Service:
             troubles=self._health.notes,
             groups=dict(self._identity.groups),
             metrics_url=self._health.metrics_url,
+            now=self._clock.now(),
+            coordinator_ahead=ahead.seconds if ahead else None,
+            coordinator_ahead_within=ahead.within if ahead else 0.0,
         )
 
     async def submit(self, request: rq.Submit) -> rp.Jobs:

@@ -12,6 +12,8 @@ JobId = NewType("JobId", int)
 """Counts up from 1 on each host; never used twice."""
 
 GIB = 1 << 30
+DEFAULT_SHM_BYTES = 8 * GIB
+"""Of /dev/shm in a container; the engine's 64 MB makes NCCL fail."""
 
 
 class Signal(StrEnum):
@@ -135,8 +137,8 @@ class JobSpec:
     workdir: str | None = None
     container_user: str | None = None
     """`uid[:gid]` or a name inside the image."""
-    shm_bytes: int = 8 * GIB
-    """Size of /dev/shm; the engine's 64 MB makes NCCL fail."""
+    shm_bytes: int = DEFAULT_SHM_BYTES
+    """Size of /dev/shm."""
     ulimits: Mapping[str, int] = field(default_factory=dict)
     """Name without RLIMIT_ (`memlock`) to limit, -1 = unlimited; added to topod's defaults."""
     cap_add: tuple[str, ...] = ()

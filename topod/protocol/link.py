@@ -17,7 +17,7 @@ from topod.protocol.requests import AnyRequest
 LINK_VERSION = 1
 
 
-class FromHost(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_unknown_fields=True):
+class FromHost(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     """Base of what a host says."""
 
 
@@ -69,7 +69,7 @@ class HostAnswer(FromHost, frozen=True, kw_only=True, tag="answer"):
 AnyFromHost = HostHello | HostReport | HostAnswer
 
 
-class ToHost(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", forbid_unknown_fields=True):
+class ToHost(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     """Base of what the coordinator says."""
 
 
@@ -99,6 +99,8 @@ class Orders(ToHost, frozen=True, kw_only=True, tag="orders"):
     settled: list[Settled] = []
     priorities: dict[int, int] = {}
     """Fleet job to the priority it has now, where that was changed after it was assigned."""
+    wall: float = 0.0
+    """What the coordinator's clock on the wall showed when it sent this; 0: it does not say."""
 
 
 class HostAsk(ToHost, frozen=True, kw_only=True, tag="ask"):

@@ -56,6 +56,12 @@ class Welcome(Reply, frozen=True, kw_only=True, tag="welcome"):
     """It is a fleet's coordinator that answers."""
     metrics_url: str = ""
     """Where it tells Prometheus of itself; empty: nowhere."""
+    now: float = 0.0
+    """What its clock shows (epoch seconds); 0: it does not say."""
+    coordinator_ahead: float | None = None
+    """Of a host in a fleet: how many seconds the coordinator's clock is ahead; None: not known."""
+    coordinator_ahead_within: float = 0.0
+    """How many seconds more or less that may be."""
 
 
 class Jobs(Reply, frozen=True, kw_only=True, tag="jobs"):

@@ -1,11 +1,19 @@
 """What is wrong with the daemon's surroundings just now, in words, for whoever asks."""
 
 import logging
+from typing import NamedTuple
 
 from topod.discovery.gpufacts import LiveFacts
 from topod.shell.logs import Key
 
 log = logging.getLogger(__name__)
+
+
+class Ahead(NamedTuple):
+    """By how many seconds another's clock is ahead of ours, and how many more or less that may be."""
+
+    seconds: float
+    within: float
 
 
 class Health:
@@ -23,6 +31,9 @@ class Health:
         """The last reading of the GPUs."""
         self.followed_at = float("-inf")
         """When somebody last waited for changes (steady clock): then the GPUs are looked at more often."""
+
+        self.coordinator_ahead: Ahead | None = None
+        """The clock of the coordinator; None: not known, or this is no host of a fleet."""
 
     def trouble(self, subject: str, text: str) -> None:
         """Put a trouble on the board; `subject` (`store`, `runtime`) names it."""

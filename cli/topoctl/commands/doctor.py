@@ -1,12 +1,13 @@
 """`topoctl doctor`: what a real start of topod would use here, and what is wrong."""
 
 import os
+from itertools import chain
 
 import typer
 
 from topoctl import exit_codes
-from topoctl.doctor_checks import checks, system
-from topoctl.doctor_fleet import check_coordinator
+from topoctl.doctor.checks import checks, system
+from topoctl.doctor.fleet import check_coordinator
 from topoctl.place import place
 from topoctl.render.doctor import check_text, summary
 from topoctl.session import TextOrJson, TextOrJsonOption, show, show_json, style
@@ -26,7 +27,11 @@ def doctor(ctx: typer.Context, *, output: TextOrJsonOption = TextOrJson.TABLE) -
     where = place(ctx)
     look, found = style(ctx), []
     # Who asks a coordinator may sit at any machine: what that one has is nobody's matter.
-    looks = (system(), check_coordinator(where)) if isinstance(where, Remote) else checks(where, os.environ)
+    looks = (
+        chain([system()], check_coordinator(where))
+        if isinstance(where, Remote)
+        else checks(where, os.environ)
+    )
     for check in looks:
         found.append(check)
         if output is TextOrJson.TABLE:

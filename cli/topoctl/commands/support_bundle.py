@@ -51,7 +51,7 @@ def support_bundle(
     cannot be had is named. Also where topod does not answer. Look through it before you send it.
     """
     from topoctl.bundle.gather import Parts, gather_answers, gather_machine
-    from topoctl.doctor_checks import state_dir
+    from topoctl.doctor.files import state_dir
 
     where = place(ctx)
     name = f"topod-support-{platform.node() or 'host'}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
@@ -83,7 +83,7 @@ def support_bundle(
 def _doctor(where: Path | None) -> Any:
     import msgspec
 
-    from topoctl.doctor_checks import checks
+    from topoctl.doctor.checks import checks
 
     return msgspec.to_builtins(list(checks(where, os.environ)))
 

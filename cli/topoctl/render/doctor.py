@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from textwrap import wrap
 
-from topoctl.doctor_checks import Check
+from topoctl.doctor.check import Check
 from topoctl.render.style import Style, printable
 
 _COLORS = {"ok": "green", "warn": "yellow", "bad": "red"}

@@ -406,6 +406,21 @@ def test_the_lease_counts_from_when_the_report_was_sent_that_it_answers(play: Pl
     play(story)
 
 
+def test_a_clock_that_differs_from_the_coordinators_is_told_until_it_agrees(play: Play) -> None:
+    async def story(scene: Scene) -> None:
+        await scene.until(lambda: scene.reports)
+        for ahead, told in ((7.5, ["clock: the clock is 7.5 s behind the coordinator's"]), (0.5, [])):
+            await scene.order(wall=scene.world.wall + ahead, echo=scene.now())
+            assert scene.health.notes == told
+            known = scene.health.coordinator_ahead
+            assert known is not None
+            assert abs(known.seconds - ahead) <= known.within + 1e-6
+        await scene.order(wall=scene.world.wall + 60.0, echo=scene.now() - 30.0)
+        assert scene.health.notes == [], "an answer to a report of half a minute ago says nothing of clocks"
+
+    play(story)
+
+
 def test_a_topod_that_comes_back_knows_whether_the_lease_is_over(tmp_path: Path) -> None:
     file = tmp_path / "lease"
     Lease(file, "boot").renew(100.0)

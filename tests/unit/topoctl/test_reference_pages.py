@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from topoctl.doctor_checks import Check
+from topoctl.doctor.check import Check
 from topod.model.job import JobSpec
 from topod.protocol.jobfile import FIELDS, Origin, build_spec, parse_job_text
 from topod.protocol.replies import Planned

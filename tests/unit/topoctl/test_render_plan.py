@@ -3,7 +3,7 @@
 from typing import Any
 
 from tests.unit.topoctl.views import NOW, event, job
-from topoctl.doctor_checks import Check
+from topoctl.doctor.check import Check
 from topoctl.render.doctor import check_text, summary
 from topoctl.render.events import event_line
 from topoctl.render.plan import plan_text

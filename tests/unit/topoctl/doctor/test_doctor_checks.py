@@ -5,14 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from topoctl import doctor_checks
-from topoctl.doctor_troubles import judged
+from topoctl.doctor import daemon, engine
+from topoctl.doctor.gpus import gpus
+from topoctl.doctor.troubles import judged
 from topod.protocol.replies import Welcome
 
 
 def test_no_remedy_is_a_command_of_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/none")
-    for check in doctor_checks._gpus(emulated=False):
+    for check in gpus(emulated=False):
         assert check.verdict == "ok" or not check.mend.startswith("nvidia-smi")
 
 
@@ -20,8 +21,8 @@ def test_the_runtime_is_that_of_the_topod_that_answers(monkeypatch: pytest.Monke
     monkeypatch.setattr("topod.adapters.docker_engine.find_engine", lambda: None)
     fields: dict[str, object] = {"version": "1", "host": "h", "emulated": True, "runtime": "docker"}
     welcome = Welcome(**{**_defaults(), **fields})  # type: ignore[arg-type] # every field has its own type
-    last = list(doctor_checks._engine({}, welcome))[-1]
-    assert (last.name, last.text) == ("runtime", "docker: chosen by the topod that answers")
+    (found,) = (check for check in engine.engine({}, welcome) if check.name == "runtime")
+    assert (found.name, found.text) == ("runtime", "docker: chosen by the topod that answers")
 
 
 def test_the_engine_is_that_of_the_topod_that_answers(
@@ -34,14 +35,14 @@ def test_the_engine_is_that_of_the_topod_that_answers(
     url = f"unix://{tmp_path / 'engine'}"
     fields: dict[str, object] = {"version": "1", "host": "h", "runtime": "docker", "engine": url}
     welcome = Welcome(**{**_defaults(), **fields})  # type: ignore[arg-type] # every field has its own type
-    first = next(iter(doctor_checks._engine({"TOPOD_ENGINE": "unix:///other"}, welcome)))
+    first = next(iter(engine.engine({"TOPOD_ENGINE": "unix:///other"}, welcome)))
     assert first.text.endswith(f"the engine is not running: its socket is not there ({url})")
     assert first.mend == f"docker -H {url} version"
 
 
 def test_the_mend_of_an_engine_fits_which_engine_it_is() -> None:
     default = "unix:///var/run/docker.sock"
-    mend = doctor_checks._mend_engine
+    mend = engine.mend_engine
     assert mend(default, "it: the engine does not answer", used=True) == "systemctl restart docker"
     assert mend(default, "it: the engine is not running", used=False) == "systemctl status docker"
     denied = "it: no permission to use the engine's socket"
@@ -51,19 +52,19 @@ def test_the_mend_of_an_engine_fits_which_engine_it_is() -> None:
 
 def test_an_engine_that_hangs_is_told_from_one_that_does_not_run(tmp_path: Path) -> None:
     path = tmp_path / "engine"
-    assert not doctor_checks._listens(path)
+    assert not engine.listens(path)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        assert doctor_checks._listens(path)
+        assert engine.listens(path)
         (check,) = (
             check
-            for check in doctor_checks._engine({"TOPOD_ENGINE": f"unix://{path}"}, None)
+            for check in engine.engine({"TOPOD_ENGINE": f"unix://{path}"}, None)
             if check.name == "engine"
         )
         assert "the engine does not answer" in check.text
         assert check.mend == f"docker -H unix://{path} version"
-    assert not doctor_checks._listens(path)
+    assert not engine.listens(path)
 
 
 def test_a_coordinator_that_lets_in_by_an_old_file_or_reaches_no_etcd_is_bad() -> None:
@@ -78,7 +79,7 @@ def test_a_coordinator_that_lets_in_by_an_old_file_or_reaches_no_etcd_is_bad() -
 
 def test_a_coordinators_socket_is_told_from_a_hosts(tmp_path: Path) -> None:
     for name, mend in (("coordinator.sock", "topod-coordinator"), ("topod.sock", "topod")):
-        welcome, check = doctor_checks.check_daemon(tmp_path / name)
+        welcome, check = daemon.check_daemon(tmp_path / name)
         assert (welcome, check.mend) == (None, mend)
         assert check.text == f"no {mend} listens at {tmp_path / name}"
 

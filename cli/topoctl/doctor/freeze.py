@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from topoctl.doctor_checks import Check
+from topoctl.doctor.check import Check
 from topod.adapters.docker_engine import EngineFacts
 
 TOOL_SECONDS: Final = 5.0

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from topoctl.doctor_traps import driver_traps, engine_traps, memory_traps
+from topoctl.doctor.engine import traps
+from topoctl.doctor.gpus import services
+from topoctl.doctor.kernel import memory
 from topod.adapters.docker_engine import EngineFacts
 
 FACTS = EngineFacts(
@@ -20,7 +22,7 @@ def put(root: Path, path: str, text: str = "") -> None:
 
 
 def test_a_machine_without_a_driver_is_not_troubled_with_its_services(tmp_path: Path) -> None:
-    assert list(driver_traps(tmp_path)) == []
+    assert list(services(tmp_path)) == []
 
 
 def test_missing_persistence_and_fabric_manager_are_told_with_what_they_lead_to(
@@ -29,31 +31,31 @@ def test_missing_persistence_and_fabric_manager_are_told_with_what_they_lead_to(
     monkeypatch.setenv("PATH", "/none")  # no systemctl: nothing is known to run
     put(tmp_path, "proc/driver/nvidia/version", "NVRM")
     (tmp_path / "proc/driver/nvidia-nvswitch/devices").mkdir(parents=True)
-    persistence, fabric = driver_traps(tmp_path)
+    persistence, fabric = services(tmp_path)
     assert (persistence.verdict, fabric.verdict) == ("warn", "bad")
     assert "802" in fabric.text
     assert fabric.mend == "sudo systemctl enable --now nvidia-fabricmanager"
     put(tmp_path, "run/nvidia-persistenced/socket")
-    assert next(driver_traps(tmp_path)).verdict == "ok"
+    assert next(services(tmp_path)).verdict == "ok"
 
 
 def test_an_engine_whose_restart_ends_every_job_is_warned_of() -> None:
-    assert [check.verdict for check in engine_traps(FACTS, bare_gpus=False)] == ["ok", "ok"]
-    first, _ = engine_traps(replace(FACTS, live_restore=False), bare_gpus=False)
+    assert [check.verdict for check in traps(FACTS, bare_gpus=False)] == ["ok", "ok"]
+    first, _ = traps(replace(FACTS, live_restore=False), bare_gpus=False)
     assert (first.name, first.verdict) == ("live-restore", "warn")
 
 
 def test_gpus_that_a_reload_of_systemd_would_take_away_are_warned_of() -> None:
-    _, cgroups = engine_traps(FACTS, bare_gpus=True)
+    _, cgroups = traps(FACTS, bare_gpus=True)
     assert cgroups.verdict == "warn"
     assert "daemon-reload" in cgroups.text
-    _, with_cdi = engine_traps(replace(FACTS, cdi_devices=frozenset({"x"})), bare_gpus=True)
+    _, with_cdi = traps(replace(FACTS, cdi_devices=frozenset({"x"})), bare_gpus=True)
     assert with_cdi.verdict == "ok"
 
 
 def test_numa_balancing_is_told_where_the_kernel_has_it(tmp_path: Path) -> None:
-    assert list(memory_traps(tmp_path)) == []
+    assert list(memory(tmp_path)) == []
     put(tmp_path, "proc/sys/kernel/numa_balancing", "1\n")
-    assert next(memory_traps(tmp_path)).verdict == "warn"
+    assert next(memory(tmp_path)).verdict == "warn"
     put(tmp_path, "proc/sys/kernel/numa_balancing", "0\n")
-    assert next(memory_traps(tmp_path)).verdict == "ok"
+    assert next(memory(tmp_path)).verdict == "ok"

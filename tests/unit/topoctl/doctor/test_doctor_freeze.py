@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from topoctl.doctor_freeze import freezing
+from topoctl.doctor.freeze import freezing
 from topod.adapters.docker_engine import EngineFacts
 
 FACTS = EngineFacts(

@@ -18,4 +18,6 @@ def judged(welcome: Welcome) -> tuple[Literal["ok", "warn", "bad"], str]:
         # A file that somebody took away is no matter of room.
         look = "ls -li" if "while topod has it open" in store else "df -h"
         return "warn", f"{look} {welcome.state_dir}"
+    if all(trouble.startswith("clock:") for trouble in welcome.troubles):
+        return "warn", "sudo timedatectl set-ntp true"
     return "warn", f"journalctl -u topod{'-coordinator' if welcome.fleet else ''}"
