@@ -33,8 +33,8 @@ from topod.protocol.codec import ProtocolError
 from topod.protocol.link_codec import decode_to_host, encode_from_host
 from topod.protocol.replies import AnyReply
 from topod.protocol.requests import AnyRequest, DryRun, Submit
-from topod.shell.clocks import TOLERATED_SECONDS, clocks_differ
-from topod.shell.health import Ahead, Health
+from topod.shell.clocks import compare_clocks
+from topod.shell.health import Health
 from topod.shell.logs import Key
 
 HEARTBEAT_SECONDS: Final = 2.0
@@ -49,8 +49,6 @@ TURNS_AT_ONCE: Final = 2
 TURN_SECONDS: Final = 1.5
 """Between two further turns: a leader that is not found is dead, and who stands by takes over soon."""
 ASKS_MAX: Final = 64
-CLOCK_WITHIN_SECONDS: Final = 1.0
-"""Orders later than this after the report which they answer say too little of the coordinator's clock."""
 EPOCH: Final = "fleet epoch"
 
 log = logging.getLogger(__name__)
@@ -335,20 +333,11 @@ class FleetLink:
         self._heard_at, self._patience = self._now(), SILENCE_SECONDS[0]
         self._host.health.well("fleet")
         self._seen = orders.seen
-        self._compare_clocks(orders)
+        if orders.echo:
+            compare_clocks(self._host.health, orders.wall, self._host.clock.now(), self._now() - orders.echo)
         if 0 < orders.echo <= self._now() and orders.lease_seconds > 0:
             self._lease.renew(orders.echo + orders.lease_seconds)
         await self._carry_out(orders)
-
-    def _compare_clocks(self, orders: link.Orders) -> None:
-        """Take note of the coordinator's clock: it was read between our report and now."""
-        spent = self._now() - orders.echo
-        if not orders.wall or not 0 <= spent <= CLOCK_WITHIN_SECONDS or not orders.echo:
-            return
-        health, within = self._host.health, spent / 2
-        ahead = orders.wall - (self._host.clock.now() - within)
-        health.coordinator_ahead = Ahead(ahead, within)
-        health.tell("clock", clocks_differ(ahead) if abs(ahead) - within > TOLERATED_SECONDS else "")
 
     async def _carry_out(self, orders: link.Orders) -> None:
         """Post what is new: assignments first, and all of them or none."""
