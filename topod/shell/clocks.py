@@ -15,7 +15,7 @@ def clocks_differ(ahead: float) -> str:
 
 
 def compare_clocks(health: Health, theirs: float, ours: float, spent: float) -> None:
-    """Take note of the coordinator's clock, that was read somewhen in the last `spent` seconds; 0: it was not."""
+    """Note how the coordinator's clock stands to ours; it was read within the last `spent` seconds."""
     if not theirs or not 0 <= spent <= WITHIN_SECONDS:
         return
     within = spent / 2
