@@ -122,7 +122,7 @@ class Machine:
         for folder in self._cgroups():
             lines += [
                 f"mkdir {folder}",
-                f"for f in cpuset.cpus cpuset.mems; do [ ! -f {folder}/$f ] || cat {folder.parent}/$f >{folder}/$f; done",
+                f"for f in cpuset.cpus cpuset.mems; do [ ! -f {folder.parent}/$f ] || cat {folder.parent}/$f >{folder}/$f; done",
                 f"echo $$ >{folder}/cgroup.procs",
             ]
         kinds = "--pid --mount --uts --ipc --net --cgroup"

@@ -232,6 +232,18 @@ def test_a_drained_gpu_shows_on_the_map_and_takes_no_job_until_resumed(cli: Cli)
     assert cli.json("plan", "--gpus", "1")["drained"] is None
 
 
+def test_a_drain_that_stops_leaves_nothing_running_and_keeps_what_may_run_again(cli: Cli) -> None:
+    for more in ((), ("--on-preempt", "cancel")):
+        cli.out("submit", "--gpus", "2", "--grace", "1s", *more, "--", "sleep", "1000")
+    for job in ("1", "2"):
+        cli.topod.wait(int(job), "running")
+    refused = cli.error("drain", "--stop", "--gpu", "1", "--reason", "x", status=2)
+    assert refused.startswith("error: --stop is for the whole host")
+    told = cli.out("drain", "--stop", "--reason", "no power")
+    assert told.splitlines()[1:] == ["Requeueing job 1 (sleep)", "Cancelling job 2 (sleep)"]
+    assert [cli.topod.job(job).state for job in (1, 2)] == ["pending", "cancelled"]
+
+
 def test_the_live_host_document_can_be_planned_on_offline(cli: Cli, tmp_path: Path) -> None:
     job = cli.submit("--gpus", "4", "--priority", "low", "--", *STAYS)
     cli.topod.wait(int(job), "running")
