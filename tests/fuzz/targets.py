@@ -6,6 +6,7 @@ Always: a value, or one line of error with the documented exit status; never ano
 import json
 import os
 import tempfile
+import tomllib
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,9 @@ from topod.protocol.codec import (
 from topod.protocol.jobfile import Origin, build_spec, read_job_file
 from topod.protocol.link_codec import comes_from_host, decode_from_host, decode_to_host
 from topod.protocol.requests import Submit
-from topod.shell.config_file import health_rules_of, parse_config, rules_of
+from topod.shell.config_file import health_rules_of, rules_of
+from topod.shell.config_reading import parse_config
+from topod.shell.toml_places import places_in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,12 +113,14 @@ def _host(data: bytes) -> None:
 
 def _config(data: bytes) -> None:
     try:
-        config = parse_config(data.decode(errors="replace"), "c")
+        text = data.decode(errors="replace")
+        config = parse_config(text, "c")
     except TopodError as error:
         refused(error, (65,), source="c")
         return
     rules_of(config)
     health_rules_of(config)
+    assert {key[0] for key in places_in(text)} == set(tomllib.loads(text))
 
 
 def _authorized(data: bytes) -> None:

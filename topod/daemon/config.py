@@ -9,7 +9,8 @@ from pathlib import Path
 from topod import __version__
 from topod.errors import UsageError
 from topod.protocol.client import default_socket
-from topod.shell.config_file import ConfigFile, read_config
+from topod.shell.config_file import ConfigFile
+from topod.shell.config_reading import read_config
 from topod.shell.metrics.port import FLAG, METAVAR, place_of
 
 RUNTIMES = ("auto", "docker", "process")

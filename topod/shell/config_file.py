@@ -1,18 +1,15 @@
-"""The configuration file: TOML with sections of known keys; a wrong key or value is refused with its place.
+"""The sections of the configuration, their defaults, and what cannot be meant in them.
 
 `docs/reference/configuration.md` explains every key.
 """
 
 import re
-import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from math import inf
-from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 import msgspec
 
-from topod.errors import DataError, NotFoundError
 from topod.health.rules import IGNORED_PROCESSES, HealthRules
 from topod.health.xids import CRITICAL
 from topod.model.job import Network
@@ -20,15 +17,12 @@ from topod.model.rules import EACH, DisruptionBudget, Quota, Rules, Scope
 from topod.ports import LOG_BYTES
 from topod.protocol import jobfields
 from topod.shell.config_kinds import Level, Seconds, Section, Size
-from topod.shell.config_words import in_words
 from topod.shell.coordinator_config import CoordinatorSection, StoreSection, check_coordinator, check_store
 from topod.shell.fleet_config import FleetSection, check_fleet
 from topod.shell.metrics.port import check_place
 
 SHORTEST_INTERVAL: Final = 0.1
-DEFAULT_PATH: Final = Path("/etc/topod/topod.toml")
 LEAST_LOG_BYTES: Final = 1 << 20
-R = TypeVar("R", bound=Quota | DisruptionBudget)
 
 
 class FairnessSection(Section, frozen=True, kw_only=True):
@@ -132,7 +126,7 @@ class MetricsSection(Section, frozen=True, kw_only=True):
 
 
 class ConfigFile(Section, frozen=True, kw_only=True):
-    """The whole file."""
+    """The whole configuration: one file, or several that were merged."""
 
     fairness: FairnessSection = FairnessSection()
     quota: tuple[QuotaSection, ...] = ()
@@ -147,64 +141,19 @@ class ConfigFile(Section, frozen=True, kw_only=True):
     store: StoreSection = StoreSection()
 
 
-def read_config(path: Path | None) -> ConfigFile:
-    """Return the configuration of `path`; None takes the default path where it exists, else the defaults.
-
-    Raises `NotFoundError` for a named file that is not there, `DataError` for one that cannot be meant.
-    """
-    if path is None:
-        if not DEFAULT_PATH.exists():
-            return ConfigFile()
-        path = DEFAULT_PATH
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise NotFoundError(f"no such configuration file: {path}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 text at byte {error.start}", source=str(path)) from None
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", source=str(path)) from None
-    return parse_config(text, str(path))
-
-
-def parse_config(text: str, source: str) -> ConfigFile:
-    """Return the configuration that a text describes. Raises `DataError`."""
-    try:
-        plain = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a ValueError too
-        raise DataError(f"not TOML: {error}", source=source) from None
-    try:
-        config = msgspec.convert(plain, ConfigFile, dec_hook=_from_plain)
-        rules_of(config)
-        health_rules_of(config)
-        _check_kept(config)
-        _check_security(config.security)
-        check_fleet(config.fleet)
-        check_coordinator(config.coordinator)
-        check_store(config.store)
-        check_place("metrics.listen", config.metrics.listen)
-    except msgspec.ValidationError as error:
-        raise DataError(in_words(str(error), ConfigFile), source=source) from None
-    except ValueError as error:
-        raise DataError(str(error), source=source) from None
-    return config
+def mistakes_in(config: ConfigFile, sections: Collection[str]) -> Iterator[str]:
+    """Yield what cannot be meant in those sections, each as `place: what is wrong`."""
+    for name, check in _CHECKS.items():
+        if name in sections:
+            yield from check(config)
 
 
 def rules_of(config: ConfigFile) -> Rules:
-    """Return the rules for the core. Raises `ValueError` for values that cannot be meant."""
+    """Return the rules for the core, of a configuration without mistakes."""
     fairness = config.fairness
-    for name in ("preemption_cap", "preemption_boost"):
-        if getattr(fairness, name) < 0:
-            raise ValueError(f"fairness.{name}: must be 0 or more")
-    if fairness.hold_step <= 0:
-        raise ValueError('fairness.hold_step: must be above 0, such as "10m"; hold_after = 0 turns holds off')
     return Rules(
-        quotas=_each_once(
-            "quota", [_quota(number, entry) for number, entry in enumerate(config.quota, start=1)]
-        ),
-        budgets=_each_once(
-            "budget", [_budget(number, entry) for number, entry in enumerate(config.budget, start=1)]
-        ),
+        quotas=tuple(_quota(entry) for entry in config.quota),
+        budgets=tuple(_budget(entry) for entry in config.budget),
         preemption_cap=fairness.preemption_cap,
         preemption_boost=fairness.preemption_boost,
         preemption_ceiling=int(fairness.preemption_ceiling),
@@ -214,57 +163,9 @@ def rules_of(config: ConfigFile) -> Rules:
     )
 
 
-def _check_kept(config: ConfigFile) -> None:
-    if config.logs.max_bytes < LEAST_LOG_BYTES:
-        raise ValueError(f"logs.max_bytes: must be at least 1M, not {config.logs.max_bytes} bytes")
-    for place, value in (
-        ("logs.keep_days", config.logs.keep_days),
-        ("logs.keep_bytes", config.logs.keep_bytes),
-        ("history.keep_days", config.history.keep_days),
-    ):
-        if value < 0:
-            raise ValueError(f"{place}: must be 0 or more")
-
-
-def _check_security(section: SecuritySection) -> None:
-    if not re.fullmatch(r"0?[0-7]{3}", section.socket_mode):
-        raise ValueError(f'security.socket_mode: written "0660", not {section.socket_mode!r}')
-    if section.max_priority and EACH not in section.max_priority:
-        raise ValueError('security.max_priority: say what everybody else may give too: "*" = "normal"')
-    if section.jobs is not None:
-        _check_policy(section.jobs)
-        _check_most(section.jobs)
-
-
-def _check_policy(jobs: JobPolicySection) -> None:
-    for name in ("mounts", "mounts_read_only", "secrets", "devices"):
-        for path in getattr(jobs, name):
-            if not path.startswith("/"):
-                raise ValueError(f"security.jobs.{name}: must start with /: {path!r}")
-    if not jobs.networks:
-        raise ValueError('security.jobs.networks: a job needs one of them; for no network say "none"')
-    for name in ("capabilities", "drop_capabilities"):
-        for word in getattr(jobs, name):
-            if not re.fullmatch(r"[A-Z_]+", word) or word.startswith("CAP_"):
-                raise ValueError(f'security.jobs.{name}: written "IPC_LOCK", not {word!r}')
-
-
-def _check_most(jobs: JobPolicySection) -> None:
-    if jobs.max_gpus is not None and jobs.max_gpus < 0:
-        raise ValueError("security.jobs.max_gpus: must be 0 or more; for any number leave it out")
-    for name, most in (jobs.ulimits or {}).items():
-        if most < -1:
-            raise ValueError(f"security.jobs.ulimits.{name}: must be -1 (any) or more, not {most}")
-
-
 def health_rules_of(config: ConfigFile) -> HealthRules:
-    """Return what the watches go by. Raises `ValueError` for values that cannot be meant."""
+    """Return what the watches go by, of a configuration without mistakes."""
     health = config.health
-    for name in ("interval", "timeout", "foreign_cpu_interval"):
-        if not getattr(health, name) >= SHORTEST_INTERVAL:
-            raise ValueError(f"health.{name}: must be at least {SHORTEST_INTERVAL:g} s")
-    if not 0 < health.foreign_cpu_share < inf:
-        raise ValueError("health.foreign_cpu_share: must be above 0; 0.25 is a quarter of one CPU")
     return HealthRules(
         critical_xids=CRITICAL if health.critical_xids is None else frozenset(health.critical_xids),
         ignore_xids=frozenset(health.ignore_xids),
@@ -278,55 +179,149 @@ def health_rules_of(config: ConfigFile) -> HealthRules:
     )
 
 
-def _quota(number: int, entry: QuotaSection) -> Quota:
-    place = f"quota {number}"
+def _check_fairness(config: ConfigFile) -> Iterator[str]:
+    for name in ("preemption_cap", "preemption_boost"):
+        if getattr(config.fairness, name) < 0:
+            yield f"fairness.{name}: must be 0 or more"
+    if config.fairness.hold_step <= 0:
+        yield 'fairness.hold_step: must be above 0, such as "10m"; hold_after = 0 turns holds off'
+
+
+def _check_quotas(config: ConfigFile) -> Iterator[str]:
+    seen: dict[str, int] = {}
+    for number, entry in enumerate(config.quota, start=1):
+        place = f"quota {number}"
+        found = [f"{place}: {text}" for text in _wrong_with_quota(entry)]
+        yield from found or _said_again(seen, place, _of_whom(entry), number)
+
+
+def _wrong_with_quota(entry: QuotaSection) -> Iterator[str]:
     if (entry.user is None) == (entry.label is None):
-        raise ValueError(f"{place}: give either user or label")
+        yield "give either user or label"
     if entry.gpus < 0:
-        raise ValueError(f"{place}: gpus must be 0 or more")
+        yield "gpus must be 0 or more"
+    if entry.user is not None and (not entry.user or entry.user != entry.user.strip()):
+        yield f'no user is named {entry.user!r}: write user = "alice", or "*" for each'
+    if entry.label is not None:
+        yield from _wrong_with_label(entry.label)
+
+
+def _check_budgets(config: ConfigFile) -> Iterator[str]:
+    seen: dict[str, int] = {}
+    for number, entry in enumerate(config.budget, start=1):
+        place = f"budget {number}"
+        found = [f"{place}: {text}" for text in _wrong_with_label(entry.label)]
+        if entry.min_running < 0:
+            found.append(f"{place}: min_running must be 0 or more")
+        yield from found or _said_again(seen, place, _of_whom(entry), number)
+
+
+def _said_again(seen: dict[str, int], place: str, of: str, number: int) -> Iterator[str]:
+    """Say where two say something of the same users or jobs."""
+    first = seen.setdefault(of, number)
+    if first != number:
+        yield f"{place}: {of} has one already, {place.split(maxsplit=1)[0]} {first}: keep one of them"
+
+
+def _of_whom(entry: QuotaSection | BudgetSection) -> str:
+    user = entry.user if isinstance(entry, QuotaSection) else None
+    return f"user {user}" if user is not None else "label {}={}".format(*_label(entry.label or ""))
+
+
+def _check_logs(config: ConfigFile) -> Iterator[str]:
+    if config.logs.max_bytes < LEAST_LOG_BYTES:
+        yield f"logs.max_bytes: must be at least 1M, not {config.logs.max_bytes} bytes"
+    for name in ("keep_days", "keep_bytes"):
+        if getattr(config.logs, name) < 0:
+            yield f"logs.{name}: must be 0 or more"
+
+
+def _check_history(config: ConfigFile) -> Iterator[str]:
+    if config.history.keep_days < 0:
+        yield "history.keep_days: must be 0 or more"
+
+
+def _check_security(config: ConfigFile) -> Iterator[str]:
+    section = config.security
+    if not re.fullmatch(r"0?[0-7]{3}", section.socket_mode):
+        yield f'security.socket_mode: written "0660", not {section.socket_mode!r}'
+    if section.max_priority and EACH not in section.max_priority:
+        yield 'security.max_priority: say what everybody else may give too: "*" = "normal"'
+    if section.jobs is not None:
+        yield from _check_policy(section.jobs)
+        yield from _check_most(section.jobs)
+
+
+def _check_policy(jobs: JobPolicySection) -> Iterator[str]:
+    for name in ("mounts", "mounts_read_only", "secrets", "devices"):
+        for path in getattr(jobs, name):
+            if not path.startswith("/"):
+                yield f"security.jobs.{name}: must start with /: {path!r}"
+    if not jobs.networks:
+        yield 'security.jobs.networks: a job needs one of them; for no network say "none"'
+    for name in ("capabilities", "drop_capabilities"):
+        for word in getattr(jobs, name):
+            if not re.fullmatch(r"[A-Z_]+", word) or word.startswith("CAP_"):
+                yield f'security.jobs.{name}: written "IPC_LOCK", not {word!r}'
+
+
+def _check_most(jobs: JobPolicySection) -> Iterator[str]:
+    if jobs.max_gpus is not None and jobs.max_gpus < 0:
+        yield "security.jobs.max_gpus: must be 0 or more; for any number leave it out"
+    for name, most in (jobs.ulimits or {}).items():
+        if most < -1:
+            yield f"security.jobs.ulimits.{name}: must be -1 (any) or more, not {most}"
+
+
+def _check_health(config: ConfigFile) -> Iterator[str]:
+    health = config.health
+    for name in ("interval", "timeout", "foreign_cpu_interval"):
+        if not getattr(health, name) >= SHORTEST_INTERVAL:
+            yield f"health.{name}: must be at least {SHORTEST_INTERVAL:g} s"
+    if not 0 < health.foreign_cpu_share < inf:
+        yield "health.foreign_cpu_share: must be above 0; 0.25 is a quarter of one CPU"
+
+
+_CHECKS: Final[Mapping[str, Callable[[ConfigFile], Iterable[str]]]] = {
+    "fairness": _check_fairness,
+    "quota": _check_quotas,
+    "budget": _check_budgets,
+    "health": _check_health,
+    "logs": _check_logs,
+    "history": _check_history,
+    "security": _check_security,
+    "metrics": lambda config: check_place("metrics.listen", config.metrics.listen),
+    "fleet": lambda config: check_fleet(config.fleet),
+    "coordinator": lambda config: check_coordinator(config.coordinator),
+    "store": lambda config: check_store(config.store),
+}
+
+
+def _quota(entry: QuotaSection) -> Quota:
     if entry.user is not None:
-        if not entry.user or entry.user != entry.user.strip():
-            raise ValueError(
-                f'{place}: no user is named {entry.user!r}: write user = "alice", or "*" for each'
-            )
         return Quota(scope=Scope.USER, value=entry.user, gpus=entry.gpus)
-    key, value = _label(place, entry.label or "")
+    key, value = _label(entry.label or "")
     return Quota(scope=Scope.LABEL, key=key, value=value, gpus=entry.gpus)
 
 
-def _budget(number: int, entry: BudgetSection) -> DisruptionBudget:
-    place = f"budget {number}"
-    if entry.min_running < 0:
-        raise ValueError(f"{place}: min_running must be 0 or more")
-    key, value = _label(place, entry.label)
+def _budget(entry: BudgetSection) -> DisruptionBudget:
+    key, value = _label(entry.label)
     return DisruptionBudget(label=key, value=value, min_running=entry.min_running)
 
 
-def _label(place: str, text: str) -> tuple[str, str]:
+def _label(text: str) -> tuple[str, str]:
     key, _, value = text.partition("=")
-    if not re.fullmatch(r"[^=\s\0]+", key) or not value.strip():
-        raise ValueError(
-            f'{place}: label is written "KEY=VALUE", or "KEY=*" for each value by itself: {text!r}'
-        )
     return key, value
 
 
-def _each_once(what: str, rules: Sequence[R]) -> tuple[R, ...]:
-    """Return the rules. Raises `ValueError` where two say something of the same users or jobs."""
-    seen: dict[str, int] = {}
-    for number, rule in enumerate(rules, start=1):
-        of = f"user {rule.value}" if isinstance(rule, Quota) and rule.scope is Scope.USER else _of_label(rule)
-        first = seen.setdefault(of, number)
-        if first != number:
-            raise ValueError(f"{what} {number}: {of} has one already, {what} {first}: keep one of them")
-    return tuple(rules)
+def _wrong_with_label(text: str) -> Iterator[str]:
+    key, value = _label(text)
+    if not re.fullmatch(r"[^=\s\0]+", key) or not value.strip():
+        yield f'label is written "KEY=VALUE", or "KEY=*" for each value by itself: {text!r}'
 
 
-def _of_label(rule: Quota | DisruptionBudget) -> str:
-    return f"label {rule.key if isinstance(rule, Quota) else rule.label}={rule.value}"
-
-
-def _from_plain(kind: type[Any], value: object) -> object:
+def from_plain(kind: type[Any], value: object) -> object:
+    """Return a duration, size or priority from what TOML says, for msgspec. Raises `ValueError`."""
     if kind is Seconds:
         return Seconds(jobfields.duration(value))
     if kind is Size:

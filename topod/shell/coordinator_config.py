@@ -1,6 +1,7 @@
 """`[coordinator]` of the configuration: where a fleet's coordinator listens, and by which keys."""
 
 import re
+from collections.abc import Iterator
 from typing import Literal
 
 from topod.protocol.remote import check_endpoint
@@ -47,53 +48,52 @@ class StoreSection(Section, frozen=True, kw_only=True):
     key_file: str = ""
 
 
-def check_store(section: StoreSection) -> None:
-    """Raise `ValueError` for a section that cannot be meant."""
+def check_store(section: StoreSection) -> Iterator[str]:
+    """Say what cannot be meant in a section."""
     if section.kind == "sqlite":
         if section != StoreSection():
-            raise ValueError('store.kind: "sqlite" is a file in state_dir and takes no other key of [store]')
+            yield 'store.kind: "sqlite" is a file in state_dir and takes no other key of [store]'
         return
     if not section.endpoints:
-        raise ValueError('store.endpoints: is missing: ["http://HOST:PORT", ...], each member of etcd')
+        yield 'store.endpoints: is missing: ["http://HOST:PORT", ...], each member of etcd'
     for endpoint in section.endpoints:
         if not _ENDPOINT.fullmatch(endpoint):
-            raise ValueError(f"store.endpoints: a member is at http(s)://HOST:PORT, not {endpoint!r}")
+            yield f"store.endpoints: a member is at http(s)://HOST:PORT, not {endpoint!r}"
     if len({endpoint.partition(":")[0] for endpoint in section.endpoints}) > 1:
-        raise ValueError("store.endpoints: all with http, or all with https")
+        yield "store.endpoints: all with http, or all with https"
     if not re.fullmatch(r"/([\w.-]+/)+", section.prefix, re.ASCII):
-        raise ValueError(f'store.prefix: written "/topod/", not {section.prefix!r}')
+        yield f'store.prefix: written "/topod/", not {section.prefix!r}'
     least, most = LEAST_TERM, MOST_TERM
     if not least <= section.lease_seconds <= most or not float(section.lease_seconds).is_integer():
-        raise ValueError(f"store.lease_seconds: must be whole seconds from {least} to {most}")
-    _check_tls(section)
+        yield f"store.lease_seconds: must be whole seconds from {least} to {most}"
+    yield from _check_tls(section)
 
 
-def _check_tls(section: StoreSection) -> None:
+def _check_tls(section: StoreSection) -> Iterator[str]:
     names = ("ca_file", "cert_file", "key_file")
     for name in names:
         path = getattr(section, name)
         if path and not path.startswith("/"):
-            raise ValueError(f"store.{name}: must start with /: {path!r}")
-    if any(getattr(section, name) for name in names) and not section.endpoints[0].startswith("https:"):
-        raise ValueError("store.endpoints: https://HOST:PORT, where files for TLS are named")
+            yield f"store.{name}: must start with /: {path!r}"
+    insecure = not all(endpoint.startswith("https:") for endpoint in section.endpoints[:1])
+    if any(getattr(section, name) for name in names) and insecure:
+        yield "store.endpoints: https://HOST:PORT, where files for TLS are named"
     if bool(section.cert_file) != bool(section.key_file):
-        raise ValueError("store.cert_file: goes with key_file")
+        yield "store.cert_file: goes with key_file"
 
 
-def check_coordinator(section: CoordinatorSection) -> None:
-    """Raise `ValueError` for a section that cannot be meant."""
-    try:
-        check_endpoint(section.listen)
-    except ValueError as error:
-        raise ValueError(f"coordinator.listen: {error}") from None
-    try:
-        check_endpoint(section.advertise or section.listen)
-    except ValueError as error:
-        raise ValueError(f"coordinator.advertise: {error}") from None
+def check_coordinator(section: CoordinatorSection) -> Iterator[str]:
+    """Say what cannot be meant in a section."""
+    for name, place in (("listen", section.listen), ("advertise", section.advertise)):
+        if place or name == "listen":
+            try:
+                check_endpoint(place)
+            except ValueError as error:
+                yield f"coordinator.{name}: {error}"
     if section.lease_seconds < LEAST_LEASE:
-        raise ValueError(f"coordinator.lease_seconds: must be at least {LEAST_LEASE:g} s")
-    check_place("coordinator.metrics", section.metrics)
+        yield f"coordinator.lease_seconds: must be at least {LEAST_LEASE:g} s"
+    yield from check_place("coordinator.metrics", section.metrics)
     for name in ("state_dir", "socket", "key_file", "authorized_keys"):
         path = getattr(section, name)
         if path and not path.startswith("/"):
-            raise ValueError(f"coordinator.{name}: must start with /: {path!r}")
+            yield f"coordinator.{name}: must start with /: {path!r}"

@@ -1,6 +1,7 @@
 """`[fleet]` of the configuration: which coordinator a host belongs to, and the keys that prove both."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -31,28 +32,29 @@ class FleetSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """What jobs may ask for, such as `zone = "a"`."""
 
 
-def check_fleet(section: FleetSection) -> None:
-    """Raise `ValueError` for a section that cannot be meant. The key is read when topod starts."""
+def check_fleet(section: FleetSection) -> Iterator[str]:
+    """Say what cannot be meant in a section. The key is read when topod starts."""
     places, keys = _joined(section.coordinator), _joined(section.coordinator_key)
     if not places:
         if section != FleetSection(labels=section.labels, name=section.name, address=section.address):
-            raise ValueError('fleet.coordinator: is missing: "tcp://HOST:PORT"')
+            yield 'fleet.coordinator: is missing: "tcp://HOST:PORT"'
         return
     if not keys:
-        raise ValueError("fleet.coordinator_key: is missing: the public line of the coordinator's key")
-    try:
-        coordinators(places, keys)
-    except ValueError as error:
-        raise ValueError(f"fleet.coordinator: {error}") from None
+        yield "fleet.coordinator_key: is missing: the public line of the coordinator's key"
+    else:
+        try:
+            coordinators(places, keys)
+        except ValueError as error:
+            yield f"fleet.coordinator: {error}"
     if section.name:
         try:
             check_name(section.name)
         except ValueError as error:
-            raise ValueError(f"fleet.name: {error}") from None
+            yield f"fleet.name: {error}"
     if not ADDRESS.fullmatch(section.address):
-        raise ValueError(f"fleet.address: must be an IP address or a host's name: {section.address!r}")
+        yield f"fleet.address: must be an IP address or a host's name: {section.address!r}"
     if not section.key_file.startswith("/"):
-        raise ValueError(f"fleet.key_file: must start with /: {section.key_file!r}")
+        yield f"fleet.key_file: must start with /: {section.key_file!r}"
 
 
 def remote_of(section: FleetSection) -> Remote | None:

@@ -14,7 +14,8 @@ from typing import Final
 import msgspec
 
 from topod.errors import TopodError
-from topod.shell.config_file import ConfigFile, read_config
+from topod.shell.config_file import ConfigFile
+from topod.shell.config_reading import read_config
 from topod.shell.health import Health
 from topod.shell.logs import Key
 from topod.shell.supervision import Supervision

@@ -10,8 +10,9 @@ from topod.errors import DataError, NotAllowedError
 from topod.model.roles import Role
 from topod.protocol.requests import AnyRequest, AtHost
 from topod.shell.access import Access, Caller, groups_named
-from topod.shell.config_file import SecuritySection, parse_config
+from topod.shell.config_file import SecuritySection
 from topod.shell.config_kinds import Level
+from topod.shell.config_reading import parse_config
 from topod.shell.gate import NEEDS, Need
 
 

@@ -8,7 +8,8 @@ import pytest
 from topod.errors import DataError, NotFoundError
 from topod.model.rules import NO_RULES, DisruptionBudget, Quota, Scope
 from topod.protocol.curve import PUBLIC
-from topod.shell.config_file import ConfigFile, parse_config, read_config, rules_of
+from topod.shell.config_file import ConfigFile, rules_of
+from topod.shell.config_reading import ConfigError, load_config, parse_config, read_config
 from topod.shell.fleet_config import remote_of
 
 KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
@@ -236,3 +237,67 @@ def test_a_host_of_a_fleet_does_not_start_without_its_key(tmp_path: Path) -> Non
     with pytest.raises(NotFoundError):
         remote_of(config.fleet)
     assert remote_of(ConfigFile().fleet) is None
+
+
+def test_every_mistake_of_every_file_is_told_with_its_line(tmp_path: Path) -> None:
+    path, folder = tmp_path / "topod.toml", tmp_path / "conf.d"
+    folder.mkdir()
+    path.write_text("[fairness]\nhold_afer = 1\n\n[logs]\nkeep_days = -1\nmax_bytes = 5\n[healht]\n")
+    (folder / "10-quota.toml").write_text("[[quota]]\nuser = 'a'\ngpus = '1'\n[[quota]]\ngpu = 1\n")
+    (folder / "20-budget.toml").write_text("[[budget]]\nlabel = 'a=b'\nmin_running = -1\n")
+    with pytest.raises(ConfigError) as refused:
+        load_config(path)
+    assert [mistake.removeprefix(f"{tmp_path}/") for mistake in refused.value.mistakes] == [
+        "topod.toml:2: unknown key 'hold_afer' in [fairness]; did you mean 'hold_after'?",
+        "topod.toml:7: unknown key 'healht'; did you mean 'health'?",
+        "conf.d/10-quota.toml:3: quota 1.gpus: a whole number is expected, not a text in quotes",
+        "conf.d/10-quota.toml:5: unknown key 'gpu' in [quota]; did you mean 'gpus'?",
+        "conf.d/10-quota.toml:4: quota 2: `gpus` is missing",
+        "conf.d/20-budget.toml:1: budget 1: min_running must be 0 or more",
+        "topod.toml:6: logs.max_bytes: must be at least 1M, not 5 bytes",
+        "topod.toml:5: logs.keep_days: must be 0 or more",
+    ]
+    assert refused.value.message.endswith("hold_after'? (and 7 more: topoctl config check)")
+    (folder / "15.toml").write_text("[logs]\nkeep_days = \n")
+    (folder / "16.toml").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match=r"15\.toml:2:13: not TOML: Invalid value") as refused:
+        load_config(path)
+    assert f"{folder}/16.toml: not UTF-8 text at byte 0" in refused.value.mistakes
+
+
+def test_files_of_the_folder_come_after_the_file_in_the_order_of_their_names(tmp_path: Path) -> None:
+    path, folder = tmp_path / "topod.toml", tmp_path / "conf.d"
+    folder.mkdir()
+    path.write_text("[fairness]\npreemption_cap = 1\nhold_after = 5\n[[quota]]\nuser='a'\ngpus=1\n")
+    (folder / "20.toml").write_text("fairness.preemption_cap = 3\n[security.jobs]\nimages = ['b']\n")
+    (folder / "10.toml").write_text(
+        "fairness.preemption_cap = 2\n[[quota]]\nuser='b'\ngpus=1\n[security.jobs]\nimages = ['a', 'c']\n"
+    )
+    for left in ("20.toml~", ".21.toml", "22.toml.dpkg-new", "#23.toml#", "README"):
+        (folder / left).write_text("[[[")
+    loaded = load_config(path)
+    fairness = loaded.config.fairness
+    assert (fairness.preemption_cap, float(fairness.hold_after)) == (3, 5.0)
+    assert [quota.user for quota in loaded.config.quota] == ["a", "b"]
+    assert loaded.config.security.jobs is not None
+    assert loaded.config.security.jobs.images == ("b",)
+    assert loaded.files == (str(path), str(folder / "10.toml"), str(folder / "20.toml"))
+    assert loaded.origins["fairness", "preemption_cap"] == f"{folder}/20.toml:1"
+    assert loaded.origins["fairness", "hold_after"] == f"{path}:3"
+    assert loaded.origins["quota", 1] == f"{folder}/10.toml:2"
+    (folder / "30.toml").write_text("[[quota]]\nuser='a'\ngpus=1\n")
+    with pytest.raises(DataError, match=r"conf\.d/30\.toml:1: quota 3: user a has one already, quota 1"):
+        load_config(path)
+
+
+def test_a_mistake_of_the_whole_is_told_where_its_table_stands(tmp_path: Path) -> None:
+    path = tmp_path / "topod.toml"
+    path.write_text("\n[fleet]\nkey_file = '/k'\n")
+    with pytest.raises(DataError, match=r"topod\.toml:2: fleet\.coordinator: is missing"):
+        load_config(path)
+    # It may stand in what cannot be read: that is told alone.
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "a.toml").write_text("fleet.coordinator = \n")
+    with pytest.raises(ConfigError) as refused:
+        load_config(path)
+    assert len(refused.value.mistakes) == 1

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from topod.shell.config_file import ConfigFile, health_rules_of, parse_config
+from topod.shell.config_file import ConfigFile, health_rules_of
+from topod.shell.config_reading import parse_config
 from topod.shell.config_sample import sample_config
 
 REFERENCE = Path(__file__).resolve().parents[3] / "docs/reference/configuration.md"

@@ -9,7 +9,8 @@ import pytest
 
 from topod.adapters.service_manager import ServiceManager
 from topod.shell import supervision
-from topod.shell.config_file import ConfigFile, parse_config
+from topod.shell.config_file import ConfigFile
+from topod.shell.config_reading import parse_config
 from topod.shell.health import Health
 from topod.shell.reloading import RULES, Reloader
 from topod.shell.supervision import Pulse, Supervision

@@ -1,5 +1,7 @@
 """Where the metrics of a daemon are had, by a flag or the configuration: off unless one of them says so."""
 
+from collections.abc import Iterator
+
 from topod.adapters.metrics_port import parse_place
 from topod.errors import UsageError
 
@@ -18,10 +20,10 @@ def place_of(flag: str | None, section: str) -> tuple[str, int] | None:
         raise UsageError(f"--metrics: {error}") from None
 
 
-def check_place(key: str, text: str) -> None:
-    """Raise `ValueError` for a place in the configuration that cannot be meant; empty: off."""
+def check_place(key: str, text: str) -> Iterator[str]:
+    """Say what is wrong with a place in the configuration; empty: off."""
     if text:
         try:
             parse_place(text)
         except ValueError as error:
-            raise ValueError(f"{key}: {error}") from None
+            yield f"{key}: {error}"
