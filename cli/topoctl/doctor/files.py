@@ -11,7 +11,8 @@ from topoctl.doctor.check import Check, count
 from topod.adapters.curve_keys import read_private
 from topod.errors import NotAllowedError, NotFoundError, TopodError
 from topod.protocol.curve import Kind
-from topod.shell.config_file import DEFAULT_PATH, ConfigFile, read_config
+from topod.shell.config_file import ConfigFile
+from topod.shell.config_reading import DEFAULT_PATH, read_config
 from topod.shell.fleet_config import FleetSection
 
 LOW_DISK_BYTES: Final = 1 << 30
