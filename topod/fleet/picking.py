@@ -1,7 +1,7 @@
 """What the coordinator asks of the decision: on which host a job runs, by the plan of least cost over all."""
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from topod.fleet.hosts import HostSnapshot
 from topod.fleet.select import Selector
@@ -22,6 +22,15 @@ class Choice(Protocol):
     def plan(self) -> Plan:
         """What the job gets there, and at what cost."""
         ...
+
+
+class Room(NamedTuple):
+    """How many hosts may get a job."""
+
+    looked: int
+    """Those that are open and that it may run on."""
+    room: int
+    """Those of them that need stop nobody for it."""
 
 
 class Picker(Protocol):
@@ -45,6 +54,10 @@ class Picker(Protocol):
         exclude: Collection[str],
     ) -> Choice | Refusal:
         """Return the best of all hosts but `exclude`, or why there is none."""
+        ...
+
+    def room(self, request: ResourceRequest, *, selector: Selector) -> Room:
+        """Return how many hosts are looked at, and how many of them need no victim."""
         ...
 
     def together(

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any, Final
 
-from topoctl.render.plan import asides, verdict, victim_lines, victims_of
+from topoctl.render.plan import asides, elsewhere, verdict, victim_lines, victims_of
 from topoctl.render.style import Style, printable
 from topod.model.cpuset import CpuSet
 from topod.protocol.replies import Planned
@@ -81,7 +81,8 @@ def reasons(planned: Planned, width: int, *, at: int) -> Block:
     if lines := victim_lines(plan):
         blocks.append(above(folded([(f"✗ {line}", BAD)], width) for line in lines))
     blocks.append(_table(plan, width))
-    more = asides(plan, Style(width=width, color=False))
+    style = Style(width=width, color=False)
+    more = [*asides(plan, style), *elsewhere(planned.plan, style)]
     if more:
         blocks.append(block([[(line, "")] for line in more]))
     return above(blocks, gap=1)

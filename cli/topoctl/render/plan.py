@@ -24,6 +24,7 @@ def plan_text(planned: Planned, request: ResourceRequest, style: Style) -> str:
     places = _entries(planned.plan.get("hosts"))
     for place in places if len(places) > 1 else [planned.plan] if planned.plan else []:
         lines += plan_lines(place, style)
+    lines += elsewhere(planned.plan, style)
     return "\n".join(lines) + "\n"
 
 
@@ -48,16 +49,22 @@ def plan_lines(plan: Mapping[str, Any], style: Style) -> list[str]:
     return [*lines, *asides(plan, style)]
 
 
-def _elsewhere(other: object, style: Style) -> list[str]:
-    """Say what another host of the fleet would have given, and by what it lost."""
-    if not isinstance(other, Mapping):
-        return []
-    victims = [f"job {printable(str(one))}" for one in other.get("victims") or []]
-    text = (
-        f"{printable(str(other.get('host')))}: {_gpu_words(other)}, stopping {', '.join(victims) or 'nobody'}"
-    )
-    decided = _lost(printable(str(other.get("decided_by"))))
-    return [*labelled("next host", text, style), *labelled("", decided, style)]
+def elsewhere(plan: Mapping[str, Any], style: Style) -> list[str]:
+    """Say what another host of the fleet would have given, by what it lost, and how many there are."""
+    lines = []
+    other, looked = plan.get("next_host"), plan.get("looked")
+    if isinstance(other, Mapping):
+        victims = [f"job {printable(str(one))}" for one in other.get("victims") or []]
+        host = printable(str(other.get("host")))
+        if len(_entries(plan.get("hosts"))) > 1:
+            host += f" in place of {printable(str(other.get('in_place_of')))}"
+        text = f"{host}: {_gpu_words(other)}, stopping {', '.join(victims) or 'nobody'}"
+        lines += labelled("next host", text, style)
+        lines += labelled("", _lost(printable(str(other.get("decided_by")))), style)
+    if isinstance(looked, Mapping):
+        hosts, fleet, room = (printable(str(looked.get(key))) for key in ("hosts", "fleet", "room"))
+        lines += labelled("hosts", f"{hosts} of {fleet} looked at, {room} with room as they are", style)
+    return lines
 
 
 def victim_lines(plan: Mapping[str, Any]) -> list[str]:
@@ -67,8 +74,8 @@ def victim_lines(plan: Mapping[str, Any]) -> list[str]:
 
 
 def asides(plan: Mapping[str, Any], style: Style) -> list[str]:
-    """Return the next best host, and what would have been cheaper: what a budget forbids, moves."""
-    lines = _elsewhere(plan.get("next_host"), style)
+    """Return what would have been cheaper: a plan that a budget forbids, moves instead of stops."""
+    lines = []
     barred = plan.get("ruled_out")
     if isinstance(barred, Mapping):
         idents = idents_of(plan)

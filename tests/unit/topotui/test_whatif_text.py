@@ -87,8 +87,10 @@ def test_a_job_that_waits_says_why_in_full() -> None:
 def test_a_plan_over_several_hosts_is_shown_host_by_host() -> None:
     one: dict[str, Any] = {"gpus": [0], "cpus": "", "victims": [7], "affinity": "any", "cost_text": []}
     plans = [{"host": "a", **one}, {"host": "b", **one, "victims": []}]
-    planned = Planned(feasible=True, plan={**plans[0], "hosts": plans})
+    next_host = {"host": "c", "gpus": [1], "in_place_of": "b", "decided_by": "names: a tie"}
+    planned = Planned(feasible=True, plan={**plans[0], "next_host": next_host, "hosts": plans})
     wish = Wish(gpus=1, hosts=2)
+    assert "  next host   c in place of b: GPU 1, stopping nobody" in lines_of(reasons(planned, 90, at=1))
     assert lines_of(head(planned, wish, 90, at=1, other=False)) == [
         "! would start on 1 GPU of each of 2 hosts after stopping 1 job",
         "★ takes GPUs 0, the shared CPUs, affinity any on b, host 2 of 2 (o: the others)",

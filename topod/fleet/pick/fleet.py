@@ -21,6 +21,7 @@ from topod.fleet.pick.rows import FloatTable, KindRows, Priorities
 from topod.fleet.pick.shape import Shapes
 from topod.fleet.pick.together import Hosts, Together, shared_gangs
 from topod.fleet.pick.victims import VictimBounds
+from topod.fleet.picking import Room
 from topod.fleet.select import EVERYWHERE, Selector
 from topod.flextopo.affinity import BoolTable, IntTable
 from topod.flextopo.tables import TopologyTables
@@ -108,6 +109,17 @@ class Fleet:
             request=request, now=now, selector=selector, exclude=exclude, bounds=bounds, refusals=refusals
         )
         return refuse([kind for kind, _ in self._kinds.values()], looked)
+
+    def room(self, request: ResourceRequest, *, selector: Selector = EVERYWHERE) -> Room:
+        """Return on how many hosts `decide` looks, and how many of them need no victim."""
+        rows = {kind: self._candidates(kind, selector, ()) for kind, _ in self._kinds.values()}
+        return Room(
+            looked=sum(map(len, rows.values())),
+            room=sum(
+                self._remembered[kind].with_room(shapes.of(request), rows[kind])
+                for kind, shapes in self._kinds.values()
+            ),
+        )
 
     def together(
         self,

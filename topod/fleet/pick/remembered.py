@@ -48,6 +48,17 @@ class Remembered:
         known = self._known[slot] = self._fresh(known, shape, rows, share)
         return _least(known.keys, rows)
 
+    def with_room(self, shape: Shape, rows: IntTable) -> int:
+        """Return how many of some hosts have room without a victim."""
+        known = self._known.get((shape, False))
+        if not len(rows):
+            return 0
+        if known is None:
+            keys = least_keys(self._kind, shape, rows, None)
+        else:
+            keys = self._fresh(known, shape, rows, None).keys[rows]
+        return int(np.isfinite(keys[:, 0]).sum())
+
     def _fresh(self, known: _Keys | None, shape: Shape, rows: IntTable, share: FloatTable | None) -> _Keys:
         """Return the keys with those of `rows` as they are now."""
         stamps = self._kind.stamp
