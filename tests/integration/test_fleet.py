@@ -117,7 +117,9 @@ def test_a_drained_host_gets_nothing_new_and_labels_choose_hosts(
         assert "this is one host, not a fleet: --hosts" in capsys.readouterr().err
         told("host", "resume", "a")
         assert fleet.wait(1, "running").hosts == ["a"]
-        assert "next host   b: no GPUs, stopping nobody" in told("plan", "--gpus", "0")
+        plan = told("plan", "--gpus", "0")
+        assert "next host   b: no GPUs, stopping nobody" in plan
+        assert "hosts       2 of 2 looked at, 2 with room as they are" in plan
 
         # A job that goes on elsewhere: its output is found where it lies.
         fleet.cancel(1)
