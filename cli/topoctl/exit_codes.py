@@ -33,16 +33,19 @@ MEANINGS: Final = {
     "with `rebalance`: there is nothing to move, or it was moved",
     ERROR: "an error without a number of its own; with `wait`: the job was lost, or cancelled by a user; "
     "with `plan`, `submit --dry-run`: the job can never run on this host, or this fleet as it is; "
-    "with `plan --batch`: a line was bad; with `doctor`: something is bad",
+    "with `plan --batch`: a line was bad; with `doctor`: something is bad; "
+    "with `install`, `uninstall`: a program of the system refused its part",
     USAGE: "the command line is wrong",
     NOT_FOUND: "the job, GPU, host or file does not exist",
     CONFLICT: "not possible in the present state, for example: the job has ended; "
-    "of several jobs: of one at least, and it was done with the others",
+    "of several jobs: of one at least, and it was done with the others; "
+    "`install`: no systemd, a package of the system, programs that others can change; `uninstall`: jobs run",
     WOULD_PREEMPT: "`plan`: the job fits if others are stopped; `rebalance`: jobs would be moved",
     WOULD_WAIT: "`plan`: the job would wait; `rebalance`: no moves bring so many GPUs together",
     BAD_DATA: "a file is damaged: a matrix, a host document, a job file",
     UNAVAILABLE: "topod, the container engine or the driver does not answer",
-    STORE: "topod cannot read or write its state; or the output cannot be written (a full disk)",
+    STORE: "topod cannot read or write its state; or the output, or a file of `install`, cannot be written "
+    "(a full disk, one that is read only)",
     PREEMPTED: "`wait`, `run`: the job was stopped for another one and does not run again",
     PROTOCOL: "topod sent something that this topoctl cannot read",
     NOT_ALLOWED: "not allowed: the user lacks the role, or the host's policy forbids what the job asks for",

@@ -60,6 +60,8 @@ COMMANDS: dict[str, Entry] = {
     "hosts": Entry(module="hosts", function="hosts"),
     "host": Entry(module="host", function="host", group="host"),
     "keys": Entry(module="keys", function="keys", group="keys"),
+    "install": Entry(module="install", function="install", offline=True),
+    "uninstall": Entry(module="uninstall", function="uninstall", offline=True),
     "completion": Entry(module="completion", function="completion"),
 }
 GROUPS: dict[str, dict[str, Entry]] = {

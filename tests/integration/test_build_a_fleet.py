@@ -1,7 +1,7 @@
 """The commands of `docs/howto/build-a-fleet.md`, typed one after the other: each machine is a folder and its processes.
 
 What differs from the page: paths of the system are in that folder, the port is a free one, hosts are emulated, and
-`systemctl`, `scp` and `poweroff` do what they do with those processes and folders.
+`systemctl`, `scp` and `poweroff` do what they do with those processes and folders; of `topoctl install` only the key is made.
 """
 
 import contextlib
@@ -20,8 +20,10 @@ import pytest
 
 from tests.integration.daemon_process import ROOT, START_SECONDS
 from tests.integration.fleet_process import free_port
+from topod.adapters.curve_keys import create_key_file
 from topod.errors import TopodError
 from topod.protocol.client import Client
+from topod.protocol.curve import Kind
 from topod.protocol.replies import Hosts, Jobs
 from topod.protocol.requests import Cancel, GetHosts, Hello, ListJobs
 from topod.protocol.views import FleetHostView, JobView
@@ -66,7 +68,6 @@ class Machine:
         self.root, self.name, self.port = folder / name, name, port
         self.home = self.root / "home"
         self.home.mkdir(parents=True)
-        (self.home / "topod").symlink_to(ROOT)
         for path in SYSTEM:
             if path != "/etc/topod":  # which the page makes
                 (self.root / path[1:]).mkdir(parents=True)
@@ -84,6 +85,9 @@ class Machine:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("TOPOD_", "XDG_"))}
         path = f"{Path(sys.executable).parent}:{kept.get('PATH', '')}"
         return {**kept, "HOME": str(self.home), "PATH": path, "COLUMNS": "160", **self.exported}
+
+    def make_key(self, name: str, kind: Kind) -> None:
+        create_key_file(self.root / f"etc/topod/{kind}.key", kind, name)
 
     def serve(self, unit: str) -> None:
         config = str(self.root / "etc/topod/topod.toml")
@@ -189,6 +193,10 @@ class Site:
             case ["poweroff"]:
                 machine.lose_power()
                 self.until(lambda: "silent" in {host.state for host in self.hosts()})
+            case ["topoctl", "install", "--coordinator", "--apply"]:
+                machine.make_key("fleet", Kind.COORDINATOR)
+            case ["topoctl", "install", "--name", name, "--apply"]:
+                machine.make_key(name, Kind.HOST)
             case ["export", setting]:
                 name, _, value = setting.partition("=")
                 machine.exported[name] = value

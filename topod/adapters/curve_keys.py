@@ -25,7 +25,7 @@ STDIN: Final = Path("-")
 def create_key_file(path: Path, kind: Kind, name: str) -> KeyPair:
     """Write a new private key, readable for its owner only, in a folder made for it if need be; return it.
 
-    An existing file is never touched.
+    An existing file is never touched, and nobody ever finds half a key.
 
     Raises `ConflictError` for a file that exists, `UsageError` where none can be made.
     """
@@ -37,22 +37,30 @@ def create_key_file(path: Path, kind: Kind, name: str) -> KeyPair:
     )
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        # 0600 whatever the umask: the umask only takes away.
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        _link_new(path, text)
     except FileExistsError:
         hint = "name another file, or remove this one: who uses its key then needs a new one"
         raise ConflictError(f"{path} exists; a key is never overwritten", hint=hint) from None
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    return pair
+
+
+def _link_new(path: Path, text: str) -> None:
+    """Make a file that its owner alone can read, whole or not at all; `FileExistsError` if it exists."""
+    if os.path.lexists(path):
+        raise FileExistsError
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise UsageError(f"cannot write {path}: {error.strerror}") from None
-    return pair
+        path.hardlink_to(temporary)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
 
 
 def read_key_file(path: Path) -> KeyLine:
