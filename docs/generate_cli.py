@@ -53,6 +53,18 @@ CODES_END = """
 `run`, `wait` and `submit --wait` end with the job's own exit code where it ran to its end: 137 after SIGKILL,
 143 after SIGTERM, as in Docker. With several jobs, that of the first one named that did not succeed. A job's
 own code can be any number from 0 to 255; `-o json` tells them apart.
+
+## topod and topod-coordinator
+
+| status | meaning |
+| --- | --- |
+| 0 | stopped by SIGTERM or SIGINT |
+| 2 | the command line is wrong |
+| 4 | a file that was named does not exist |
+| 5 | another one works on the state folder, or its jobs live in another runtime |
+| 65 | the configuration has mistakes, or a key file is damaged |
+| 74 | the state cannot be read or written, or a newer topod wrote it |
+| 77 | a key may be read by others |
 """
 
 

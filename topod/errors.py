@@ -114,6 +114,12 @@ class StoreError(TopodError):
     exit_status = 74
 
 
+class NewerStateError(StoreError):
+    """A newer topod wrote the state; this one leaves it as it is."""
+
+    code = "newer-state"
+
+
 class LeadLostError(StoreError):
     """A coordinator lost the lead before it knew whether what it was asked for is durable."""
 

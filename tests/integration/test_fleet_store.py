@@ -18,7 +18,7 @@ from tests.etcd_cluster import EtcdCluster, certificates, etcd_cluster, missing_
 from topod.adapters.sqlite_fleet import SqliteFleet
 from topod.adapters.sqlite_store import SqliteStore
 from topod.coordinator.storage import FleetStore
-from topod.errors import DataError, LeadLostError, StoreError
+from topod.errors import DataError, LeadLostError, NewerStateError, StoreError
 from topod.fleet.outcome import FleetNotice, FleetOutcome
 from topod.fleet.states import (
     Closed,
@@ -279,6 +279,45 @@ def test_who_lost_the_lead_writes_nothing_whatever_it_believes(etcd: Callable[..
     with pytest.raises(LeadLostError):
         old.check(thorough=False)
     assert etcd().load() == first.state
+
+
+def test_the_fleet_of_a_newer_topod_in_etcd_is_refused_and_left_alone(
+    one_etcd: EtcdCluster, tmp_path: Path
+) -> None:
+    from aetcd import rpc  # noqa: PLC0415 - of the extra `etcd`
+
+    from topod.adapters.etcd_client import EtcdClient  # noqa: PLC0415 - as above
+    from topod.adapters.etcd_layout import LAYOUT, Keys  # noqa: PLC0415 - as above
+    from topod.adapters.etcd_lead import EtcdLead  # noqa: PLC0415 - as above
+    from topod.adapters.etcd_reader import EtcdReader  # noqa: PLC0415 - as above
+
+    prefix = f"/{tmp_path.name}/"
+    head = b'{"layout":%d,"generation":"numbers are texts by then"}' % (LAYOUT + 1)
+    with contextlib.closing(EtcdClient(one_etcd.endpoints)) as client:
+        reader = EtcdReader(client, Keys(prefix=prefix))
+        lead = EtcdLead(client, prefix, name="me", seconds=60, may_lead=reader.read_head)
+        reader.refuse_newer()
+        put = rpc.PutRequest(key=reader.keys.at("head"), value=head)
+        client.txn([], [rpc.RequestOp(request_put=put)])
+        # Upgraded by another one while this one stood by: it takes the lead no more.
+        with pytest.raises(NewerStateError, match=f"layout {LAYOUT + 1}, this topod knows {LAYOUT}$"):
+            lead.stand()
+        config = tmp_path / "topod.toml"
+        config.write_text(
+            f'[store]\nkind = "etcd"\nendpoints = ["{one_etcd.endpoints[0]}"]\nprefix = "{prefix}"\n'
+        )
+        words = ["--config", str(config), "--state-dir", str(tmp_path), "--socket", str(tmp_path / "s")]
+        done = subprocess.run(
+            [sys.executable, "-m", "topod.coordinator", *words],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 74
+        assert done.stderr.startswith(f"error: etcd holds the fleet of a newer topod at {prefix}: layout ")
+        found = client.range(rpc.RangeRequest(key=prefix.encode(), range_end=prefix.encode()[:-1] + b"0")).kvs
+        assert [(entry.key, entry.value) for entry in found] == [(reader.keys.at("head"), head)]
 
 
 def test_a_leader_stops_by_its_own_clock_before_etcd_lets_another_one_in(

@@ -32,6 +32,9 @@ OPERATIONS_MAX: Final = 96
 BYTES_MAX: Final = 1_000_000
 """Of one transaction: etcd takes 1.5 MiB unless it is told otherwise."""
 HIGHEST: Final = 10**16 - 1
+LAYOUT: Final = 1
+"""The schema of a fleet in etcd. To be raised with whatever an older coordinator would lose or misread, a new
+field of a job too: from then on it refuses. Who leads brings what it finds forward, in `EtcdFleet.load`."""
 EVENTS_TOGETHER: Final = 200
 """Under one key at most."""
 
@@ -39,7 +42,7 @@ EVENTS_TOGETHER: Final = 200
 class Head(msgspec.Struct, frozen=True, kw_only=True):
     """The numbers of the state, the number of the last event, and the mark of the last outcome."""
 
-    layout: int = 1
+    layout: int = LAYOUT
     generation: int = 0
     next_job: int = 1
     next_fence: int = 1

@@ -37,14 +37,19 @@ class EtcdLead:
         name: str,
         seconds: float,
         now: Callable[[], float] = steady,
+        may_lead: Callable[[], object] = lambda: None,
     ) -> None:
-        """`name` tells others who leads; `seconds` is the length of the lease, whole seconds in etcd."""
+        """`name` tells others who leads; `seconds` is the length of the lease, whole seconds in etcd.
+
+        `may_lead` raises `StoreError` where this candidate must not: it leaves the lead to others then.
+        """
         self._client = client
         self.key: Final = f"{prefix}leader".encode()
         self._hears: Final = f"{prefix}hears/".encode()
         self._name = name
         self._seconds = max(1, round(seconds))
         self._now = now
+        self._may_lead = may_lead
         self._lock = threading.Lock()
         self._lease = 0
         self._created = 0
@@ -74,6 +79,7 @@ class EtcdLead:
         """Take the lead where nobody has it; return whether it is ours now. Raises `StoreError`."""
         if self._look():
             return False
+        self._may_lead()
         asked_at = self._now()
         granted = self._granted(self._seconds)
         mine = rpc.PutRequest(key=self.key, value=self._name.encode(), lease=granted.ID)

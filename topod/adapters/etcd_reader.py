@@ -1,5 +1,6 @@
 """Reads a fleet's memory in etcd: single jobs, the history, the story. Any thread may."""
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -7,10 +8,10 @@ from typing import Any, Final
 import msgspec
 from aetcd import rpc
 
-from topod.adapters.etcd_client import EtcdClient
-from topod.adapters.etcd_layout import EVENTS_TOGETHER, HIGHEST, Head, Keys, after, number_in
+from topod.adapters.etcd_client import EtcdClient, UnansweredError
+from topod.adapters.etcd_layout import EVENTS_TOGETHER, HIGHEST, LAYOUT, Head, Keys, after, number_in
 from topod.adapters.sqlite_file import stored_plain
-from topod.errors import StoreError
+from topod.errors import NewerStateError, StoreError
 from topod.fleet.states import FleetJob, FleetJobId, FleetState, HostRecord
 from topod.protocol.views import EventView
 
@@ -21,7 +22,15 @@ LONG_PAGE: Final = 5000
 PAGE: Final = 256
 """Keys in one answer: a job is a few kilobytes, a large one a megabyte."""
 
+
+class _Layout(msgspec.Struct, frozen=True):
+    """What of a head every topod can read."""
+
+    layout: int
+
+
 heads: Final = msgspec.json.Decoder(Head)
+_layouts: Final = msgspec.json.Decoder(_Layout)
 _jobs = msgspec.json.Decoder(FleetJob, dec_hook=stored_plain)
 _hosts = msgspec.json.Decoder(HostRecord, dec_hook=stored_plain)
 _stories = msgspec.json.Decoder(list[EventView])
@@ -47,15 +56,31 @@ class EtcdReader:
 
     def read_head(self) -> tuple[Head, int]:
         """Return the head and its revision; a fleet that never was has revision 0."""
-        found = self._client.range(rpc.RangeRequest(key=self.keys.at("head"))).kvs
+        return self._head_in(self._client.range(self._at_head()).kvs)
+
+    def refuse_newer(self) -> None:
+        """Raise `NewerStateError` for the fleet of a newer topod; does not wait for who is away."""
+        with contextlib.suppress(UnansweredError):
+            found = self._client.call(
+                lambda member, seconds: member.kv.Range(self._at_head(), timeout=seconds),
+                goes_on=lambda: False,
+            )
+            self._head_in(found.kvs)
+
+    def _at_head(self) -> Any:
+        return rpc.RangeRequest(key=self.keys.at("head"))
+
+    def _head_in(self, found: Sequence[Any]) -> tuple[Head, int]:
         if not found:
             return Head(), 0
-        head: Head = decoded(heads, found[0].value, "head")
-        if head.layout != Head().layout:
-            raise StoreError(
-                f"etcd was written by another topod: layout {head.layout}, this topod knows {Head().layout}",
+        layout = decoded(_layouts, found[0].value, "head").layout
+        if layout > LAYOUT:
+            raise NewerStateError(
+                f"etcd holds the fleet of a newer topod at {self.keys.prefix}: layout {layout}, "
+                f"this topod knows {LAYOUT}",
                 hint="start the newer topod, or name another prefix in [store]",
             )
+        head: Head = decoded(heads, found[0].value, "head")
         return head, found[0].mod_revision
 
     def state(self, head: Head) -> FleetState:

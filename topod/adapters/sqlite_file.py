@@ -14,7 +14,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from topod.adapters.sqlite_place import Place, refuse_beside_copy, refuse_without_room
-from topod.adapters.sqlite_schema import migrate, open_connection, plainly
+from topod.adapters.sqlite_schema import open_connection, plainly
+from topod.adapters.sqlite_upgrade import migrate, refuse_newer
 from topod.errors import StoreError
 from topod.protocol.codec import encode, from_plain
 from topod.protocol.views import EventView
@@ -47,6 +48,7 @@ class SqliteFile:
         from an earlier one that kept a copy; the file is left as it was.
         """
         refuse_beside_copy(path)
+        refuse_newer(path, schema, head)
         self.path: Final = path
         self._head: Final = head
         self._write_lock = threading.Lock()
@@ -54,7 +56,7 @@ class SqliteFile:
         self._writer = open_connection(path)
         try:
             self._refuse_another_kind()
-            migrate(self._writer, path, schema)
+            self.upgrade: Final = migrate(self._writer, path, schema)
             self._reader = open_connection(path, read_only=True)
             self._place = Place(path)
             self.instance: Final = self._ensure_instance()

@@ -8,10 +8,10 @@ beside it, under a name that nobody has.
 import os
 import sqlite3
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from topod.adapters.sqlite_copy import write_copy
 from topod.errors import StoreError
 
 RESCUED: Final = ".rescued"
@@ -62,7 +62,7 @@ class Place:
         """
         if not self._kept or not self.copy.exists():
             try:
-                _copy(connection, self.copy)
+                write_copy(connection, self.copy)
             except (OSError, sqlite3.Error) as error:
                 hint = f"do not stop topod: what it knows cannot be copied to {self.copy} yet ({error})"
                 return StoreError(gone, hint=hint)
@@ -110,32 +110,3 @@ def _identity(file: Path) -> _Identity | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
-
-
-def _copy(connection: sqlite3.Connection, target: Path) -> None:
-    """Write a whole, durable copy of an open database; all of it is there under that name, or nothing."""
-    part = target.with_name(f"{target.name}.part")
-    try:
-        # Private from the first byte: it holds what users wrote into their jobs.
-        os.close(os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600))
-        copy = sqlite3.connect(part)
-        try:
-            connection.backup(copy)
-            copy.execute("PRAGMA journal_mode = DELETE")
-        finally:
-            copy.close()
-        for file in (part, target.parent):
-            _sync(file)
-        part.rename(target)
-        _sync(target.parent)
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-def _sync(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,11 +1,9 @@
-"""Opening the state database: its settings, its versions, its errors in plain words."""
+"""Opening the state database: its settings, its errors in plain words."""
 
 import os
-import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from importlib import resources
 from pathlib import Path
 
 from topod.errors import StoreError
@@ -35,24 +33,6 @@ def open_connection(path: Path, *, read_only: bool = False) -> sqlite3.Connectio
             connection.close()
             raise
         return connection
-
-
-def migrate(connection: sqlite3.Connection, path: Path, schema: str) -> None:
-    """Apply the migrations of a folder that the database has not seen, each in a transaction of its own."""
-    scripts = _scripts(schema)
-    newest = max(scripts)
-    with plainly(path, "read"):
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > newest:
-        raise StoreError(
-            f"{path} was written by a newer topod: schema {version}, this topod knows {newest}",
-            hint="start the newer topod, or name another state folder with --state-dir",
-        )
-    with plainly(path, "upgrade"):
-        for number in range(version + 1, newest + 1):
-            connection.executescript(
-                f"BEGIN IMMEDIATE;\n{scripts[number]}\nPRAGMA user_version = {number};\nCOMMIT;"
-            )
 
 
 @contextmanager
@@ -96,17 +76,3 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":
         raise StoreError(f"{path} is damaged: {verdict}".replace("\n", " "), hint=DAMAGED)
-
-
-def _scripts(schema: str) -> dict[int, str]:
-    folder = resources.files("topod.adapters.sql") / schema
-    found = {}
-    for entry in folder.iterdir():
-        if match := re.fullmatch(r"(\d{4})_\w+\.sql", entry.name):
-            found[int(match[1])] = _for_this_sqlite(entry.read_text())
-    return found
-
-
-def _for_this_sqlite(script: str) -> str:
-    # STRICT tables came with SQLite 3.37 (2021); older ones run the same schema unchecked.
-    return script if sqlite3.sqlite_version_info >= (3, 37) else script.replace(") STRICT;", ");")

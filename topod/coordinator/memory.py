@@ -12,17 +12,20 @@ from topod.coordinator.election import Alone, Lead
 from topod.coordinator.storage import FleetStore
 from topod.errors import UsageError
 from topod.shell.coordinator_config import StoreSection
+from topod.shell.logs import tell_upgrade
 
 
 @contextmanager
 def open_memory(settings: Settings) -> Iterator[tuple[Lead, FleetStore]]:
     """Yield the lead of the fleet, to be taken, and the memory that its leader may write.
 
-    Raises `StoreError` for a file that cannot be used, `UsageError` and `DataError` for what is configured.
+    Raises `StoreError` for a state that cannot be used, `NewerStateError` for a newer topod's, `UsageError`
+    and `DataError` for what is configured.
     """
     said = settings.file.store
     if said.kind == "sqlite":
         with closing(SqliteFleet(settings.state_dir / "fleet.db")) as file:
+            tell_upgrade(file.upgrade)
             yield Alone(), file
         return
     with _in_etcd(said, name_of(settings)) as both:
@@ -35,7 +38,9 @@ def _in_etcd(said: StoreSection, name: str) -> Iterator[tuple[Lead, FleetStore]]
         # Not needed, and often not installed, where the memory is a file.
         from topod.adapters.etcd_client import EtcdClient, Tls  # noqa: PLC0415
         from topod.adapters.etcd_fleet import EtcdFleet  # noqa: PLC0415
+        from topod.adapters.etcd_layout import Keys  # noqa: PLC0415
         from topod.adapters.etcd_lead import EtcdLead  # noqa: PLC0415
+        from topod.adapters.etcd_reader import EtcdReader  # noqa: PLC0415
     except ImportError as error:
         text = f'[store] kind = "etcd" needs a Python package that is not installed: {error.name}'
         raise UsageError(text, hint="pip install 'topod[etcd]'") from None
@@ -43,7 +48,11 @@ def _in_etcd(said: StoreSection, name: str) -> Iterator[tuple[Lead, FleetStore]]
     if said.endpoints[0].startswith("https://"):
         tls = Tls(ca_file=_file(said.ca_file), cert_file=_file(said.cert_file), key_file=_file(said.key_file))
     with closing(EtcdClient(said.endpoints, tls)) as client:
-        lead = EtcdLead(client, said.prefix, name=name, seconds=float(said.lease_seconds))
+        reader = EtcdReader(client, Keys(prefix=said.prefix))
+        reader.refuse_newer()
+        lead = EtcdLead(
+            client, said.prefix, name=name, seconds=float(said.lease_seconds), may_lead=reader.read_head
+        )
         yield lead, EtcdFleet(client, lead, said.prefix)
 
 

@@ -39,7 +39,7 @@ from topod.shell.config_file import ConfigFile, rules_of
 from topod.shell.fleet_config import remote_of
 from topod.shell.gate import Gate
 from topod.shell.lock import StateLock
-from topod.shell.logs import Key
+from topod.shell.logs import Key, tell_upgrade
 from topod.shell.metrics.part import MetricsPart
 from topod.shell.reloading import RULES, Reloader, supervised
 from topod.shell.supervision import Supervision
@@ -154,6 +154,7 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     with StateLock(settings.state_dir), closing(SqliteStore(settings.state_dir / "state.db")) as store:
+        tell_upgrade(store.upgrade)
         state = store.load()
         remote = remote_of(settings.file.fleet)
         site = await asyncio.to_thread(find_site, settings, store.facts())

@@ -168,3 +168,9 @@ def _plain(value: object) -> str:
         return str(value).lower()
     text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return json.dumps(text, ensure_ascii=False) if not text or set(text) & set(' "=\n') else text
+
+
+def tell_upgrade(done: object | None) -> None:
+    """Say in the log what was done to a database of an earlier topod; None: nothing."""
+    if done is not None:
+        logging.getLogger(__name__).info("store.upgraded", extra={Key.TEXT: str(done)})
