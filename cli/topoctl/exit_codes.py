@@ -36,7 +36,8 @@ MEANINGS: Final = {
     "with `plan --batch`: a line was bad; with `doctor`: something is bad; "
     "with `install`, `uninstall`: a program of the system refused its part",
     USAGE: "the command line is wrong",
-    NOT_FOUND: "the job, GPU, host or file does not exist",
+    NOT_FOUND: "the job, GPU, host or file does not exist; "
+    "of several jobs: one at least, and it was done with the others, as far as possible",
     CONFLICT: "not possible in the present state, for example: the job has ended; "
     "of several jobs: of one at least, and it was done with the others; "
     "`install`: no systemd, a package of the system, programs that others can change; `uninstall`: jobs run",

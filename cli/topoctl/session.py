@@ -14,7 +14,7 @@ import typer
 from topoctl.place import place
 from topoctl.render.jobs import ENDED
 from topoctl.render.style import Style
-from topod.errors import DaemonUnavailableError, NotFoundError, UsageError
+from topod.errors import DaemonUnavailableError, NotFoundError, TopodError, UsageError
 from topod.protocol.client import Client
 from topod.protocol.codec import ProtocolError, encode
 from topod.protocol.jobextras import indices
@@ -26,6 +26,8 @@ LATEST = "latest"
 AWAY_SECONDS = 120.0
 MANY: Final = 20
 """More words than this are looked up in the list of all jobs."""
+MISSING_TOLD: Final = 3
+"""So many indices are told that an array does not have."""
 R = TypeVar("R")
 
 
@@ -121,11 +123,31 @@ def job_ids(
     job) means all of it; with `live` only those of an array that have not ended, where there are any, and
     with `running` only those that run.
     """
+    found, unknown = known_ids(client, words, whole=whole, live=live, running=running)
+    if unknown:
+        raise unknown[0]
+    return found
+
+
+def known_ids(
+    client: Client, words: Sequence[str], *, whole: bool = False, live: bool = False, running: bool = False
+) -> tuple[list[int], list[TopodError]]:
+    """Turn words into job ids as `job_ids` does, and return apart what was found to be no job's.
+
+    A word that can be no job raises `UsageError` all the same: then nothing that was named is meant for sure.
+    """
     wanted = _runs if running else _goes_on if live else _any
     groups = _going_on(client, wanted) if whole and wanted is not _any and len(words) > MANY else {}
     arrays = _Arrays(client)
-    found = (groups.get(word) or _ids(arrays, word, whole, wanted) for word in words)
-    return list(dict.fromkeys(ident for ids in found for ident in ids))
+    found: dict[int, None] = {}
+    for word in dict.fromkeys(words):
+        try:
+            found |= dict.fromkeys(groups.get(word) or _ids(arrays, word, whole, wanted))
+        except TopodError as error:
+            if error.code != NotFoundError.code:
+                raise
+            arrays.unknown.append(error)
+    return list(found), arrays.unknown
 
 
 def _any(job: JobLine | JobView) -> bool:
@@ -146,6 +168,8 @@ class _Arrays:
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self.unknown: list[TopodError] = []
+        """What was named and is not there, while the rest of the word is."""
         self.of = cache(self._ask)
         self.by_index = cache(self._by_index)
 
@@ -196,12 +220,15 @@ def _members(arrays: _Arrays, first: int, rest: str, word: str) -> list[JobView]
     except ValueError as error:
         raise UsageError(str(error), hint=f"{first}[3], {first}[1-4] or {first}[*]") from None
     by_index = arrays.by_index(first)
-    for index in wanted:
-        if index not in by_index:
-            raise NotFoundError(
-                f"no job {first}[{index}]", hint=f"topoctl show {first} tells how many jobs the array has"
+    if missing := [str(index) for index in wanted if index not in by_index]:
+        more = f" and {len(missing) - MISSING_TOLD} more" if len(missing) > MISSING_TOLD else ""
+        arrays.unknown.append(
+            NotFoundError(
+                f"no job {first}[{','.join(missing[:MISSING_TOLD])}]{more}",
+                hint=f"topoctl show {first} tells how many jobs the array has",
             )
-    return [by_index[index] for index in wanted]
+        )
+    return [by_index[index] for index in wanted if index in by_index]
 
 
 def _number(word: str) -> int:

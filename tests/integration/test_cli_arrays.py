@@ -1,5 +1,6 @@
 """Arrays, dependencies and secrets as a user meets them: topoctl against a real topod, plain processes."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,6 +146,25 @@ def test_the_priority_of_one_or_of_all_jobs_of_an_array_is_changed(cli: Cli, top
     assert "has ended" in cli.error("priority", "2[1]", "70", status=5)
     topod.ask(SetPriority(job=2, also=[3], priority=80))
     assert [topod.job(job).priority for job in (2, 3)] == [80, 500]
+
+
+def test_what_there_is_not_keeps_no_other_from_being_changed(cli: Cli, topod: Topod) -> None:
+    topod.wait(topod.submit("sleep", "100", gpus=8).id, "running")
+    cli.out("submit", "--array", "0-3", "--gpus", "1", "--name", "a", "--", "true")
+    some = cli.run("priority", "98", "2[1,7]", "99", "2[2]", "60", status=4)
+    assert some.stdout == "Job 2[1] (a) has priority 60\nJob 2[2] (a) has priority 60\n"
+    assert some.stderr == "no job 98\nno job 2[7]\nno job 99\n"
+    assert cli.run("cancel", "98", "2[3]", "98", status=4).stdout == "Cancelled job 2[3] (a)\n"
+    again = json.loads(cli.run("requeue", "99", "1", "-o", "json", status=4).stdout)
+    assert [job["id"] for job in again] == [1]
+    ended = cli.run("requeue", "2[3]", "99", status=4)
+    assert ended.stderr.startswith("no job 99\njob 2[3] (a) has ended: cancelled")
+    assert cli.run("cancel", "98", "99", status=4).stderr == "no job 98\nno job 99\n"
+    # What cannot be meant is no job that is gone: nothing is done.
+    assert cli.error("cancel", "1", "99", "l2", status=2) == "error: not a job id: 'l2'"
+    assert "--forse" in cli.error("cancel", "1", "--forse", status=2)
+    assert "not a job id: '--forse'" in cli.error("priority", "1", "--forse", "60", status=2)
+    assert topod.job(1).state != "cancelled"
 
 
 def test_what_is_no_job_of_an_array_is_refused(cli: Cli, topod: Topod) -> None:

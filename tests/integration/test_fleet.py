@@ -92,6 +92,9 @@ def test_a_drained_host_gets_nothing_new_and_labels_choose_hosts(
         assert re.search(r"^b +ready +0/8 ", shown, re.MULTILINE), shown
         assert re.search(r"^ *2 .* running +b ", told("ps"), re.MULTILINE)
         assert "b (job 1 there, running): GPUs 0-7" in " ".join(told("show", "2").split())
+        assert told("hosts", "--counts") == "hosts: 1 cordoned, 1 ready; jobs: 1 pending, 1 running\n"
+        counts = json.loads(told("hosts", "--counts", "-o", "json"))
+        assert (counts["host_states"], counts["port"]["admitted"]) == ({"cordoned": 1, "ready": 1}, 2)
         assert told("host", "label", "a", "rack=z", "fast=yes") == "labels of a: fast=yes, rack=z\n"
         assert told("hosts", "--select", "fast=yes", "-o", "name") == "a\n"
         assert told("host", "label", "a", "rack-", "fast-") == "labels of a: rack=a\n"
@@ -122,7 +125,8 @@ def test_a_drained_host_gets_nothing_new_and_labels_choose_hosts(
         assert "hosts       2 of 2 looked at, 2 with room as they are" in plan
 
         # A job that goes on elsewhere: its output is found where it lies.
-        fleet.cancel(1)
+        assert run(["--socket", socket, "cancel", "99", "1"]) == exit_codes.NOT_FOUND
+        assert capsys.readouterr().err == "no job 99 in this fleet\n"
         assert fleet.wait(1).state == "cancelled"
         told("host", "drain", "b", "--requeue", "--reason", "fan")
         fleet.until(lambda: fleet.job(there.id).hosts == ["a"] and fleet.job(there.id).state == "running")

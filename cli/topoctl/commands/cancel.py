@@ -2,21 +2,10 @@
 
 import typer
 
-from topoctl import exit_codes
 from topoctl.jobflags import user_name
 from topoctl.render.jobs import label
-from topoctl.session import (
-    JobsArgument,
-    TextOrJson,
-    TextOrJsonOption,
-    ask,
-    connect,
-    job_ids,
-    note,
-    show,
-    show_json,
-)
-from topod.protocol.replies import Jobs
+from topoctl.session import JobsArgument, TextOrJson, TextOrJsonOption
+from topoctl.several import change, has_ended
 from topod.protocol.requests import Cancel
 
 EXAMPLES = """
@@ -35,19 +24,14 @@ def cancel(ctx: typer.Context, ids: JobsArgument, *, output: TextOrJsonOption = 
     """Cancel jobs that wait or run.
 
     A running job gets SIGTERM, then SIGKILL when its grace time is over. The number of an array means all
-    its jobs that have not ended; `12[3]` is one of them, `12[0]` the first. A job that ended before keeps no
-    other from being cancelled; it is named, and the exit status is 5.
+    its jobs that have not ended; `12[3]` is one of them, `12[0]` the first. A job that ended before, or that
+    there is not, keeps no other from being cancelled; it is named, and the exit status is 5, or 4.
     """
-    with connect(ctx) as client:
-        request = Cancel(jobs=job_ids(client, ids, whole=True, live=True), by=user_name())
-        jobs = ask(client, request, Jobs).jobs
-    late = [job for job in jobs if job.state in OVER]
-    if output is TextOrJson.JSON:
-        show_json(jobs)
-    else:
-        for job in jobs:
-            if job not in late:
-                show(f"{'Cancelled' if job.state == 'cancelled' else 'Cancelling'} {label(job)}\n")
-    for job in late:
-        note(f"{label(job)} has ended: {job.state}")
-    return exit_codes.CONFLICT if late else exit_codes.OK
+    return change(
+        ctx,
+        ids,
+        lambda jobs: Cancel(jobs=jobs, by=user_name()),
+        output=output,
+        done=lambda job: f"{'Cancelled' if job.state == 'cancelled' else 'Cancelling'} {label(job)}",
+        late=lambda job: has_ended(job) if job.state in OVER else None,
+    )

@@ -2,21 +2,10 @@
 
 import typer
 
-from topoctl import exit_codes
 from topoctl.jobflags import user_name
 from topoctl.render.jobs import label
-from topoctl.session import (
-    JobsArgument,
-    TextOrJson,
-    TextOrJsonOption,
-    ask,
-    connect,
-    job_ids,
-    note,
-    show,
-    show_json,
-)
-from topod.protocol.replies import Jobs
+from topoctl.session import JobsArgument, TextOrJson, TextOrJsonOption
+from topoctl.several import change
 from topod.protocol.requests import Requeue
 
 EXAMPLES = """
@@ -34,16 +23,13 @@ def requeue(ctx: typer.Context, ids: JobsArgument, *, output: TextOrJsonOption =
     starts again when its turn comes: at once, if there is room. It is not counted as preempted, and not
     frozen. A job over several hosts is stopped on all of them. With --on-preempt cancel a job never runs
     twice: that is refused, as is a job that does not run: the others named are requeued, and the exit
-    status is 5. The number of an array means all its jobs that run.
+    status is 5; 4 if there is no such job. The number of an array means all its jobs that run.
     """
-    with connect(ctx) as client:
-        request = Requeue(jobs=job_ids(client, ids, whole=True, running=True), by=user_name())
-        reply = ask(client, request, Jobs)
-    if output is TextOrJson.JSON:
-        show_json(reply.jobs)
-    else:
-        for job in reply.jobs:
-            show(f"Requeueing {label(job)}\n")
-    for reason in reply.refused:
-        note(reason)
-    return exit_codes.CONFLICT if reply.refused else exit_codes.OK
+    return change(
+        ctx,
+        ids,
+        lambda jobs: Requeue(jobs=jobs, by=user_name()),
+        output=output,
+        done=lambda job: f"Requeueing {label(job)}",
+        running=True,
+    )
