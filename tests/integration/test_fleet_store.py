@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from tests.engine import skip_or_fail
@@ -22,6 +23,7 @@ from topod.errors import DataError, LeadLostError, NewerStateError, StoreError
 from topod.fleet.outcome import FleetNotice, FleetOutcome
 from topod.fleet.states import (
     Closed,
+    Earlier,
     Ending,
     FleetJob,
     FleetJobId,
@@ -252,6 +254,39 @@ def test_an_outcome_of_any_size_happens_whole_or_not_at_all(opened: Opened) -> N
     with pytest.raises(StoreError):
         store.commit(first.state, outcome(first.state, *again), now=2.0, tokens={"t250": FleetJobId(9)})
     assert opened().load() == first.state
+
+
+def test_a_job_that_an_earlier_topod_wrote_is_read(opened: Opened) -> None:
+    body = (Path(__file__).parent / "fleet_job_before_members.json").read_bytes()
+    over = {"state": "failed", "ended_at": 9.0, "exit_code": 1, "members": [], "id": 8}
+    store = opened()
+    ended = plain_job(8, state=FleetJobState.FAILED, ended_at=9.0)
+    store.commit(FleetState(), outcome(FleetState(), plain_job(7, fence=5), ended), now=1.0)
+    write_as_it_was(store, "jobs", 7, body)
+    write_as_it_was(store, "ended", 8, msgspec.json.encode({**msgspec.json.decode(body), **over}))
+    store = opened()
+    job, gone = store.load().jobs[FleetJobId(7)], store.job(8)
+    assert gone is not None
+    assert job.earlier == gone.earlier == (Earlier(host="c", local=4, before=0, starts=2),)
+    assert [member.host for member in job.members] == ["a", "b"]
+    # Written again it is as those of today.
+    store.commit(store.load(), outcome(store.load(), replace(job, reason="again")), now=2.0)
+    assert opened().load().jobs[FleetJobId(7)] == replace(job, reason="again")
+
+
+def write_as_it_was(store: FleetStore, where: str, ident: int, body: bytes) -> None:
+    """Put the text of a job into a memory, past the memory's own encoding."""
+    if isinstance(store, SqliteFleet):
+        change = "UPDATE jobs SET body = ? WHERE id = ?"
+        assert store._write(lambda file: file.execute(change, (body.decode(), ident)).rowcount) == 1
+        return
+    from aetcd import rpc  # noqa: PLC0415 - of the extra `etcd`
+
+    from topod.adapters.etcd_fleet import EtcdFleet  # noqa: PLC0415
+
+    assert isinstance(store, EtcdFleet)
+    put = rpc.PutRequest(key=store.keys.at(where, ident), value=body)
+    store._send([rpc.RequestOp(request_put=put)])
 
 
 # --- etcd ---------------------------------------------------------------------------------------------------
