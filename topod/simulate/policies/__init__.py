@@ -1,0 +1,1 @@
+"""Ways to choose: topod's own, the paper's, and models of other schedulers."""
