@@ -47,6 +47,7 @@ COMMANDS: dict[str, Entry] = {
     "priority": Entry(module="priority", function="priority", negative=True),
     "history": Entry(module="history", function="history"),
     "report": Entry(module="report", function="report"),
+    "simulate": Entry(module="simulate", function="simulate", offline=True),
     "quota": Entry(module="quota", function="quota"),
     "topo": Entry(module="topo", function="topo"),
     "events": Entry(module="events", function="events"),

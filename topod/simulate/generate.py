@@ -1,4 +1,4 @@
-"""Jobs made from a description: services whose replicas follow the day, and batch jobs that come at random."""
+"""Jobs made from a description: services whose replicas follow the day, batch jobs that come at random."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

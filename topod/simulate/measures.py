@@ -102,6 +102,9 @@ class Measures:
         """Count a replica that was wanted in vain."""
         part = waiting.job.part
         self.missed_parts[part] = self.missed_parts.get(part, 0) + 1
+        if not waiting.restarts:
+            job = waiting.job
+            self.waits.setdefault(job.request.priority, []).append((job.ends or self.seconds) - job.submit)
 
     def sample(self, now: float, machines: Sequence[Machine]) -> None:
         """Look how much of what is free lies scattered."""
