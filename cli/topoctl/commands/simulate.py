@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 topoctl simulate --example day/
 topoctl simulate day/fleet.toml day/work.toml
-topoctl simulate day/fleet.toml day/work.toml --policy topod,slurm,kube --runs 5 --html day.html
+topoctl simulate day/fleet.toml day/work.toml --runs 5 --html day.html
 topoctl simulate day/fleet.toml --trace jobs.csv --period 14d
 sacct -a -X -P -S 2026-11-01 -o Submit,ElapsedRaw,AllocTRES > jobs.txt
 topoctl simulate day/fleet.toml --sacct jobs.txt
