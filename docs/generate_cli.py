@@ -64,7 +64,7 @@ own code can be any number from 0 to 255; `-o json` tells them apart.
 | 5 | another one works on the state folder, or its jobs live in another runtime |
 | 65 | the configuration has mistakes, or a key file is damaged |
 | 74 | the state cannot be read or written, or a newer topod wrote it |
-| 77 | a key may be read by others |
+| 77 | a key may not be read, or others may read it |
 """
 
 

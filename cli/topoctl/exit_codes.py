@@ -43,7 +43,7 @@ MEANINGS: Final = {
     "`install`: no systemd, a package of the system, programs that others can change; `uninstall`: jobs run",
     WOULD_PREEMPT: "`plan`: the job fits if others are stopped; `rebalance`: jobs would be moved",
     WOULD_WAIT: "`plan`: the job would wait; `rebalance`: no moves bring so many GPUs together",
-    BAD_DATA: "a file is damaged: a matrix, a host document, a job file",
+    BAD_DATA: "a file is damaged: a matrix, a host document, a job file; the configuration has mistakes",
     UNAVAILABLE: "topod, the container engine or the driver does not answer",
     STORE: "topod cannot read or write its state; or the output, or a file of `install`, cannot be written "
     "(a full disk, one that is read only)",

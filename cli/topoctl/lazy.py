@@ -63,9 +63,14 @@ COMMANDS: dict[str, Entry] = {
     "keys": Entry(module="keys", function="keys", group="keys"),
     "install": Entry(module="install", function="install", offline=True),
     "uninstall": Entry(module="uninstall", function="uninstall", offline=True),
+    "config": Entry(module="config", function="config", group="config"),
     "completion": Entry(module="completion", function="completion"),
 }
 GROUPS: dict[str, dict[str, Entry]] = {
+    "config": {
+        "show": Entry(module="config", function="show_config", examples="SHOW_EXAMPLES"),
+        "check": Entry(module="config", function="check", examples="CHECK_EXAMPLES", offline=True),
+    },
     "host": {
         "drain": Entry(module="host", function="drain", examples="DRAIN_EXAMPLES"),
         "resume": Entry(module="host", function="resume", examples="RESUME_EXAMPLES"),

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,8 +14,8 @@ from tests.integration.daemon_process import ROOT, Topod
 from topod.model.job import JobSpec, Secret
 from topod.model.request import ResourceRequest
 from topod.protocol.client import RemoteError
-from topod.protocol.replies import Fairness, Planned
-from topod.protocol.requests import DryRun, GetFairness
+from topod.protocol.replies import Configuration, Fairness, Planned
+from topod.protocol.requests import DryRun, GetConfig, GetFairness
 from topod.protocol.views import BudgetView, QuotaView
 
 RULES = """
@@ -119,3 +120,30 @@ def test_a_wait_asked_for_on_the_command_line_spares_everyone_until_it_is_over(t
     quick = topod.submit("sleep", "600", gpus=2, priority=1000, wait_before_preempt_seconds=0.2)
     assert topod.wait(quick.id, "running").state == "running"
     assert topod.job(batch.id).preemptions == 1
+
+
+def test_a_reload_reads_the_folder_beside_the_file_and_config_show_tells_what_waits(tmp_path: Path) -> None:
+    config, folder = tmp_path / "topod.toml", tmp_path / "conf.d"
+    config.write_text("[[quota]]\nuser = '*'\ngpus = 6\n")
+    folder.mkdir()
+    with Topod(tmp_path / "d") as topod:
+        topod.start("--config", str(config))
+
+        def told() -> dict[str, tuple[object, str, str]]:
+            found = topod.ask(GetConfig())
+            assert isinstance(found, Configuration)
+            return {row.key: (row.value, row.origin, row.waits) for row in found.rows}
+
+        (folder / "10.toml").write_text("[[quota]]\nlabel = 'team=a'\ngpus = 2\n[logs]\nmax_bytes = '5M'\n")
+        assert told()["quota 2"] == (None, "-", "reload")
+        assert topod.process is not None
+        topod.process.send_signal(signal.SIGHUP)
+        topod.until(lambda: "config.reloaded" in topod.log.read_text())
+        now = told()
+        assert now["quota 1"] == ({"gpus": 6, "user": "*"}, f"{config}:1", "")
+        assert now["quota 2"] == ({"gpus": 2, "label": "team=a"}, f"{folder}/10.toml:1", "")
+        assert now["logs.max_bytes"] == (100 << 20, "default", "restart")
+        assert now["--runtime"] == ("process", "--runtime", "")
+        quotas = topod.ask(GetFairness())
+        assert isinstance(quotas, Fairness)
+        assert "team" in [quota.key for quota in quotas.quotas]

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Protocol
 
 from topod.adapters.curve_peers import Connection
@@ -47,12 +47,17 @@ class Front:
         *,
         welcome: Callable[[str], rp.Welcome],
         trouble: Callable[[], str],
+        configured: Callable[[rq.AnyRequest, Peer | RemotePeer | None], Awaitable[rp.AnyReply]],
     ) -> None:
-        """`welcome` says on this machine who answers, and why it does not lead; `trouble`: see `Election`."""
+        """`welcome` says on this machine who answers, and why it does not lead; `trouble`: see `Election`.
+
+        `configured` answers, to who may know, about the configuration, whoever leads.
+        """
         self._lead = lead
         self._line = line
         self._welcome = welcome
         self._trouble = trouble
+        self._configured = configured
         self._term: Term | None = None
         self._opened = asyncio.Event()
         self._heard_at = float("-inf")
@@ -114,6 +119,8 @@ class Front:
 
     async def answer(self, request: rq.AnyRequest, peer: Peer | RemotePeer | None) -> rp.AnyReply:
         """Return the reply to a request. Raises `TopodError`."""
+        if isinstance(request, rq.GetConfig):
+            return await self._configured(request, peer)
         if self._lead.leads():
             # What it begins with takes a moment.
             with contextlib.suppress(TimeoutError):

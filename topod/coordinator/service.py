@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,6 +30,7 @@ from topod.protocol import replies as rp
 from topod.protocol import requests as rq
 from topod.protocol.codec import PROTOCOL_VERSION
 from topod.shell.checks import CannotRunError, check_image, check_priority, possible
+from topod.shell.configured import unconfigured
 from topod.shell.defects import internal
 from topod.shell.dependencies import check_array, never_met, refuse_unmet, resolved
 from topod.shell.elsewhere import a_host_of_the_fleet
@@ -57,6 +58,7 @@ class Identity:
     started_at: float
     shared: bool = False
     """Several coordinators may lead in turn."""
+    configured: Callable[[], Awaitable[rp.Configuration]] = unconfigured
 
 
 class Service:
@@ -136,6 +138,8 @@ class Service:
             case rq.GetFairness():
                 budgets = self._mailbox.board.counted.uses
                 return fairness_view(self._mailbox.state, budgets, self._mailbox.rules, request.by)
+            case rq.GetConfig():
+                return await self._identity.configured()
             case rq.ReadEvents():
                 return await self.read_events(request)
             case rq.ReadLog():

@@ -29,17 +29,20 @@ from topod.coordinator.service import Identity, welcome
 from topod.coordinator.storage import FleetStore
 from topod.coordinator.term import Surroundings, Term
 from topod.coordinator.witness import Witness
-from topod.errors import StoreError
+from topod.errors import NotFoundError, StoreError
 from topod.fleet.terms import Terms
+from topod.protocol import replies as rp
+from topod.protocol import requests as rq
 from topod.protocol.client import events_socket
 from topod.protocol.curve import KeyPair, Kind
 from topod.shell.access import Access
 from topod.shell.config_file import ConfigFile, rules_of
+from topod.shell.gate import Gate
 from topod.shell.health import Health
 from topod.shell.lock import StateLock
 from topod.shell.logs import Key
 from topod.shell.metrics.part import MetricsPart
-from topod.shell.reloading import RULES, Reloader, supervised
+from topod.shell.reloading import Reloader, supervised
 from topod.shell.supervision import Pulse, Supervision
 
 if TYPE_CHECKING:
@@ -48,8 +51,6 @@ if TYPE_CHECKING:
     from topod.shell.metrics.part import Asking
 
 PORT: Final = "port"
-FOREIGN: Final = frozenset({"fleet", "health", "logs", "metrics"})
-"""Sections of the configuration that are a host's."""
 LOOK_SECONDS: Final = 5.0
 PAUSE_SECONDS: Final = 1.0
 """After the end of a leadership: others first."""
@@ -111,6 +112,7 @@ async def _serve(
         lambda: port,
         welcome=lambda text: welcome(identity, text, health),
         trouble=lambda: election.trouble,
+        configured=_gate_of_config(settings, access),
     )
     witness = Witness()
     metrics = MetricsPart(settings.metrics, lambda: _told(witness, health, front))
@@ -180,7 +182,7 @@ def _supervised(
         Supervision(
             manager, line=partial(_line, front, election), health=health, pulse=lambda: _pulse(front)
         ),
-        Reloader(settings.config, settings.file, take=take, live=RULES, foreign=FOREIGN, health=health),
+        Reloader(settings.configured, take=take, health=health),
     )
 
 
@@ -249,8 +251,21 @@ async def _until(stopped: asyncio.Event, work: Coroutine[None, None, None]) -> N
             await done
 
 
+def _gate_of_config(settings: Settings, access: Access) -> "Answer[Asking]":
+    """Return what answers about the configuration, whoever leads."""
+
+    async def told(_request: rq.AnyRequest) -> rp.AnyReply:
+        return await settings.configured.told()
+
+    async def nobodys(ident: int) -> tuple[str, str]:
+        raise NotFoundError(f"no such job: {ident}")
+
+    return Gate(access, answer=told, owner=nobodys).answer
+
+
 def _identity(settings: Settings, *, shared: bool) -> Identity:
     return Identity(
+        configured=settings.configured.told,
         state_dir=str(settings.state_dir),
         events_endpoint=f"ipc://{events_socket(settings.socket)}",
         endpoint=settings.listen,

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -40,6 +40,7 @@ from topod.shell.checks import (
     ended,
     possible,
 )
+from topod.shell.configured import unconfigured
 from topod.shell.defects import internal
 from topod.shell.dependencies import check_array, never_met, refuse_unmet, resolved
 from topod.shell.elsewhere import one_host_only, refuse_fleet_wishes
@@ -63,6 +64,7 @@ class Identity:
     started_at: float
     groups: Mapping[str, list[str]] = field(default_factory=dict)
     """The Unix groups that the configuration names, by key."""
+    configured: Callable[[], Awaitable[rp.Configuration]] = unconfigured
 
 
 class Service:
@@ -140,6 +142,8 @@ class Service:
                 reply = await self.resume(request)
             case rq.GetHost():
                 reply = self.host()
+            case rq.GetConfig():
+                reply = await self._identity.configured()
             case rq.GetFairness():
                 reply = fairness_view(self._mailbox.state, self._clock.now(), self._mailbox.rules, request.by)
             case rq.PlanMoves():

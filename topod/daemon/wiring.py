@@ -41,7 +41,7 @@ from topod.shell.gate import Gate
 from topod.shell.lock import StateLock
 from topod.shell.logs import Key, tell_upgrade
 from topod.shell.metrics.part import MetricsPart
-from topod.shell.reloading import RULES, Reloader, supervised
+from topod.shell.reloading import Reloader, supervised
 from topod.shell.supervision import Supervision
 from topod.shell.vetting import Vet, vetter
 
@@ -53,9 +53,6 @@ LOGS: Final = "logs"
 DESCRIBE_SECONDS: Final = 2.0
 SLOW_CALL: Final = 8
 """Create, start and remove may take so many times as long as a call that only asks."""
-LIVE: Final = {**RULES, "logs": frozenset({"keep_days", "keep_bytes"}), "history": frozenset()}
-"""What is taken at a reload."""
-FOREIGN: Final = frozenset({"coordinator", "store"})
 CLOSE_SECONDS: Final = 1.0
 """How long the runtime may take to close; what is not done by then is left as after a crash."""
 
@@ -186,6 +183,7 @@ async def _serve(
         notes=site.notes,
         started_at=clock.now(),
         groups=groups_named(settings.file.security),
+        configured=settings.configured.told,
     )
     vet = vetter(settings.file.security.jobs, (settings.state_dir, settings.socket.parent))
     ports = Ports(tables=tables, runtime=runtime, probe=site.probe, store=store, clock=clock)
@@ -244,7 +242,7 @@ def _supervised(
             health=health,
             pulse=lambda: mailbox.pulse,
         ),
-        Reloader(settings.config, settings.file, take=take, live=LIVE, foreign=FOREIGN, health=health),
+        Reloader(settings.configured, take=take, health=health),
     )
 
 

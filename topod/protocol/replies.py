@@ -139,6 +139,34 @@ class Fairness(Reply, frozen=True, kw_only=True, tag="fairness"):
     hold: HoldView | None = None
 
 
+class ConfigRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One value of the configuration, and where it came from."""
+
+    key: str
+    """`section.key`, `quota 1`, or `--option`."""
+    value: Any = None
+    text: str
+    """As it is written in a file."""
+    origin: str
+    """`FILE:LINE`, `$VARIABLE`, `--option` or `default`."""
+    waits: str = ""
+    """The files say something else, which waits for a `reload` or a `restart`; empty: nothing waits."""
+    coming: Any = None
+    coming_text: str = ""
+    coming_origin: str = ""
+
+
+class Configuration(Reply, frozen=True, kw_only=True, tag="configuration"):
+    """What a daemon is configured by; secrets are hidden."""
+
+    rows: list[ConfigRow] = []
+    files: list[str] = []
+    mistakes: list[str] = []
+    """Of the files as they are now: a reload would refuse them."""
+    running: bool = False
+    """What is in force in a running daemon; else what a start would take."""
+
+
 class LogChunk(Reply, frozen=True, kw_only=True, tag="log-chunk"):
     """A piece of output. `ended`: nothing more will come after it.
 
@@ -250,6 +278,7 @@ AnyReply = (
     | Hosts
     | Counts
     | Fairness
+    | Configuration
     | Moves
     | LogChunk
     | ExecBegun

@@ -173,6 +173,10 @@ class GetFairness(Request, frozen=True, kw_only=True, tag="get-fairness"):
     """Whose quotas are told even without a job; who asks, by the kernel."""
 
 
+class GetConfig(Request, frozen=True, kw_only=True, tag="get-config"):
+    """What is in force, where it came from, and what waits. Answer: `Configuration`."""
+
+
 class PlanMoves(Request, frozen=True, kw_only=True, tag="plan-moves"):
     """Which running jobs would move, so that free GPUs are together? Answer: `Moves`. Changes nothing."""
 
@@ -274,6 +278,7 @@ HostRequest = (
     | Resume
     | GetHost
     | GetFairness
+    | GetConfig
     | PlanMoves
     | MakeMoves
     | ReadEvents
@@ -311,6 +316,7 @@ AnyRequest = (
     | LabelHost
     | RemoveHost
     | GetFairness
+    | GetConfig
     | PlanMoves
     | MakeMoves
     | ReadLog
@@ -333,6 +339,7 @@ READS: Final = (
     GetHosts,
     GetCounts,
     GetFairness,
+    GetConfig,
     PlanMoves,
     ReadLog,
     ReadEvents,

@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from topod.errors import DataError, NotFoundError
+from topod.protocol.curve import PRIVATE
 from topod.shell.config_file import ConfigFile, from_plain, mistakes_in
 from topod.shell.config_shape import Plain, wrong_shapes
 from topod.shell.toml_places import Path as Key
@@ -24,11 +25,15 @@ FOLDER: Final = "conf.d"
 CHECK: Final = "topoctl config check"
 
 
+_SECRET: Final = re.compile(rf"{PRIVATE}[^\s\"']+")
+"""A private key where it does not belong, quoted in a mistake."""
+
+
 class ConfigError(DataError):
     """The configuration has mistakes: all of them, each a line `FILE:LINE: what is wrong`."""
 
     def __init__(self, mistakes: Iterable[str]) -> None:
-        self.mistakes = tuple(mistake.replace("\n", "\\n").replace("\r", "\\r") for mistake in mistakes)
+        self.mistakes = tuple(_SECRET.sub(f"{PRIVATE}...", _one_line(mistake)) for mistake in mistakes)
         more = len(self.mistakes) - 1
         super().__init__(self.mistakes[0] + (f" (and {more} more: {CHECK})" if more else ""))
 
@@ -83,6 +88,10 @@ def read_config(path: Path | None) -> ConfigFile:
 def parse_config(text: str, source: str) -> ConfigFile:
     """Return the configuration that one text describes. Raises `DataError`."""
     return _merged([_parsed(text, source)], []).config
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _main(path: Path, *, named: bool) -> list[Path]:

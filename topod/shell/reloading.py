@@ -6,27 +6,18 @@ A file that is refused changes nothing: the one before stays in force, and the b
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from topod.errors import TopodError
 from topod.shell.config_file import ConfigFile
-from topod.shell.config_reading import read_config
+from topod.shell.configured import Configured
 from topod.shell.health import Health
 from topod.shell.logs import Key
 from topod.shell.supervision import Supervision
 
 SUBJECT: Final = "config"
-RULES: Final[Mapping[str, frozenset[str]]] = {
-    "fairness": frozenset(),
-    "quota": frozenset(),
-    "budget": frozenset(),
-}
-"""What every daemon takes at a reload, by section; no keys: the whole section."""
 
 log = logging.getLogger(__name__)
 
@@ -34,25 +25,10 @@ log = logging.getLogger(__name__)
 class Reloader:
     """Waits for SIGHUP. Used from the event loop only."""
 
-    def __init__(
-        self,
-        path: Path | None,
-        begun_with: ConfigFile,
-        *,
-        take: Callable[[ConfigFile], None],
-        live: Mapping[str, frozenset[str]],
-        foreign: frozenset[str],
-        health: Health,
-    ) -> None:
-        """`take` puts a good file into force; `live` are the keys for which that is enough.
-
-        `foreign` are sections that this daemon never reads.
-        """
-        self._path = path
-        self._begun_with = begun_with
+    def __init__(self, configured: Configured, *, take: Callable[[ConfigFile], None], health: Health) -> None:
+        """`take` puts a good configuration into force, as far as that needs no restart."""
+        self._configured = configured
         self._take = take
-        self._live = live
-        self._foreign = foreign
         self._health = health
         self._asked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -80,35 +56,17 @@ class Reloader:
     async def reload(self) -> None:
         """Read the file once; the board and the log say what came of it."""
         try:
-            file = await asyncio.to_thread(read_config, self._path)
+            loaded = await self._configured.read()
         except TopodError as error:
             self._health.trouble(SUBJECT, f"refused, the one before stays in force: {error.message}")
             # No defect, so no traceback.
             log.error("config.refused", extra={Key.ERROR: error.message})  # noqa: TRY400
             return
-        self._take(file)
-        waits = self.waits(file)
+        self._take(loaded.config)
+        self._configured.took(loaded)
+        waits = self._configured.waits(loaded.config)
         self._health.tell(SUBJECT, f"{', '.join(waits)} changed: that needs a restart" if waits else "")
         log.info("config.reloaded", extra={Key.TEXT: f"after a restart: {', '.join(waits)}"} if waits else {})
-
-    def waits(self, file: ConfigFile) -> list[str]:
-        """Return the keys that differ from those the daemon began with, and that only a start takes."""
-        found: list[str] = []
-        for name in file.__struct_fields__:
-            old, new = getattr(self._begun_with, name), getattr(file, name)
-            if old == new or name in self._foreign:
-                continue
-            live = self._live.get(name)
-            if live is None or (live and isinstance(new, msgspec.Struct)):
-                found += _differing(name, old, new, live or frozenset())
-        return found
-
-
-def _differing(name: str, old: object, new: object, live: frozenset[str]) -> list[str]:
-    if not isinstance(new, msgspec.Struct):
-        return [name]
-    keys = [key for key in new.__struct_fields__ if getattr(old, key) != getattr(new, key)]
-    return [f"{name}.{key}" for key in keys if key not in live]
 
 
 @asynccontextmanager

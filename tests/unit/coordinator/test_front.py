@@ -9,7 +9,8 @@ from topod.coordinator import election
 from topod.coordinator.election import Alone, Election
 from topod.coordinator.front import Front
 from topod.errors import MemoryAwayError, NotLeaderError
-from topod.protocol.requests import ListJobs
+from topod.protocol.replies import Configuration
+from topod.protocol.requests import GetConfig, ListJobs
 from topod.shell.health import Health
 
 SECONDS = 60.0
@@ -32,6 +33,10 @@ class Follower(Alone):
         return False
 
 
+async def configuration(*_: object) -> Configuration:
+    return Configuration()
+
+
 def test_who_led_last_is_not_named_while_etcd_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(election, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(election, "AGAIN_SECONDS", 0.0)
@@ -48,6 +53,7 @@ def test_who_led_last_is_not_named_while_etcd_does_not_answer(monkeypatch: pytes
             lambda: pytest.fail("no host spoke"),
             welcome=pytest.fail,
             trouble=lambda: chosen.trouble,
+            configured=configuration,
         )
         standing = asyncio.create_task(chosen.won(lambda _: None))
         async with asyncio.timeout(SECONDS):
@@ -55,6 +61,8 @@ def test_who_led_last_is_not_named_while_etcd_does_not_answer(monkeypatch: pytes
             await until(troubled=True)
             with pytest.raises(MemoryAwayError, match=r"etcd does not answer, for \d+ s now") as away:
                 await front.answer(ListJobs(), None)
+            # Whoever leads, and whether anybody does.
+            assert await front.answer(GetConfig(), None) == Configuration()
             lead.etcd_answers = True
             await until(troubled=False)
             with pytest.raises(NotLeaderError, match="tcp://a:1 leads the fleet just now"):

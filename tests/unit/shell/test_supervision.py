@@ -10,9 +10,11 @@ import pytest
 from topod.adapters.service_manager import ServiceManager
 from topod.shell import supervision
 from topod.shell.config_file import ConfigFile
-from topod.shell.config_reading import parse_config
+from topod.shell.config_reading import load_config, parse_config
+from topod.shell.configured import Configured
 from topod.shell.health import Health
-from topod.shell.reloading import RULES, Reloader
+from topod.shell.options import HOST, read_given
+from topod.shell.reloading import Reloader
 from topod.shell.supervision import Pulse, Supervision
 
 
@@ -105,17 +107,10 @@ def test_ready_is_said_again_until_it_is_taken(tmp_path: Path) -> None:
 def reloaded(tmp_path: Path, text: str) -> tuple[list[ConfigFile], list[str]]:
     """Return what is in force after a file was read again, and what the board says."""
     path, health, taken = tmp_path / "topod.toml", Health(), list[ConfigFile]()
+    path.write_text('[[quota]]\nuser = "*"\ngpus = 2\n')
+    configured = Configured(path, load_config(path), read_given(HOST, ["--metrics", "1"], {}))
     path.write_text(text)
-    begun = parse_config('[[quota]]\nuser = "*"\ngpus = 2\n', "x")
-    reloader = Reloader(
-        path,
-        begun,
-        take=taken.append,
-        live={**RULES, "logs": frozenset({"keep_days"})},
-        foreign=frozenset({"coordinator"}),
-        health=health,
-    )
-    asyncio.run(reloader.reload())
+    asyncio.run(Reloader(configured, take=taken.append, health=health).reload())
     return taken, health.notes
 
 
@@ -125,6 +120,8 @@ def reloaded(tmp_path: Path, text: str) -> tuple[list[ConfigFile], list[str]]:
         ("", []),
         ('[[quota]]\nuser = "*"\ngpus = 4\n[logs]\nkeep_days = 3\n', []),
         ('[coordinator]\nplacing = "spread"\n', []),
+        # An option wins over it.
+        ('[metrics]\nlisten = "2"\n', []),
         (
             '[logs]\nkeep_days = 3\nmax_bytes = "5M"\n[security]\nview = ["a"]\n',
             ["config: logs.max_bytes, security.view changed: that needs a restart"],
