@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -30,6 +30,7 @@ CHECK_EXAMPLES = """
 topoctl config check
 topoctl config check ./topod.toml && sudo systemctl reload topod
 """
+VALUE_WIDTH: Final = 40
 FileOption = Annotated[
     Path | None,
     typer.Option("--file", metavar="FILE", help="What topod would take of it.", show_default=False),
@@ -125,10 +126,12 @@ def _offline(program: "Program", file: Path | None) -> Configuration:
 
 
 def _show(ctx: typer.Context, found: Configuration) -> None:
+    look = style(ctx)
     rows = [
         (
             row.key,
-            row.text,
+            # What it is from is never cut: that is what one asks for.
+            row.text if look.piped else look.cut(row.text, VALUE_WIDTH),
             row.origin,
             f"{row.coming_text} ({row.coming_origin or 'taken out'}) after a {row.waits}"
             if row.waits
@@ -136,10 +139,10 @@ def _show(ctx: typer.Context, found: Configuration) -> None:
         )
         for row in found.rows
     ]
-    columns = [Column(head="KEY"), Column(head="VALUE", most=40), Column(head="FROM")]
+    columns = [Column(head="KEY"), Column(head="VALUE"), Column(head="FROM")]
     if any(row[3] for row in rows):
-        show(table([*columns, Column(head="WAITS")], rows, style(ctx), whole=False))
+        show(table([*columns, Column(head="WAITS")], rows, look, whole=True))
     else:
-        show(table(columns, [row[:3] for row in rows], style(ctx), whole=False))
+        show(table(columns, [row[:3] for row in rows], look, whole=True))
     for mistake in found.mistakes:
         note(f"a reload would refuse this: {mistake}")
