@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -21,9 +20,6 @@ from topod.fleet.states import (
     FleetRequest,
     FleetState,
 )
-
-if TYPE_CHECKING:
-    pass
 
 Opened = Callable[[], FleetStore]
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,9 +20,6 @@ from topod.fleet.states import (
     FleetJobState,
     FleetState,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def test_jobs_that_ended_long_ago_are_forgotten_some_at_a_time_and_no_other(tmp_path: Path) -> None:
