@@ -94,6 +94,11 @@ def test_changes_of_hosts_and_jobs_are_told_and_after_a_restart_all_anew(tmp_pat
         watcher.until(lambda: watcher.jobs[low.id].state == "cancelled")
         assert watcher.no_event_is_missed()
 
+        # What comes and goes while nobody looks is told.
+        fleet.cancel(brief := fleet.submit("true", select=["no=where"]).id)
+        watcher.until(lambda: (watcher.events[-1].job, watcher.events[-1].name) == (brief, "job.cancelled"))
+        assert watcher.jobs[brief].state == "cancelled"
+
         # A host that dies is told, and so is all after another leadership began.
         fleet.hosts["b"].kill()
         watcher.until(lambda: watcher.rows["b"].state == "silent")
@@ -101,9 +106,11 @@ def test_changes_of_hosts_and_jobs_are_told_and_after_a_restart_all_anew(tmp_pat
         life = watcher.last.life
         fleet.coordinator.kill()
         fleet.coordinator.start()
+        fleet.cancel(brief := fleet.submit("true", select=["no=where"]).id)
         with Client(fleet.remote()) as again:
             watcher.client = again
             assert watcher.look().whole
+            assert watcher.jobs[brief].state == "cancelled"
             assert watcher.last.life != life
             watcher.until(lambda: watcher.rows["a"].gpus == 8)
             assert watcher.rows["b"].state == "away"

@@ -8,7 +8,7 @@ import asyncio
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -18,7 +18,7 @@ from topod.coordinator.rows import kind_of, row_of
 from topod.coordinator.storage import FleetStore
 from topod.coordinator.views import job_line
 from topod.fleet.jobtable import FleetJobs, jobs_on
-from topod.fleet.states import FleetJob, FleetJobId, FleetState, HostRecord, Target
+from topod.fleet.states import ENDED, FleetJob, FleetJobId, FleetState, HostRecord, Target
 from topod.fleet.view import FleetView, HostView
 from topod.flextopo.tables import TopologyTables
 from topod.ports import Clock
@@ -36,6 +36,8 @@ TAIL: Final = 4096
 WAITERS_MAX: Final = 256
 """Requests that may wait at the same time; one more is answered at once."""
 WAIT_SECONDS_MAX: Final = 60.0
+
+_ENDS: Final = frozenset(f"job.{state.value}" for state in ENDED)
 
 _Kept = tuple[tuple[FleetJob, Target], ...]
 
@@ -210,11 +212,16 @@ class Following:
             kinds=[kind_of(name, tables) for name, (at, tables) in self._kinds.items() if at > since],
             changed=self._now if self._now_at > since else None,
         )
+        first = whole and request.event <= 0
         told = None if whole else self._tail_after(request.event)
-        if gone or told is None:
-            ended, events = await asyncio.to_thread(self._stored, gone, request.event, whole, told)
-            reply.jobs.extend(job_line(job, now, self._mailbox.rules) for job in ended)
-            told = list(events)
+        if told is None:
+            told = list(await asyncio.to_thread(self._stored_events, request.event, first))
+        # Who came and went between two answers, or two leaderships, was never seen: only the story tells.
+        ends = (one.job for one in told if one.job is not None and one.name in _ENDS)
+        ended = list(dict.fromkeys([*gone, *(() if first else map(FleetJobId, ends))]))
+        if ended:
+            found = await asyncio.to_thread(self._store.jobs, ended)
+            reply.jobs.extend(job_line(job, now, self._mailbox.rules) for job in found.values())
         reply.events.extend(told)
         # Who has not heard of all events yet is answered at once again.
         return msgspec.structs.replace(reply, number=number - 1) if len(told) >= EVENTS_MAX else reply
@@ -226,18 +233,12 @@ class Following:
             return None
         return [one for one in self._tail if one.seq > event][:EVENTS_MAX] if event < self._last else []
 
-    def _stored(
-        self, gone: list[FleetJobId], event: int, whole: bool, told: list[EventView] | None
-    ) -> tuple[Iterable[FleetJob], Iterable[EventView]]:
-        """Return the jobs that ended, and the next events unless they are known."""
-        ended = self._store.jobs(gone).values() if gone else ()
-        if told is not None:
-            return ended, told
-        since = -FIRST_EVENTS if whole and event <= 0 else max(0, event)
-        events = self._store.events(since, EVENTS_MAX)
+    def _stored_events(self, event: int, first: bool) -> Sequence[EventView]:
+        """Return the next events; of the past the last ones, for somebody who asks for the `first` time."""
+        events = self._store.events(-FIRST_EVENTS if first else max(0, event), EVENTS_MAX)
         if events and len(events) < EVENTS_MAX:
             self._last = max(self._last, events[-1].seq)
-        return ended, events
+        return events
 
 
 def _basis(record: HostRecord, seen: HostView | None, state: FleetState, kept: _Kept) -> object:

@@ -137,11 +137,11 @@ class Following:
         return changes
 
     def _stored(self, gone: list[JobId], event: int, whole: bool) -> tuple[list[Job], list[EventView]]:
-        since = -FIRST_EVENTS if whole and event <= 0 else max(0, event)
-        events = list(self._store.events(since, EVENTS_MAX))
-        # Who came and went between two looks was never seen: of that only the story tells.
+        first = whole and event <= 0
+        events = list(self._store.events(-FIRST_EVENTS if first else max(0, event), EVENTS_MAX))
+        # Who came and went between two looks, or while topod was away, was never seen: only the story tells.
         told = (
-            [] if whole else [JobId(one.job) for one in events if one.job is not None and one.name in _ENDS]
+            [] if first else [JobId(one.job) for one in events if one.job is not None and one.name in _ENDS]
         )
         idents = list(dict.fromkeys([*gone, *told]))
         return list((self._store.jobs(idents) if idents else {}).values()), events
