@@ -57,6 +57,7 @@ def test_all_that_helps_is_in_it_and_no_secret(tmp_path: Path, capsys: pytest.Ca
         "metrics.txt",
         "state-folder.txt",
         "topod.toml",
+        "topod/config.json",
         "topod/ended.json",
         "topod/events.json",
         "topod/host.json",

@@ -14,9 +14,21 @@ from topoctl.bundle.local import NotHadError
 from topoctl.bundle.scrub import Scrubber, event_without_private, private_words, without_private
 from topod.errors import TopodError
 from topod.protocol.client import Client
-from topod.protocol.replies import AnyReply, Counts, Events, Fairness, Host, Hosts, JobLines, Jobs, Welcome
+from topod.protocol.replies import (
+    AnyReply,
+    Configuration,
+    Counts,
+    Events,
+    Fairness,
+    Host,
+    Hosts,
+    JobLines,
+    Jobs,
+    Welcome,
+)
 from topod.protocol.requests import (
     AnyRequest,
+    GetConfig,
     GetCounts,
     GetFairness,
     GetHost,
@@ -113,6 +125,7 @@ def _ask_all(parts: Parts, client: Client, *, fleet: bool) -> None:
     if events is not None:
         parts.plain["topod/events.json"] = [event_without_private(event) for event in events]
     parts.json("topod/rules.json", lambda: _plain(client, GetFairness(), Fairness))
+    parts.json("topod/config.json", lambda: _plain(client, GetConfig(), Configuration))
     if fleet:
         parts.json("topod/hosts.json", lambda: _plain(client, GetHosts(), Hosts))
         parts.json("topod/counts.json", lambda: _plain(client, GetCounts(), Counts))
@@ -152,6 +165,8 @@ def gather_machine(
             parts.json("topology.json", local.topology)
     named = config or Path(os.environ.get("TOPOD_CONFIG") or CONFIG)
     parts.text("topod.toml", lambda: local.tail(named))
+    for path in sorted((named.parent / "conf.d").glob("*.toml")):
+        parts.text(f"conf.d/{path.name}", partial(local.tail, path))
     files = list(logs)
     for number, path in enumerate(files, 1):
         parts.text(f"log-{number}.txt", partial(local.tail, path))

@@ -12,7 +12,7 @@ from topod.adapters.curve_keys import read_private
 from topod.errors import NotAllowedError, NotFoundError, TopodError
 from topod.protocol.curve import Kind
 from topod.shell.config_file import ConfigFile
-from topod.shell.config_reading import DEFAULT_PATH, read_config
+from topod.shell.config_reading import DEFAULT_PATH, load_config
 from topod.shell.fleet_config import FleetSection
 
 LOW_DISK_BYTES: Final = 1 << 30
@@ -50,17 +50,16 @@ def state(path: Path, *, theirs: bool = False) -> Check:
 def configured(environ: Mapping[str, str]) -> Iterator[Check]:
     """Check the configuration that a start would read, and the keys that it names."""
     named = environ.get("TOPOD_CONFIG")
-    path = Path(named) if named else DEFAULT_PATH
-    if not named and not _exists(path):
-        yield Check(name="config", verdict="ok", text=f"no {path}: everything has its default")
-        return
     try:
-        config = read_config(path)
+        loaded = load_config(Path(named) if named else None)
     except TopodError as error:
-        yield _unreadable(path, error)
+        yield _unreadable(Path(named) if named else DEFAULT_PATH, error)
         return
-    yield Check(name="config", verdict="ok", text=f"{path} can be read")
-    yield from _keys(config)
+    if not loaded.files:
+        yield Check(name="config", verdict="ok", text=f"no {DEFAULT_PATH}: everything has its default")
+        return
+    yield Check(name="config", verdict="ok", text=f"{', '.join(loaded.files)} can be read")
+    yield from _keys(loaded.config)
 
 
 def _keys(config: ConfigFile) -> Iterator[Check]:
@@ -127,7 +126,10 @@ def _unreadable(path: Path, error: TopodError) -> Check:
     if not os.access(path, os.R_OK) and _exists(path):
         return Check(name="config", verdict="warn", text=f"{path} cannot be read by you", mend=AS_ROOT)
     return Check(
-        name="config", verdict="bad", text=error.message, mend=f"mend {path}: topod does not start with it"
+        name="config",
+        verdict="bad",
+        text=error.message,
+        mend="topod does not start with it; `topoctl config check` names every mistake",
     )
 
 
