@@ -14,9 +14,11 @@ from topod.errors import TopodError
 from topod.model.job import JobSpec
 from topod.model.request import ResourceRequest
 from topod.protocol.client import Client, RemoteError
-from topod.protocol.replies import AnyReply, Failure, Jobs
-from topod.protocol.requests import AnyRequest, Hello, Submit
+from topod.protocol.replies import AnyReply, Failure, FleetChanges, Jobs
+from topod.protocol.requests import AnyRequest, Follow, Hello, Submit
 from topod.protocol.views import JobView
+from topotui.feed import Feed
+from topotui.fleet_picture import FleetPicture
 
 LEASE = 5
 SECONDS = 120.0
@@ -130,6 +132,9 @@ class SharedFleet(Fleet):
     def stream(self) -> "Stream":
         return Stream(self)
 
+    def follower(self) -> "Follower":
+        return Follower(self)
+
 
 class Stream:
     """Submits short jobs, one after the other, until it is left; then each of them has run exactly once."""
@@ -199,3 +204,60 @@ class Stream:
         known = {f"{ident} {verb}" for ident in self.jobs for verb in ("begins", "ends")}
         # The token of each submit led to one job only.
         assert {line for line in told if line.endswith("ends")} - known - self._before == set()
+
+
+class Follower:
+    """Watches the fleet as `topoctl top` does, until it is left."""
+
+    def __init__(self, fleet: SharedFleet) -> None:
+        self._fleet = fleet
+        self._lock = threading.Lock()
+        self._picture = FleetPicture()
+        self._lives: list[str] = []
+        self._feed = Feed(
+            FleetChanges,
+            lambda: Client(fleet.remote()),
+            lambda: self._picture.cursor,
+            on_changes=self._take,
+            on_away=lambda _: None,
+        )
+
+    def __enter__(self) -> Self:
+        self._feed.start()
+        self._fleet.until(lambda: bool(self._lives), SECONDS)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._feed.stop()
+
+    def _take(self, changes: FleetChanges) -> None:
+        with self._lock:
+            self._picture.take(changes)
+            if changes.life not in self._lives:
+                self._lives.append(changes.life)
+
+    def sees_the_same_as_who_comes_now(self, *, leaderships: int, ended: Sequence[int]) -> None:
+        """Assert that nothing was missed: after so many leaderships, of jobs that `ended` meanwhile, of events."""
+
+        def agrees() -> bool:
+            fresh = FleetPicture()
+            with Client(self._fleet.remote()) as client:
+                changes = client.ask(Follow(life="", since=0, event=0, seconds=0.0), SECONDS)
+            assert isinstance(changes, FleetChanges)
+            fresh.take(changes)
+            with self._lock:
+                mine = self._picture
+                return (mine.jobs, mine.rows, mine.about, mine.layouts, mine.cursor) == (
+                    fresh.jobs,
+                    fresh.rows,
+                    fresh.about,
+                    fresh.layouts,
+                    fresh.cursor,
+                )
+
+        self._fleet.until(agrees, SECONDS)
+        with self._lock:
+            assert len(self._lives) == leaderships
+            assert set(ended) <= set(self._picture.ended)
+            numbers = [event.seq for event in self._picture.events]
+            assert numbers == list(range(numbers[0], numbers[-1] + 1))

@@ -45,14 +45,16 @@ def who_stands_by_says_who_leads(fleet: SharedFleet, capsys: pytest.CaptureFixtu
 
 def another_coordinator_takes_over_from_one_that_is_killed(fleet: SharedFleet) -> None:
     old, (other,) = fleet.leader_and_others()
-    with fleet.stream() as stream, Client(fleet.remote()) as client:
-        client.ask(ListJobs())
-        fleet.heads[old].kill()
-        # Users elsewhere follow by themselves, and so do the hosts.
-        client.ask(ListJobs(), timeout=60.0)
-        assert fleet.leader() == other
-        stream.goes_on()
-        fleet.heads[old].start(wait=False)
+    with fleet.follower() as follower:
+        with fleet.stream() as stream, Client(fleet.remote()) as client:
+            client.ask(ListJobs())
+            fleet.heads[old].kill()
+            # Users elsewhere go on by themselves, and so do the hosts, and who watches.
+            client.ask(ListJobs(), timeout=60.0)
+            assert fleet.leader() == other
+            stream.goes_on()
+            fleet.heads[old].start(wait=False)
+        follower.sees_the_same_as_who_comes_now(leaderships=2, ended=stream.jobs)
 
 
 def a_coordinator_that_is_stopped_hands_over(fleet: SharedFleet) -> None:
