@@ -26,6 +26,8 @@ from topod.protocol.requests import AnyRequest, Hello
 SECONDS = 30.0
 COORDINATOR, HOST, OTHER_HOST, USER, STRANGER = (new_pair() for _ in range(5))
 Answer = Callable[[AnyRequest, RemotePeer], Awaitable[AnyReply]]
+ALICE = Done(text="Hello of user alice: submit,view")
+"""What `echo` answers to her."""
 
 
 async def echo(request: AnyRequest, who: RemotePeer) -> AnyReply:
