@@ -5,6 +5,7 @@ import sys
 import tempfile
 import time
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -55,8 +56,7 @@ def report(
     if output is None and sys.stdout.isatty():
         raise UsageError("a page is no text for a terminal", hint="topoctl report --output report.html")
     host = (ctx.obj or {}).get("host") or ""
-    with connect(ctx) as client:
-        name, facts = gather(client, host, period, now)
+    name, facts = gather(partial(connect, ctx), host, period, now)
     text = page(facts, About(name=name, made=now))
     if output is None:
         show(text)

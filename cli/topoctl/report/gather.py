@@ -1,6 +1,9 @@
 """Asks for what a report is made of: one host, or a coordinator and its hosts."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from threading import Event
 from typing import Final
 
 from topoctl.report.facts import Facts, Period
@@ -11,29 +14,34 @@ from topod.errors import TopodError
 from topod.protocol.client import Client
 from topod.protocol.replies import AnyReply, Events, Host, Hosts, JobLines, Welcome
 from topod.protocol.requests import AtHost, GetHost, GetHosts, Hello, HostRequest, ListJobs, ReadEvents
-from topod.protocol.views import EventView
+from topod.protocol.views import EventView, FleetHostView
 
 JOBS_MAX: Final = 10_000
 """As many ended jobs as are told at once."""
 PIECE: Final = 300
 """Events of one answer: their plans are large."""
 SECONDS: Final = 60.0
+AT_ONCE: Final = 8
+"""So many hosts of a fleet are asked at a time."""
 Ask = Callable[[HostRequest], AnyReply]
+Connect = Callable[[], AbstractContextManager[Client]]
+"""Opens a connection; each is for one thread."""
 
 
-def gather(client: Client, host: str, period: Period, now: float) -> tuple[str, Facts]:
+def gather(connect: Connect, host: str, period: Period, now: float) -> tuple[str, Facts]:
     """Return the name of the host or the fleet, and what happened there.
 
-    `host`: the one that the client asks through a coordinator. Raises as `Client.ask` does; a host of a fleet
-    that does not answer is a note of the facts.
+    `host`: the one that is asked through a coordinator. Raises as `Client.ask` does; a host of a fleet that
+    does not answer is a note of the facts.
     """
-    if not host:
-        welcome = ask(client, Hello(), Welcome)
-        if welcome.fleet:
-            return "Fleet", _fleet(client, period, now)
-        host = welcome.host
-    view = ask(client, GetHost(), Host, SECONDS).host
-    facts = _host(host, lambda request: client.ask(request, SECONDS), period, now, len(view.gpus))
+    with connect() as client:
+        if not host:
+            welcome = ask(client, Hello(), Welcome)
+            if welcome.fleet:
+                return "Fleet", _fleet(client, connect, period, now)
+            host = welcome.host
+        view = ask(client, GetHost(), Host, SECONDS).host
+        facts = _host(host, lambda request: client.ask(request, SECONDS), period, now, len(view.gpus))
     return f"Host {host}{' (emulated)' if view.emulated else ''}", facts
 
 
@@ -44,22 +52,37 @@ def _host(name: str, asked: Ask, period: Period, now: float, gpus: int) -> Facts
     return facts
 
 
-def _fleet(client: Client, period: Period, now: float) -> Facts:
-    """Return the fleet's jobs as its coordinator tells of them, and what its hosts tell of theirs."""
+def _fleet(client: Client, connect: Connect, period: Period, now: float) -> Facts:
+    """Return the fleet's jobs as its coordinator tells of them, and what its hosts tell of theirs.
+
+    Several hosts are asked at a time; what they tell is put together in the order of the hosts.
+    """
     queue, notes = _source("the coordinator", lambda request: client.ask(request, SECONDS), period, now)
     parts = [queue_facts(queue, period)]
     hosts = ask(client, GetHosts(), Hosts, SECONDS).hosts
     if emulated := [host.name for host in hosts if host.emulated]:
         notes.append(f"emulated, with no GPUs of their own: {', '.join(emulated)}")
-    for host in hosts:
+
+    ended = Event()
+
+    def told(host: FleetHostView) -> tuple[Facts, list[str]]:
         part = Facts(period=period, gpus=host.gpus or 0)
+        if ended.is_set():  # nobody waits for it any more
+            return part, []
         try:
-            source, more = _source(host.name, _at(client, host.name), period, now, part.gpus)
-            part = host_facts(source, period)
+            with connect() as own:
+                source, more = _source(host.name, _at(own, host.name), period, now, part.gpus)
+            return host_facts(source, period), more
         except TopodError as error:
-            more = [f"{host.name} is missing, except for the number of its GPUs: {error.message}"]
-        parts.append(part)
-        notes += more
+            return part, [f"{host.name} is missing, except for the number of its GPUs: {error.message}"]
+
+    with ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="report") as threads:
+        try:
+            for part, more in threads.map(told, hosts):
+                parts.append(part)
+                notes += more
+        finally:
+            ended.set()
     facts = merged(period, parts)
     facts.notes = notes
     return facts
