@@ -19,6 +19,12 @@ def test_a_preemption_a_cancel_and_a_killed_topod_are_seen(tmp_path: Path) -> No
             screen.press("2")
             screen.until(lambda text: "batch" in text and "running" in text)
 
+            # A number that is typed at once is for what-if, and leads to no other tab.
+            screen.press("w", "3")
+            screen.until(lambda text: "◂3▸" in text and "What if" in text)
+            screen.press("Escape")
+            screen.until(lambda text: "batch" in text and "REASON" in text)
+
             serve = topod.submit("sleep", "600", gpus=4, priority=1000, name="serve")
             topod.wait(serve.id, "running")
             screen.press("4")

@@ -1,41 +1,30 @@
 """`topoctl top`: a host as it is, moment by moment, and what can be done about it."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import ClassVar, Final
 
-from textual import work
-from textual.app import App, ComposeResult
+from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import DataTable, Footer, Input, Static, TabbedContent, TabPane
+from textual.widgets import DataTable
 
-from topoctl.render.style import printable
-from topoctl.session import expect
-from topod.errors import TopodError
 from topod.protocol.client import Client
-from topod.protocol.replies import Changes, JobLines
-from topod.protocol.requests import Drain, ListJobs, Resume
-from topod.protocol.views import EventView, JobLine
+from topod.protocol.replies import Changes
+from topod.protocol.requests import Drain, Resume
+from topod.protocol.views import JobLine
 from topotui import words
 from topotui.commands import HostCommands
-from topotui.dialogs import Ask, Confirm, Help
-from topotui.feed import Feed
+from topotui.dialogs import Ask, Confirm
 from topotui.host_pane import HostPane
-from topotui.job_keys import JobKeys
 from topotui.jobs import JobsPane
-from topotui.jobscreen import JobScreen
 from topotui.machine import free_groups
-from topotui.panes import EventsPane
 from topotui.picture import Picture
 from topotui.preemptions import PreemptionsPane
-from topotui.record_keys import RecordKeys
 from topotui.recording import Recorder
+from topotui.tabs import JOB_ACTIONS, JOB_KEYS, JOB_TABS, TabScreen, tab_keys
 from topotui.whatif import WhatIf
 
-HISTORY: Final = 200
-"""So many jobs that ended before are shown."""
 WIDE: Final = 150
 """From so many columns on details stand beside a table, not below it."""
 VIEWS: Final = (
@@ -44,23 +33,9 @@ VIEWS: Final = (
     Binding("x", "view('links')", "Links", show=False),
     Binding("c", "view('cores')", "Cores", show=False),
 )
-JOB_TABS: Final = ("jobs", "ended")
-ON_TABS: Final = {
-    **dict.fromkeys(("details", "log", "cancel", "requeue", "priority"), JOB_TABS),
-    **dict.fromkeys(("view", "drain"), ("host",)),
-}
-"""The tabs on which an action means something, of those that do not everywhere."""
-
-TABS: Final = (
-    Binding("1", "tab('host')", "Host", show=False),
-    Binding("2", "tab('jobs')", "Jobs", show=False),
-    Binding("3", "tab('ended')", "Ended", show=False),
-    Binding("4", "tab('preemptions')", "Preemptions", show=False),
-    Binding("5", "tab('events')", "Events", show=False),
-)
 HELP = """\
 1-5      the tabs: host, jobs, ended, preemptions, events
-v        of the host: the machine, its links, its cores; m, x, c: one of them
+v        the machine, its links, its cores; m, x, c: one of them
 /        only jobs that have these words; Escape: all again
 Enter, i all about the job under the cursor
 l        its output
@@ -76,28 +51,28 @@ q        leave; nothing that runs is touched
 Whatever changes something says first what it does, and asks."""
 
 
-class HostScreen(RecordKeys, JobKeys):
+class HostScreen(TabScreen):
     """Shows one host live."""
 
+    FIRST = "host"
     HELP = HELP
+    FILTER = "words that a job must have; Enter: back, Escape: all"
+    ON_TABS = {**JOB_ACTIONS, **dict.fromkeys(("view", "drain"), ("host",))}
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (WIDE, "-wide")]
     COMMANDS = {HostCommands}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("slash", "filter", "Filter", key_display="/"),
-        Binding("i", "details", "Details", show=False),
-        Binding("l", "log", "Log"),
-        Binding("k", "cancel", "Cancel"),
-        Binding("r", "requeue", "Requeue"),
-        Binding("p", "priority", "Prio"),
+        *JOB_KEYS,
         Binding("d", "drain", "Drain"),
         *VIEWS,
         Binding("w", "what_if", "What if"),
         Binding("R", "record", "Record", show=False),
-        *TABS,
+        *tab_keys("host"),
         Binding("escape", "back", "Fleet", show=False),
         Binding("q", "app.quit", "Quit"),
     ]
+    picture: Picture
 
     def __init__(
         self,
@@ -108,97 +83,34 @@ class HostScreen(RecordKeys, JobKeys):
         record: Recorder | None = None,
     ) -> None:
         """`over_fleet`: it was opened from the screen of a fleet, and Escape goes back there."""
-        super().__init__(connect, read_only=read_only)
-        self.picture = Picture()
+        super().__init__(connect, Picture(), read_only=read_only, record=record)
         self._over_fleet = over_fleet
-        self._feed: Feed[Changes] | None = None
-        self.recorder = record
+        if over_fleet:
+            self.elsewhere = "the fleet has these jobs, under its own numbers: Escape, then 2"
 
-    def compose(self) -> ComposeResult:
-        yield Static("connecting ...", id="status", classes="bar")
-        with TabbedContent(initial="host"):
-            with TabPane("1 Host", id="host"):
-                yield HostPane()
-            with TabPane("2 Jobs", id="jobs"):
-                yield JobsPane()
-            with TabPane("3 Ended", id="ended"):
-                yield JobsPane(ended=True)
-            with TabPane("4 Preemptions", id="preemptions"):
-                yield PreemptionsPane()
-            with TabPane("5 Events", id="events"):
-                yield EventsPane()
-        yield Input(placeholder="words that a job must have; Enter: back", id="filter")
-        yield Footer(show_command_palette=False)
-
-    def on_mount(self) -> None:
-        self.query_one("#filter", Input).can_focus = False
-        self.query_one(HostPane).focus()
-        self.begin()
+    def panes(self) -> Sequence[Widget]:
+        return HostPane(), JobsPane(), JobsPane(ended=True), PreemptionsPane()
 
     def begin(self) -> None:
-        """Begin to ask what happens."""
-        self._feed = Feed(
-            Changes,
-            self._connect,
-            lambda: self.picture.cursor,
-            on_changes=partial(self.app.call_from_thread, self.take),
-            on_away=partial(self.app.call_from_thread, self.lost),
-        )
-        self._feed.start()
-        self._load_history()
-
-    def on_unmount(self) -> None:
-        if self._feed is not None:
-            self._feed.stop()
-        if self.recorder is not None:
-            self.recorder.close()
-
-    @work(thread=True)
-    def _load_history(self) -> None:
-        """Ask for the jobs that ended before. What comes meanwhile is newer and stays."""
-        try:
-            with self._connect() as client:
-                ended = expect(client.ask(ListJobs(ended=True, brief=True, limit=HISTORY), 20.0), JobLines)
-        except TopodError:
-            return  # the line to topod says that it is away
-        self.app.call_from_thread(self._remember, ended.jobs)
-
-    def _remember(self, jobs: list[JobLine]) -> None:
-        self.picture.remember(jobs)
-        if self.query("#status"):
-            self.draw()
+        self.follow(Changes, self.take)
 
     # --- news ---------------------------------------------------------------------------------------------
 
     def take(self, changes: Changes) -> None:
         """Take in an answer of topod and draw what is on the screen."""
-        if not self.query("#status"):  # it was closed while the answer was under way
+        if not self.is_attached:  # it was closed while the answer was under way
             return
         came_back, self.away = bool(self.away), ""
         seen = self.picture.cursor[2]
         if not self.picture.take(changes) and not came_back:
             return
         self.write(changes)
-        self.show_news(seen)
-
-    def show_news(self, seen: int) -> None:
-        """Draw what is on the screen, after the event `seen`."""
-        self.query_one(EventsPane).add([event for event in self.picture.events if event.seq > seen])
+        self.show_events(seen)
         self.draw()
-        view = self.app.screen
-        if isinstance(view, JobScreen) and view.show(*self.known(view.job)):
-            self.load(view)
-
-    def lost(self, why: str) -> None:
-        """Say that topod does not answer; what is on the screen stays."""
-        self.away = why
-        if self.query("#status"):
-            self.say()
 
     def draw(self) -> None:
-        """Draw the tab that is on the screen; the others when they come up."""
         self.say()
-        match self.query_one(TabbedContent).active:
+        match self.tab:
             case "host":
                 self.query_one(HostPane).show(self.picture)
             case "jobs" | "ended" as tab:
@@ -208,37 +120,23 @@ class HostScreen(RecordKeys, JobKeys):
             case _:
                 pass
 
-    def banner(self) -> list[str]:
-        """Return what stands before anything else in the line on top."""
-        return [] if self.recorder is None else ["● REC"]
-
-    def say(self) -> None:
-        """Say in the line on top how things are."""
-        bar, host, now = self.query_one("#status", Static), self.picture.host, self.picture
-        bar.set_class(bool(self.away), "away")
-        if self.away:
-            told = f"no answer, trying again; this is how it was · {self.away}"
-            bar.update(printable(told), layout=False)
-            return
+    def told(self) -> str:
+        host, now = self.picture.host, self.picture
         if host is None:
-            return
+            return ""
         parts = [
             *self.banner(),
             f"{host.name}{' (emulated)' if host.emulated else ''}",
             free_groups(now),
-            f"{_jobs(len(now.running()))} on, {len(now.queue())} waiting",
+            f"{words.jobs(len(now.running()))} on, {len(now.queue())} waiting",
             *([f"drained: {now.about.drain}"] if now.about.drain is not None else []),
             *([f"GPU health unknown: {now.about.blind}"] if now.about.blind else []),
             *now.about.troubles,
             *(["read-only"] if self.read_only else []),
         ]
-        bar.update(" · ".join(parts), layout=False)
+        return " · ".join(parts)
 
     # --- keys ---------------------------------------------------------------------------------------------
-
-    def on_tabbed_content_tab_activated(self) -> None:
-        self.refresh_bindings()
-        self.draw()
 
     def on_resize(self) -> None:
         self.call_after_refresh(self.draw)
@@ -251,48 +149,16 @@ class HostScreen(RecordKeys, JobKeys):
                 pane.show_why(self.picture)
 
     async def on_data_table_row_selected(self) -> None:
-        if self.query_one(TabbedContent).active in JOB_TABS:
+        if self.tab in JOB_TABS:
             await self.action_details()
 
-    def on_input_changed(self, event: Input.Changed) -> None:
-        if event.input.id == "filter":
-            self._filter(event.value)
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        if event.input.id == "filter":
-            self._close_filter()
-
-    def _filter(self, words: str) -> None:
+    def filter_by(self, words: str) -> None:
         for pane in self.query(JobsPane):
             pane.filter = words
         self.draw()
 
-    def _close_filter(self) -> None:
-        field = self.query_one("#filter", Input)
-        self._filter(field.value)  # at once: the next key is for a job that has these words
-        field.can_focus = False
-        field.remove_class("open")
-        self.action_tab(self.query_one(TabbedContent).active)
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Offer on each tab what can be done there.
-
-        No letter that is meant for the filter is a command, however quickly it is typed.
-        """
-        del parameters
-        tabs = ON_TABS.get(action)
-        if tabs is not None and self.is_mounted and self.query_one(TabbedContent).active not in tabs:
-            return False
-        return action == "back" or not self.query("#filter.open")
-
-    def action_tab(self, name: str) -> None:
-        self.query_one(TabbedContent).active = name
-        for part in self.query(f"#{name} DataTable, #{name} HostPane"):
-            self.call_later(self._focus_on, part)
-
-    def _focus_on(self, part: Widget) -> None:
-        if not self.query_one("#filter").has_class("open"):  # opened meanwhile, it has the keys
-            self.set_focus(part)
+    def filtered(self) -> str:
+        return self.query(JobsPane).first().filter
 
     def action_view(self, name: str = "") -> None:
         self.action_tab("host")
@@ -313,24 +179,9 @@ class HostScreen(RecordKeys, JobKeys):
             )
         )
 
-    async def action_back(self) -> None:
-        field = self.query_one("#filter", Input)
-        if field.has_class("open") or field.value:
-            field.value = ""
-            self._close_filter()
-        elif self._over_fleet:
+    def leave(self) -> None:
+        if self._over_fleet:
             _ = self.dismiss()
-
-    async def action_help(self) -> None:
-        await self.app.push_screen(Help(self.HELP))
-
-    def action_filter(self) -> None:
-        if self.query_one(TabbedContent).active not in JOB_TABS:
-            self.action_tab("jobs")
-        field = self.query_one("#filter", Input)
-        field.can_focus = True
-        field.add_class("open")
-        self.set_focus(field)  # at once: the next key is a letter, and no command
 
     async def action_drain(self) -> None:
         if not self.may():
@@ -346,22 +197,10 @@ class HostScreen(RecordKeys, JobKeys):
             text = words.drain(len(self.picture.running()), len(self.picture.queue()), why)
             await self.ask_first(Confirm(text), Drain(reason=why))
 
-    # --- jobs ---------------------------------------------------------------------------------------------
-
     def chosen(self) -> JobLine | None:
-        """Return the job under the cursor."""
-        tab = self.query_one(TabbedContent).active
+        tab = self.tab
         job = self.query_one(f"#{tab} JobsPane", JobsPane).selected if tab in JOB_TABS else None
         return None if job is None else self.known(job)[0]
-
-    def known(self, job: int) -> tuple[JobLine | None, Sequence[EventView], float]:
-        """Return what the picture has of a job."""
-        line = self.picture.jobs.get(job) or self.picture.ended.get(job)
-        return line, [event for event in self.picture.events if event.job == job], self.picture.now
-
-    def waiting(self) -> Sequence[JobLine]:
-        """Return the queue."""
-        return self.picture.queue()
 
 
 class TopApp(App[None]):
@@ -383,7 +222,3 @@ class TopApp(App[None]):
     def picture(self) -> Picture:
         """What is known of the host."""
         return self.host.picture
-
-
-def _jobs(count: int) -> str:
-    return "1 job" if count == 1 else f"{count} jobs"

@@ -12,7 +12,7 @@ from topod.model.cpuset import NO_CPUS, CpuSet
 from topod.model.topology import Topology
 from topod.protocol.views import JobLine
 from topotui.blocks import Block, Line, Part, above, block, fit, flow, folded, indent
-from topotui.islands import sections
+from topotui.islands import islands, sections
 from topotui.palette import BAD, FREE, TAKEN, color_of
 
 EIGHT: Final = 8
@@ -28,9 +28,15 @@ class Owner:
     cpus: CpuSet
 
 
-def owners(jobs: Iterable[JobLine], foreign: Mapping[str, str]) -> list[tuple[Owner, JobLine | str]]:
-    """Return everybody who holds CPUs by themselves: jobs in the order of their numbers, then foreign use."""
-    letters = cycle(ascii_uppercase)
+def owners(
+    topology: Topology, jobs: Iterable[JobLine], foreign: Mapping[str, str]
+) -> list[tuple[Owner, JobLine | str]]:
+    """Return everybody who holds CPUs by themselves: jobs in the order of their numbers, then foreign use.
+
+    No job has the letter of an NVLink island: both stand on one screen.
+    """
+    taken = {one.letter for one in islands(topology)}
+    letters = cycle([letter for letter in ascii_uppercase if letter not in taken] or ascii_uppercase)
     found: list[tuple[Owner, JobLine | str]] = []
     for job in jobs:
         if job.cpu_list and job.state != "pending":
@@ -87,7 +93,7 @@ def strip(
 
 def core_map(topology: Topology, jobs: Iterable[JobLine], foreign: Mapping[str, str], width: int) -> Block:
     """Return which job holds which cores, by NUMA node and core group, and who is who below."""
-    held = owners(jobs, foreign)
+    held = owners(topology, jobs, foreign)
     blocks: list[Block] = []
     if not topology.cpus:
         return block([[("the CPUs of this host are not known", FREE)]])
@@ -108,17 +114,24 @@ def core_map(topology: Topology, jobs: Iterable[JobLine], foreign: Mapping[str, 
     loose = topology.cpus - placed
     if loose:
         blocks.append(indent(_area(topology, "CPUs of no NUMA node", loose, held, width - 1)))
-    key = "A: a whole core, a: a part of it, ·: free, +: shared, !: foreign"
+    key = "letter: a job's core, small: a part of it, ·: free, +: shared, !: foreign"
     return above([*blocks, folded([(key, FREE)], width)])
 
 
-def holders(jobs: Sequence[JobLine], foreign: Mapping[str, str]) -> Block:
-    """Return who holds which GPUs and cores, a line each; the letters are those of the map."""
-    letter_of = {who.id: one.letter for one, who in owners(jobs, foreign) if not isinstance(who, str)}
+def holders(
+    topology: Topology, jobs: Sequence[JobLine], foreign: Mapping[str, str], *, letters: bool
+) -> Block:
+    """Return who holds which GPUs and cores, a line each; `letters`: those of the map beside it."""
+    letter_of = {
+        who.id: one.letter
+        for one, who in owners(topology, jobs, foreign)
+        if letters and not isinstance(who, str)
+    }
     lines: list[Line] = []
     for job in jobs:
         color = color_of(job.priority)
-        line: list[Part] = [(f"{letter_of.get(job.id, ''):<2}", color), (f"job {ident(job):<5} ", "bold")]
+        line: list[Part] = [(f"{letter_of.get(job.id, ''):<2}", color)] if letters else []
+        line.append((f"job {ident(job):<5} ", "bold"))
         line += [(f"{fit(printable(job.name), 16)} ", ""), (f"{priority_name(job.priority):<7}", color)]
         gpus = str(CpuSet.of(job.gpu_indices)) if job.gpu_indices else "-"
         line.append((f" GPUs {gpus:<8} CPUs {job.cpu_list or 'shared'}", ""))

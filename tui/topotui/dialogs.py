@@ -123,5 +123,7 @@ class LogView(ModalScreen[None]):
 
     def add(self, text: str) -> None:
         """Show more of the output."""
+        if not self.is_attached:  # it was closed while the output was under way
+            return
         self.text = (self.text + text)[-KEPT:]
         self.query_one(RichLog).write(text.rstrip("\n"))

@@ -13,6 +13,7 @@ from rich.style import Style
 from topoctl.render.jobs import priority_name
 from topoctl.render.style import printable
 from topod.protocol.views import FleetRow, FreeGroup, JobLine
+from topotui.blocks import fit
 from topotui.fleet_tiles import (
     BAD,
     DIM,
@@ -90,7 +91,7 @@ def line_of(row: FleetRow, layouts: Mapping[str, Layout], columns: Columns, now:
     sign, style = STATES.get(row.state, ("?", BAD))
     gone = row.state in ("silent", "away")
     segments = [
-        Segment(f"{printable(row.name)[: columns.name]:<{columns.name}} ", DIM if gone else NOTHING),
+        Segment(f"{fit(printable(row.name), columns.name)} ", DIM if gone else NOTHING),
         Segment(f"{sign} {row.state:<{STATE_WIDTH - 2}} "[: STATE_WIDTH + 1], style),
     ]
     if row.gpus is None:
@@ -104,15 +105,11 @@ def line_of(row: FleetRow, layouts: Mapping[str, Layout], columns: Columns, now:
         segments += strip if pad >= 0 else _cut(strip, columns.tiles)
         segments.append(Segment(" " * (max(0, pad) + 1)))
     free = "" if row.gpus is None or gone else groups_text(row.free) or "-"
-    segments.append(Segment(f"{_short(free, columns.free):<{columns.free}} "))
+    segments.append(Segment(f"{fit(free, columns.free)} "))
     jobs = f"{row.jobs}+{row.waiting}" if row.waiting else str(row.jobs or "")
     segments.append(Segment(f"{jobs:<{JOBS_WIDTH}} "))
-    segments.append(Segment(_short("; ".join(alerts_of(row, now)), columns.alerts), BAD if gone else NOTHING))
+    segments.append(Segment(fit("; ".join(alerts_of(row, now)), columns.alerts), BAD if gone else NOTHING))
     return segments
-
-
-def _short(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: max(0, width - 1)] + "…"
 
 
 def _cut(strip: list[Segment], width: int) -> list[Segment]:
@@ -200,8 +197,8 @@ def fleet_words(rows: Mapping[str, FleetRow]) -> tuple[str, str]:
     return f"{hosts}: {told or 'none'} · {free}/{gpus} GPUs free", some
 
 
-def queue_words(jobs: Iterable[JobLine]) -> str:
-    """Return how many jobs run and wait, those that wait by priority."""
+def queue_words(jobs: Iterable[JobLine], *, brief: bool = False) -> str:
+    """Return how many jobs run and wait; unless it is to be brief, those by priority."""
     waiting: Counter[int] = Counter()
     on = 0
     for job in jobs:
@@ -212,4 +209,5 @@ def queue_words(jobs: Iterable[JobLine]) -> str:
     by = ", ".join(
         f"{count} {priority_name(priority)}" for priority, count in sorted(waiting.items(), reverse=True)[:4]
     )
-    return f"{on} jobs on, {sum(waiting.values())} waiting{f' ({by})' if by else ''}"
+    count = f"{on} on, {sum(waiting.values())} waiting"
+    return count if brief else f"jobs: {count}{f' ({by})' if by else ''}"

@@ -1,7 +1,8 @@
 """What the tabs of a fleet show; each is told when the picture changed, and draws what is on the screen."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from rich.segment import Segment
 from rich.style import Style
@@ -10,24 +11,26 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Static
 
-from topoctl.render.jobs import elapsed, gpus, hosts, ident, priority, restarts
+from topoctl.render.jobs import ident
 from topoctl.render.style import printable
-from topod.protocol.units import format_duration
 from topod.protocol.views import FleetRow, JobLine
+from topotui.blocks import fit
 from topotui.fleet_lines import HEAD, SORTS, Columns, columns_for, heading, line_of, order
 from topotui.fleet_picture import FleetPicture, News, Stops
 from topotui.fleet_tiles import NOTHING, alerts_of, groups_text, kept_of
+from topotui.jobs import NARROW, detail, has_words, no_job, row_of
 from topotui.line_table import LineTable
 from topotui.palette import BAD_COLOR, color_of
-from topotui.panes import STATE_SIGNS
 
 ALL = News(whole=True)
+Now = Callable[[], FleetPicture]
+"""Returns the picture; of a replay that goes back it is another one."""
 
 
 class HostLines(LineTable):
     """One line per host."""
 
-    def __init__(self, picture: FleetPicture) -> None:
+    def __init__(self, picture: Now) -> None:
         super().__init__(id="hosts")
         self.sort = SORTS[0]
         self.backwards = False
@@ -37,7 +40,7 @@ class HostLines(LineTable):
 
     def update_from(self, news: News) -> None:
         """Bring the lines up to date."""
-        rows = self._picture.rows
+        rows = self._picture().rows
         if news.whole or news.gone or news.hosts - frozenset(self.keys):
             self._columns = None
         if news.whole:
@@ -58,11 +61,15 @@ class HostLines(LineTable):
         return heading(self._fit(width), self.sort, backwards=self.backwards)
 
     def line(self, key: str, width: int) -> list[Segment]:
-        row = self._picture.rows.get(key)
-        return [] if row is None else line_of(row, self._picture.layouts, self._fit(width), self._picture.now)
+        row = self._picture().rows.get(key)
+        return (
+            []
+            if row is None
+            else line_of(row, self._picture().layouts, self._fit(width), self._picture().now)
+        )
 
     def _order(self) -> list[str]:
-        return order(self._picture.rows, self.filter, self.sort, backwards=self.backwards)
+        return order(self._picture().rows, self.filter, self.sort, backwards=self.backwards)
 
     def _on_screen(self) -> Sequence[str]:
         top = self.scroll_offset.y
@@ -70,9 +77,9 @@ class HostLines(LineTable):
 
     def _fit(self, width: int) -> Columns:
         if self._columns is None or self._columns.width != width:
-            rows = self._picture.rows.values()
+            rows = self._picture().rows.values()
             kinds = {row.kind for row in rows}
-            layouts = [layout for kind, layout in self._picture.layouts.items() if kind in kinds]
+            layouts = [layout for kind, layout in self._picture().layouts.items() if kind in kinds]
             self._columns = columns_for(width, max((len(row.name) for row in rows), default=4), layouts)
         return self._columns
 
@@ -80,13 +87,13 @@ class HostLines(LineTable):
 class HostsPane(Vertical):
     """The hosts, and more about the one under the cursor."""
 
-    def __init__(self, picture: FleetPicture) -> None:
+    def __init__(self, picture: Now) -> None:
         super().__init__()
         self._picture = picture
 
     def compose(self) -> ComposeResult:
         yield HostLines(self._picture)
-        yield Static(id="about-host", classes="about")
+        yield Static(id="about-host")
 
     @property
     def lines(self) -> HostLines:
@@ -96,7 +103,7 @@ class HostsPane(Vertical):
     @property
     def selected(self) -> FleetRow | None:
         """The host under the cursor."""
-        return self._picture.rows.get(self.lines.cursor or "")
+        return self._picture().rows.get(self.lines.cursor or "")
 
     def show(self, news: News) -> None:
         """Draw what changed."""
@@ -107,20 +114,27 @@ class HostsPane(Vertical):
     def show_detail(self) -> None:
         """Say more of the host under the cursor."""
         row = self.selected
-        told = _about_host(row, self._picture) if row else "no host"
-        self.query_one("#about-host", Static).update(told, layout=False)
+        told = _about_host(row, self._picture()) if row else self._no_host()
+        self.query_one("#about-host", Static).update(told)
+
+    def _no_host(self) -> Text:
+        words = self.lines.filter
+        nothing = "no host has joined the fleet yet: docs/howto/build-a-fleet.md"
+        return Text(f"no host has these words: {words}; Escape: all" if words else nothing, "dim")
 
 
 def _about_host(row: FleetRow, picture: FleetPicture) -> Text:
     labels = " ".join(f"{key}={value}" for key, value in sorted(row.labels.items()))
     emulated = " (emulated)" if row.emulated else ""
-    lines = [Text(printable(f"{row.name}{emulated}: {row.state}  {row.kind}  {labels}"), style="bold")]
+    kind = row.kind.partition(" [")[0]  # what follows tells apart hosts that differ in details
+    lines = [Text(printable(f"{row.name}{emulated}: {row.state}  {kind}  {labels}"), style="bold")]
     jobs = [f"{ident(job)} {job.name}" for job in picture.jobs_on(row.name)]
     own = [held.ident for held in row.held if held.job is None]
     told = ", ".join([*jobs, *own]) or "none"
-    said = [*alerts_of(row, picture.now), *kept_of(row)]
-    if said:
-        lines.append(Text("; ".join(said), style=BAD_COLOR))
+    if wrong := alerts_of(row, picture.now):
+        lines.append(Text("; ".join(wrong), style=BAD_COLOR))
+    if kept := kept_of(row):
+        lines.append(Text("; ".join(kept)))
     lines.append(Text(printable(f"free: {groups_text(row.free) or 'nothing'} · jobs: {told}")))
     return Text("\n").join(lines)
 
@@ -128,82 +142,88 @@ def _about_host(row: FleetRow, picture: FleetPicture) -> Text:
 class JobLines(LineTable):
     """One line per job: those that run, then the queue; or those that ended."""
 
-    COLUMNS = (("ID", 9), ("NAME", 16), ("USER", 10), ("PRIO", 8), ("STATE", 12), ("TIME", 8))
-    MORE = (("HOST", 18), ("GPUS", 8), ("RST", 4), ("REASON", 0))
+    COLUMNS: Final = {
+        "ID": 9, "NAME": 16, "USER": 10, "PRIO": 10, "STATE": 12, "TIME": 8, "HOST": 18, "GPUS": 8, "RST": 3,
+        "REASON": 0,
+    }  # fmt: skip
+    ENDED: Final = {
+        "ID": 9, "NAME": 16, "USER": 10, "PRIO": 10, "STATE": 12, "EXIT": 4, "RAN": 8, "ENDED": 12,
+        "HOST": 18, "RST": 3, "REASON": 0,
+    }  # fmt: skip
+    """Columns with their widths; the last has the rest."""
+    NARROW: Final = {
+        "NAME": 12,
+        "USER": 0,
+        "PRIO": 7,
+        "STATE": 11,
+        "TIME": 6,
+        "HOST": 10,
+        "GPUS": 7,
+        "RST": 0,
+    }
 
-    def __init__(self, picture: FleetPicture, *, ended: bool, id: str) -> None:  # noqa: A002 - as Textual names it
+    def __init__(self, picture: Now, *, ended: bool, id: str) -> None:  # noqa: A002 - as Textual names it
         super().__init__(id=id)
         self.filter = ""
         self._picture = picture
         self._ended = ended
+        self._ident = 3
+        """Columns of the longest number."""
 
     def update_from(self, news: News) -> None:
         """Bring the lines up to date; times go on by themselves."""
-        self.show(self._order() if news.jobs or news.whole else self.keys, None)
+        keys = self._order() if news.jobs or news.whole else self.keys
+        self._ident = max([3, *(len(ident(job)) for key in keys if (job := self.job(key)) is not None)])
+        self.show(keys, None)
 
     def heading(self, width: int) -> list[Segment]:
-        cells = [f"{name:<{size}}"[:size] if size else name for name, size in self._fit(width)]
+        cells = [fit(name, size) if size else name for name, size in self._fit(width)]
         return [Segment(" ".join(cells)[:width].ljust(width), HEAD)]
 
     def line(self, key: str, width: int) -> list[Segment]:
         job = self.job(key)
         if job is None:
             return []
-        now = self._picture.now
-        texts = {
-            "ID": ident(job),
-            "NAME": printable(job.name),
-            "USER": printable(job.user),
-            "PRIO": priority(job),
-            "STATE": f"{STATE_SIGNS.get(job.state, ' ')} {job.state}",
-            "TIME": elapsed(job, now) if job.state != "pending" else format_duration(now - job.submitted_at),
-            "HOST": hosts(job, wide=False),
-            "GPUS": gpus(job),
-            "RST": str(restarts(job)),
-            "REASON": printable(job.reason),
-        }
-        segments = []
+        texts = row_of(job, self._picture().now)
+        segments, left = [], width
         for name, size in self._fit(width):
-            text = f"{texts[name][:size]:<{size}} " if size else texts[name]
+            text = f"{fit(texts[name], size)} " if size else fit(texts[name], left)
+            left -= len(text)
             segments.append(Segment(text, Style(color=color_of(job.priority)) if name == "PRIO" else NOTHING))
         return segments
 
     def job(self, key: str | None) -> JobLine | None:
         """Return the job of a line."""
         number = int(key) if key else 0
-        return self._picture.ended.get(number) or self._picture.jobs.get(number)
+        return self._picture().ended.get(number) or self._picture().jobs.get(number)
 
     def _fit(self, width: int) -> list[tuple[str, int]]:
-        """Return the columns; a narrow screen has narrow ones."""
-        narrow = {"NAME": 10, "USER": 0, "PRIO": 6, "HOST": 12, "GPUS": 6, "RST": 3} if width < 110 else {}
-        found = [(name, narrow.get(name, size)) for name, size in (*self.COLUMNS, *self.MORE)]
-        return [(name, size) for name, size in found if size or name == "REASON"]
+        """Return the columns; a narrow screen has narrow ones, and fewer."""
+        columns = {**(self.ENDED if self._ended else self.COLUMNS), "ID": self._ident}
+        if width < NARROW:
+            some = {name: self.NARROW.get(name, size) for name, size in columns.items()}
+            columns = {name: size for name, size in some.items() if size or name == "REASON"}
+            if self._ended:
+                del columns["PRIO"]
+        return [*columns.items()]
 
     def _order(self) -> list[str]:
-        picture = self._picture
-        found: Iterable[JobLine]
+        picture = self._picture()
         found = reversed(picture.ended.values()) if self._ended else [*picture.running(), *picture.queue()]
-        words = self.filter.lower().split()
-        return [str(job.id) for job in found if _has(job, words)]
-
-
-def _has(job: JobLine, words: Iterable[str]) -> bool:
-    parts = (ident(job), job.name, job.user, job.state, priority(job), *job.hosts, job.reason)
-    text = " ".join(parts).lower()
-    return all(word in text for word in words)
+        return [str(job.id) for job in found if has_words(job, self.filter)]
 
 
 class FleetJobsPane(Vertical):
     """The jobs of the fleet, and more about the one under the cursor."""
 
-    def __init__(self, picture: FleetPicture, *, ended: bool = False) -> None:
+    def __init__(self, picture: Now, *, ended: bool = False) -> None:
         super().__init__()
         self._picture = picture
         self._ended = ended
 
     def compose(self) -> ComposeResult:
         yield JobLines(self._picture, ended=self._ended, id="ended-lines" if self._ended else "job-lines")
-        yield Static(classes="about")
+        yield Static(id="detail")
 
     @property
     def lines(self) -> JobLines:
@@ -223,34 +243,22 @@ class FleetJobsPane(Vertical):
     def show_detail(self) -> None:
         """Say more of the job under the cursor."""
         job = self.selected
-        told = "no job" if job is None else _about_job(job, self._picture.now)
-        self.query_one(".about", Static).update(told, layout=False)
-
-
-def _about_job(job: JobLine, now: float) -> Text:
-    where = f" on {', '.join(job.hosts)}" if job.hosts else ""
-    many = f" on each of {job.host_count} hosts" if job.host_count > 1 else ""
-    asks = f"asks for {job.gpus} GPUs{many}, affinity {job.affinity} ({job.policy}), CPUs {job.cpus}"
-    ago = format_duration(max(0.0, now - job.submitted_at))
-    counts = f"{job.starts} starts, {job.preemptions} preemptions, submitted {ago} ago"
-    lines = [
-        Text(printable(f"{job.label or f'job {ident(job)}'}: {job.state}{where}"), style="bold"),
-        *([Text(printable(job.reason))] if job.reason else []),
-        Text(printable(f"{asks}; {counts}"), style="dim"),
-    ]
-    return Text("\n").join(lines)
+        told = (
+            no_job(self.lines.filter, ended=self._ended) if job is None else detail(job, self._picture().now)
+        )
+        self.query_one("#detail", Static).update(told)
 
 
 class StopsLines(LineTable):
     """One line per preemption, the newest first."""
 
-    def __init__(self, picture: FleetPicture) -> None:
+    def __init__(self, picture: Now) -> None:
         super().__init__(id="stops")
         self._picture = picture
 
     def update_from(self, news: News) -> None:
         """Bring the lines up to date."""
-        count = len(self._picture.preemptions.all)
+        count = len(self._picture().preemptions.all)
         if news.rest or news.whole or len(self.keys) != count:
             self.show([str(at) for at in reversed(range(count))], None)
 
@@ -258,9 +266,9 @@ class StopsLines(LineTable):
         return [Segment(f"{'WHEN':<9}{'STOP':>8}{'START':>8}  {'RESULT':<9}WHO".ljust(width)[:width], HEAD)]
 
     def line(self, key: str, width: int) -> list[Segment]:
-        one = self._picture.preemptions.all[int(key)]
+        one = self._picture().preemptions.all[int(key)]
         when = time.strftime("%H:%M:%S", time.localtime(one.at))
-        return [Segment(f"{when:<9}{_phases(one)}  {_result(one):<9}{printable(one.text)}"[:width])]
+        return [Segment(fit(f"{when:<9}{_phases(one)}  {_result(one):<9}{printable(one.text)}", width))]
 
 
 def _phases(one: Stops) -> str:
@@ -275,16 +283,36 @@ def _result(one: Stops) -> str:
 
 
 class StopsPane(Vertical):
-    """Who was stopped for whom."""
+    """Who was stopped for whom, and all that is told of the one under the cursor."""
 
-    def __init__(self, picture: FleetPicture) -> None:
+    def __init__(self, picture: Now) -> None:
         super().__init__()
         self._picture = picture
 
     def compose(self) -> ComposeResult:
         yield StopsLines(self._picture)
-        yield Static("the reasons of each: on the screen of its host", classes="about")
+        yield Static(id="detail")
 
     def show(self, news: News) -> None:
         """Draw what changed."""
         self.query_one(StopsLines).update_from(news)
+        self.show_detail()
+
+    def show_detail(self) -> None:
+        """Say more of the preemption under the cursor."""
+        key, found = self.query_one(StopsLines).cursor, self._picture().preemptions.all
+        one = found[int(key)] if key is not None and int(key) < len(found) else None
+        told = (
+            Text("no preemption, as far back as events are kept", "dim") if one is None else _about_stop(one)
+        )
+        self.query_one("#detail", Static).update(told)
+
+
+def _about_stop(one: Stops) -> Text:
+    gone = sum(at is not None for at in one.victims.values())
+    stopped = f"{gone} of {len(one.victims)} stopped: {', '.join(f'job {name}' for name in one.victims)}"
+    lines = [Text(printable(one.text), style="bold"), Text(printable(stopped))]
+    if one.gave_up:
+        lines.append(Text(printable(f"given up: {one.gave_up}")))
+    lines.append(Text("why these: Enter on its host (tab 1), then tab 4", style="dim"))
+    return Text("\n").join(lines)

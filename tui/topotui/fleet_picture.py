@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from topoctl.render.jobs import ident
 from topod.protocol.replies import FleetChanges
-from topod.protocol.views import EventView, FleetNow, FleetRow, JobLine
+from topod.protocol.views import EventView, FleetNow, FleetRow, JobLine, KindView
 from topotui.fleet_tiles import Layout, layout_of
 from topotui.picture import Known
 
@@ -93,6 +93,7 @@ class FleetPicture(Known):
     def __init__(self) -> None:
         super().__init__()
         self.rows: dict[str, FleetRow] = {}
+        self.kinds: dict[str, KindView] = {}
         self.layouts: dict[str, Layout] = {}
         """How the GPUs of a host are drawn, by its kind."""
         self.about: FleetNow | None = None
@@ -103,6 +104,7 @@ class FleetPicture(Known):
         self._life, self._number, self.now = changes.life, changes.number, changes.now
         if changes.whole:
             self.jobs, self.rows = {}, {}
+        self.kinds |= {kind.name: kind for kind in changes.kinds}
         self.layouts |= {kind.name: layout_of(kind) for kind in changes.kinds}
         for job in changes.jobs:
             self._take_job(job)

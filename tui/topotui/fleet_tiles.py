@@ -12,6 +12,7 @@ from typing import Final
 from rich.segment import Segment
 from rich.style import Style
 
+from topoctl.render.jobs import ranges
 from topoctl.render.style import printable
 from topod.protocol.views import FleetRow, FreeGroup, GpuPlace, KindView
 from topotui.palette import BAD_COLOR, color_of
@@ -34,10 +35,10 @@ STATES: Final = {
 }
 """The sign of each state, what needs somebody first."""
 LEGEND: Final = (
-    "H N L  a job of high, normal, low priority holds it; small: it is on its way there\n"
-    "·      free            k  kept for a job that waits     -  drained\n"
-    "f      foreign use     ✗  unhealthy                     q  quarantined\n"
-    "[ ]    joined by NVLink     |  another NUMA node     gap  another PCIe switch"
+    "H N L    a job of high, normal, low priority; small: on its way there\n"
+    "·        free            k  kept for a job that waits  -  drained\n"
+    "f        foreign use     ✗  unhealthy                  q  quarantined\n"
+    "[ ]      joined by NVLink   |  another NUMA node   gap  another switch"
 )
 
 
@@ -114,15 +115,20 @@ def plain_layout(gpus: int) -> Layout:
 
 
 def tiles_of(row: FleetRow) -> list[Tile]:
-    """Return the tiles of a host by index of its GPUs."""
+    """Return the tiles of a host by index of its GPUs.
+
+    A GPU that is kept for somebody still shows who holds it; what is wrong with one goes before both.
+    """
     tiles = [FREE_TILE] * (row.gpus or 0)
-    for held in row.held:
-        tile = _held(held.priority, held.ident, reserved=held.state == "reserved")
-        _put(tiles, held.gpus, tile)
     for blocked in row.blocked:
-        letter = BLOCKED.get(blocked.state, "x")
-        style = DIM if blocked.state in ("reserved", "drained") else BAD
-        _put(tiles, blocked.gpus, Tile(letter, "", style))
+        if blocked.state == "reserved":
+            _put(tiles, blocked.gpus, Tile(BLOCKED[blocked.state], "", DIM))
+    for held in row.held:
+        _put(tiles, held.gpus, _held(held.priority, held.ident, reserved=held.state == "reserved"))
+    for blocked in row.blocked:
+        if blocked.state != "reserved":
+            style = DIM if blocked.state == "drained" else BAD
+            _put(tiles, blocked.gpus, Tile(BLOCKED.get(blocked.state, "x"), "", style))
     return tiles
 
 
@@ -202,4 +208,4 @@ def kept_of(row: FleetRow) -> list[str]:
 
 def _gpu_names(mask: int) -> str:
     indices = [index for index in range(mask.bit_length()) if mask >> index & 1]
-    return f"GPU{indices[0]}" if len(indices) == 1 else f"GPUs {','.join(map(str, indices))}"
+    return f"GPU{indices[0]}" if len(indices) == 1 else f"GPUs {ranges(indices)}"

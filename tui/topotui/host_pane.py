@@ -73,21 +73,31 @@ class HostPane(VerticalScroll, can_focus=True):
         if topology is None:
             return block([])
         # What these follow from; readings, which change most often, are no part of it.
-        basis = (id(topology), right, *(() if name == "matrix" else (jobs, dict(foreign))))
+        letters = wide or self.view == "cores"
+        basis = (id(topology), right, letters, *(() if name == "matrix" else (jobs, dict(foreign))))
         made = self._made.get(name)
         if made is None or made[0] != basis:
-            made = self._made[name] = basis, self._drawn(name, topology, jobs, foreign, right)
+            made = self._made[name] = (
+                basis,
+                self._drawn(name, topology, jobs, foreign, right, letters=letters),
+            )
         return made[1]
 
     @staticmethod
     def _drawn(
-        name: str, topology: Topology, jobs: list[JobLine], foreign: Mapping[str, str], right: int
+        name: str,
+        topology: Topology,
+        jobs: list[JobLine],
+        foreign: Mapping[str, str],
+        right: int,
+        *,
+        letters: bool,
     ) -> Block:
         match name:
             case "cores":
                 return core_map(topology, jobs, foreign, right)
             case "holders":
-                return holders(jobs, foreign)
+                return holders(topology, jobs, foreign, letters=letters)
             case _:
                 return matrix(topology, right)
 

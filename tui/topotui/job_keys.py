@@ -15,6 +15,7 @@ from topotui import words
 from topotui.dialogs import Ask, Confirm
 from topotui.jobscreen import JobScreen
 from topotui.live import LiveScreen
+from topotui.picture import ENDED
 
 EVENTS_MAX: Final = 2000
 Say = Callable[[JobView, Sequence[JobLine]], str]
@@ -23,6 +24,9 @@ Say = Callable[[JobView, Sequence[JobLine]], str]
 
 class JobKeys(LiveScreen):
     """Asks topod about a job before it says what a key will do to it. The jobs has who derives from it."""
+
+    elsewhere = ""
+    """Where jobs are changed, if not here."""
 
     def chosen(self) -> JobLine | None:
         """Return the job under the cursor."""
@@ -61,7 +65,7 @@ class JobKeys(LiveScreen):
             return
         match key:
             case "log":
-                await self.show_output(line.id, words.name(line))
+                await self._show_log(line)
             case "cancel":
                 self._cancel(line)
             case "requeue":
@@ -73,7 +77,7 @@ class JobKeys(LiveScreen):
 
     async def action_log(self) -> None:
         if (job := self._of_chosen()) is not None:
-            await self.show_output(job.id, words.name(job))
+            await self._show_log(job)
 
     def action_cancel(self) -> None:
         if (job := self._of_chosen()) is not None:
@@ -87,16 +91,30 @@ class JobKeys(LiveScreen):
         if (job := self._of_chosen()) is not None:
             await self._prioritise(job)
 
+    def _here(self) -> bool:
+        if self.elsewhere:
+            self.notify(self.elsewhere, severity="warning")
+        return not self.elsewhere
+
+    def _changeable(self, job: JobLine) -> bool:
+        if job.state in ENDED:
+            self.notify(f"{words.name(job)} has ended: {job.state}", severity="warning")
+        return job.state not in ENDED and self._here() and self.may()
+
+    async def _show_log(self, job: JobLine) -> None:
+        if self._here():
+            await self.show_output(job.id, words.name(job))
+
     def _cancel(self, job: JobLine) -> None:
-        if self.may():
+        if self._changeable(job):
             self.confirm(job.id, words.cancel, Cancel(jobs=[job.id]))
 
     def _requeue(self, job: JobLine) -> None:
-        if self.may():
+        if self._changeable(job):
             self.confirm(job.id, words.requeue, Requeue(jobs=[job.id]))
 
     async def _prioritise(self, job: JobLine) -> None:
-        if self.may():
+        if self._changeable(job):
             question = f"Priority of {words.name(job)}, now {job.priority}: low, normal, high or a number"
             await self.app.push_screen(Ask(question), partial(self._with_priority, job))
 

@@ -7,7 +7,7 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import DataTable, Static
 
-from topoctl.render.jobs import cpus, elapsed, gpus, ident, label, priority, priority_name, restarts
+from topoctl.render.jobs import cpus, elapsed, gpus, hosts, ident, label, priority, ranges, restarts
 from topoctl.render.style import printable
 from topod.protocol.units import format_duration
 from topod.protocol.views import JobLine
@@ -54,9 +54,9 @@ class JobsPane(Vertical):
         jobs = (
             list(reversed(picture.ended.values())) if self._ended else [*picture.running(), *picture.queue()]
         )
-        wanted = {str(job.id): job for job in jobs if self._fits(job)}
+        wanted = {str(job.id): job for job in jobs if has_words(job, self.filter)}
         table = self.query_one(DataTable)
-        rows = {key: _row(job, picture.now) for key, job in wanted.items()}
+        rows = {key: row_of(job, picture.now) for key, job in wanted.items()}
         self._cut(rows)
         columns = self._fitting()
         if columns != self._columns:
@@ -74,20 +74,14 @@ class JobsPane(Vertical):
     def show_detail(self, picture: Picture) -> None:
         """Say more about the job under the cursor."""
         job = picture.ended.get(self.selected or 0) or picture.jobs.get(self.selected or 0)
-        nothing = "no job has ended yet" if self._ended else "no job: topoctl submit --gpus 1 -- COMMAND"
-        none = f"no job has these words: {self.filter}" if self.filter else nothing
-        self.query_one("#detail", Static).update(detail(job, picture.now) if job else Text(none, "dim"))
+        told = detail(job, picture.now) if job else no_job(self.filter, ended=self._ended)
+        self.query_one("#detail", Static).update(told)
 
     def _fitting(self) -> tuple[str, ...]:
         wide = self.app.size.width >= NARROW
         if self._ended:
             return ALL_ENDED if wide else SOME_ENDED
         return ALL if wide else SOME
-
-    def _fits(self, job: JobLine) -> bool:
-        parts = (ident(job), job.name, job.user, job.state, priority_name(job.priority), job.reason)
-        words = " ".join(parts).lower()
-        return all(word in words for word in self.filter.lower().split())
 
     def _cut(self, rows: Rows) -> None:
         """Cut the reasons to what room the other columns leave; whole they stand below the table."""
@@ -116,7 +110,21 @@ class JobsPane(Vertical):
             table.move_cursor(row=[*self._rows].index(str(here)))
 
 
-def _row(job: JobLine, now: float) -> dict[str, str]:
+def has_words(job: JobLine, words: str) -> bool:
+    """Say whether a job has all these words, in any case."""
+    parts = (ident(job), job.name, job.user, job.state, priority(job), *job.hosts, job.reason)
+    text = " ".join(parts).lower()
+    return all(word in text for word in words.lower().split())
+
+
+def no_job(words: str, *, ended: bool) -> Text:
+    """Return why a table of jobs is empty."""
+    nothing = "no job has ended yet" if ended else "no job: topoctl submit --gpus 1 -- COMMAND"
+    return Text(f"no job has these words: {words}; Escape: all" if words else nothing, "dim")
+
+
+def row_of(job: JobLine, now: float) -> dict[str, str]:
+    """Return the cells of a job by their columns."""
     sign = STATE_SIGNS.get(job.state) or ENDED_SIGNS.get(job.state, " ")
     ended = "-" if job.ended_at is None else f"{format_duration(max(0.0, now - job.ended_at))} ago"
     return {
@@ -129,6 +137,7 @@ def _row(job: JobLine, now: float) -> dict[str, str]:
         "RAN": elapsed(job, now),
         "ENDED": ended,
         "EXIT": "-" if job.exit_code is None else str(job.exit_code),
+        "HOST": hosts(job, wide=False),
         "GPUS": gpus(job),
         "CPUS": cpus(job),
         "RST": str(restarts(job)),
@@ -140,25 +149,25 @@ def _cell(name: str, value: str, job: JobLine) -> Text:
     return Text(value, style=color_of(job.priority) if name == "PRIO" else "", no_wrap=True)
 
 
-def detail(job: JobLine, now: float) -> Text:
-    """Return a job in a few lines; its reason in full."""
+def detail(job: JobLine, now: float, hint: str = "; Enter: all about it") -> Text:
+    """Return a job in a few lines; its reason in full. `hint`: what is said behind them."""
     state = f"{job.state}{f' ({job.stage})' if job.stage else ''}"
-    lines = [Text(f"{printable(label(job))}: {state}", style="bold")]
+    where = f" on {', '.join(job.hosts)}" if job.hosts else ""
+    lines = [Text(printable(f"{label(job)}: {state}{where}"), style="bold")]
     if job.reason:
         lines.append(Text(printable(job.reason)))
     affinity = f", {job.affinity} {job.policy}" if job.gpus > 1 else ""
-    asked = f"asks for {job.gpus} GPU{'' if job.gpus == 1 else 's'}{affinity}, CPUs {job.cpus}"
+    each = f" on each of {job.host_count} hosts" if job.host_count > 1 else ""
+    asked = f"asks for {job.gpus} GPU{'' if job.gpus == 1 else 's'}{each}{affinity}, CPUs {job.cpus}"
     if job.gpu_indices and job.state in {"starting", "running", "stopping"}:
-        asked += (
-            f"; has GPUs {', '.join(map(str, job.gpu_indices))}, CPUs {job.cpu_list or 'of the shared pool'}"
-        )
+        asked += f"; has GPUs {ranges(job.gpu_indices)}, CPUs {job.cpu_list or 'of the shared pool'}"
     lines.append(Text(asked))
     counts = (
         f"started {_times(job.starts)}, preempted {_times(job.preemptions)}"
         f"{f', failed {_times(job.failures)} in a row' if job.failures else ''}"
     )
     waited = format_duration(max(0.0, now - job.submitted_at))
-    lines.append(Text(f"submitted {waited} ago; {counts}; Enter: all about it", style="dim"))
+    lines.append(Text(f"submitted {waited} ago; {counts}{hint}", style="dim"))
     return Text("\n").join(lines)
 
 

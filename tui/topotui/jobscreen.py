@@ -82,7 +82,7 @@ class JobScreen(ModalScreen[str | None]):
             told = job_text(self._whole, self._events, self._now, Style(width=room, color=True))
             whole = Text.from_ansi(told.rstrip("\n"))
         else:
-            whole = detail(line, self._now)
+            whole = detail(line, self._now, hint="")
         # Several attempts are what one wants to know first.
         parts.insert(len(parts) if len(story) > 1 else 0, whole)
         text = Text("\n\n").join(parts)

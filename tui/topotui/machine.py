@@ -81,7 +81,7 @@ class _Drawing:
     def __init__(
         self, picture: Picture, topology: Topology, marks: Marks, detail: Detail, width: int
     ) -> None:
-        held = owners(picture.running(), picture.about.foreign_cpus)
+        held = owners(topology, picture.running(), picture.about.foreign_cpus)
         self.picture = picture
         self.topology = topology
         self.marks = marks

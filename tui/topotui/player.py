@@ -2,9 +2,8 @@
 
 from typing import Final
 
-from topod.protocol.replies import Changes
-from topotui.picture import Picture
-from topotui.recording import Recording
+from topod.protocol.views import EventView
+from topotui.recording import AnyChanges, Recording, take_in
 
 SPEEDS: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
 QUIET_SECONDS: Final = 5.0
@@ -16,7 +15,7 @@ class Player:
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
-        self.picture = Picture()
+        self.picture = self._recording.nothing()
         self.at = 0
         """So many answers are in the picture."""
         self.playing = True
@@ -54,12 +53,12 @@ class Player:
             return
         changes = self._recording.changes[self.at]
         if self.at in self._recording.parts:
-            self.picture = Picture()
-        self.picture.take(changes)
+            self.picture = self._recording.nothing()
+        take_in(self.picture, changes)
         self.at += 1
         self._left = self._gap(changes)
 
-    def _gap(self, changes: Changes) -> float:
+    def _gap(self, changes: AnyChanges) -> float:
         if self.ended:
             return 0.0
         # A clock may have been set back, and a part may have been recorded days later.
@@ -71,7 +70,7 @@ class Player:
         if at < self.at:
             # The part that it lies in says everything anew.
             self.at = max((part for part in self._recording.parts if part < at), default=0)
-            self.picture = Picture()
+            self.picture = self._recording.nothing()
         while self.at < at:
             self.step()
 
@@ -94,7 +93,7 @@ class Player:
             for at, changes in enumerate(self._recording.changes, 1)
             if at - 1 not in self._recording.parts
             for event in changes.events
-            if event.name == "job.placed" and _stops_somebody(event.data.get("plan"))
+            if _stops_somebody(event)
         ]
 
     def change_speed(self, by: int) -> None:
@@ -103,5 +102,8 @@ class Player:
         self.speed = SPEEDS[max(0, min(at, len(SPEEDS) - 1))]
 
 
-def _stops_somebody(plan: object) -> bool:
-    return isinstance(plan, dict) and bool(plan.get("victims"))
+def _stops_somebody(event: EventView) -> bool:
+    if event.name == "job.assigned":  # by a coordinator
+        return bool(event.data.get("victims"))
+    plan = event.data.get("plan")
+    return event.name == "job.placed" and isinstance(plan, dict) and bool(plan.get("victims"))

@@ -4,17 +4,15 @@ import time
 from pathlib import Path
 
 from topod.errors import TopodError
-from topod.protocol.replies import Changes
 from topotui.dialogs import Ask
 from topotui.live import LiveScreen
-from topotui.picture import Picture
-from topotui.recording import Recorder
+from topotui.recording import AnyChanges, AnyPicture, Recorder, name_of
 
 
 class RecordKeys(LiveScreen):
     """Writes what is followed into a file, from the moment somebody wants it."""
 
-    picture: Picture
+    picture: AnyPicture
     recorder: Recorder | None = None
 
     def say(self) -> None:
@@ -26,24 +24,24 @@ class RecordKeys(LiveScreen):
             path = self.recorder.path
             self._stop_recording()
             self.notify(f"recorded: topoctl top --replay {path}")
-        elif self.picture.host is not None:
+        elif (name := name_of(self.picture)) is not None:
             stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(self.picture.now))
             await self.app.push_screen(
-                Ask("Record to which file?", f"{self.picture.host.name}-{stamp}.jsonl"), self._start_recording
+                Ask("Record to which file?", f"{name or 'fleet'}-{stamp}.jsonl"), self._start_recording
             )
 
     def _start_recording(self, name: str | None) -> None:
         if not name:
             return
         try:
-            self.recorder = Recorder(Path(name).expanduser().absolute())
+            self.recorder = Recorder(Path(name).expanduser().absolute(), fleet=name_of(self.picture) == "")
         except TopodError as error:
             self.notify(error.message, severity="error")
             return
         self.write(None)
         self.say()
 
-    def write(self, changes: Changes | None) -> None:
+    def write(self, changes: AnyChanges | None) -> None:
         """Record an answer; None: all that is known, where nothing is recorded yet."""
         if self.recorder is None:
             return

@@ -1,9 +1,9 @@
 """A recording: the answers to `follow` in a file, one JSON line each, to look at again later.
 
-The first line of every part says what it is: `{"format":"topod-recording","version":1,...}`. Behind it come
-the answers as topod gave them, the first of them whole. Each line is written at once, so whatever ends the
-program leaves lines that can be read; a last line that was cut short is passed over, and removed by whoever
-goes on with the file.
+The first line of every part says what it is: `{"format":"topod-recording","version":1,...}`, of a fleet
+with `"fleet":true`. Behind it come the answers of topod or the coordinator, the first of them whole.
+Each line is written at once, so whatever ends the program leaves lines that can be read; a last line that
+was cut short is passed over, and removed by whoever goes on with the file.
 """
 
 import fcntl
@@ -17,11 +17,14 @@ import msgspec
 
 import topod
 from topod.errors import ConflictError, DataError, NotFoundError, StoreError
-from topod.protocol.replies import Changes
+from topod.protocol.replies import Changes, FleetChanges
+from topotui.fleet_picture import FleetPicture
 from topotui.picture import Picture
 
 FORMAT: Final = "topod-recording"
 VERSION: Final = 1
+AnyChanges = Changes | FleetChanges
+AnyPicture = Picture | FleetPicture
 MAX_LINE: Final = 64 << 20
 """Bytes of one line; a longer one is none of ours."""
 
@@ -34,11 +37,14 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     topod: str = ""
     """The version that wrote it."""
     host: str = ""
+    """Empty: of a fleet."""
+    fleet: bool = False
     began: float = 0.0
     """topod's clock, epoch seconds."""
 
 
 _changes: Final = msgspec.json.Decoder(Changes)
+_fleet_changes: Final = msgspec.json.Decoder(FleetChanges)
 _head: Final = msgspec.json.Decoder(Head)
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -46,14 +52,15 @@ _encode: Final = msgspec.json.Encoder().encode
 class Recorder:
     """Writes what is followed into a file, behind what is there."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file, or make it.
+    def __init__(self, path: Path, *, fleet: bool = False) -> None:
+        """Open the file, or make it. `fleet`: what is recorded is one.
 
-        Raises `DataError` if it is something else, `ConflictError` if somebody records there, `StoreError` if
-        it cannot be written.
+        Raises `DataError` if it is something else, or of the other kind, `ConflictError` if somebody records
+        there, `StoreError` if it cannot be written.
         """
         self.path: Final = path
         self._begun = False
+        self._fleet = fleet
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
@@ -73,8 +80,15 @@ class Recorder:
         if not size:
             return
         start = os.pread(self._file, 4096, 0)
-        if not _begins_well(start):
+        head = _head_of(start)
+        if head is None:
             raise DataError("it is there already, and is no recording", source=str(self.path))
+        if head.fleet != self._fleet:
+            raise DataError(
+                f"it is a recording of {_kind(head.fleet)}, and this is {_kind(self._fleet)}",
+                source=str(self.path),
+                hint="record to another file",
+            )
         end = size
         while end and (at := os.pread(self._file, min(65536, end), max(0, end - 65536))):
             newline = at.rfind(b"\n")
@@ -85,9 +99,10 @@ class Recorder:
         if end != size:
             os.ftruncate(self._file, end)
 
-    def take(self, changes: Changes | None, picture: Picture) -> None:
+    def take(self, changes: AnyChanges | None, picture: AnyPicture) -> None:
         """Write an answer; the first time all that is known, its changes included. Raises `StoreError`."""
-        if picture.host is None:
+        name = name_of(picture)
+        if name is None:
             return
         if not self._begun:
             self._begun = True
@@ -95,7 +110,8 @@ class Recorder:
                 format=FORMAT,
                 version=VERSION,
                 topod=topod.__version__,
-                host=picture.host.name,
+                host=name,
+                fleet=self._fleet,
                 began=picture.now,
             )
             self._write(_encode(head) + b"\n" + _encode(whole(picture)) + b"\n")
@@ -114,9 +130,39 @@ class Recorder:
             raise _cannot(self.path, error) from None
 
 
-def whole(picture: Picture) -> Changes:
+def name_of(picture: AnyPicture) -> str | None:
+    """Return the name of the host, nothing for a fleet; None: it is not known yet who is followed."""
+    if isinstance(picture, FleetPicture):
+        return None if picture.about is None else ""
+    return None if picture.host is None else picture.host.name
+
+
+def take_in(picture: AnyPicture, changes: AnyChanges) -> None:
+    """Let a picture take in an answer. Raises `TypeError` for one of the other kind."""
+    match picture, changes:
+        case FleetPicture(), FleetChanges():
+            picture.take(changes)
+        case Picture(), Changes():
+            picture.take(changes)
+        case _:
+            raise TypeError("an answer of a host among those of a fleet")
+
+
+def whole(picture: AnyPicture) -> AnyChanges:
     """Return all that a picture shows, as one answer."""
     life, number, _ = picture.cursor
+    if isinstance(picture, FleetPicture):
+        return FleetChanges(
+            life=life,
+            number=number,
+            now=picture.now,
+            whole=True,
+            jobs=[*picture.jobs.values(), *picture.ended.values()],
+            hosts=list(picture.rows.values()),
+            kinds=list(picture.kinds.values()),
+            changed=picture.about,
+            events=list(picture.events),
+        )
     return Changes(
         life=life,
         number=number,
@@ -137,18 +183,22 @@ class Recording:
 
     path: Path
     head: Head
-    changes: tuple[Changes, ...]
+    changes: tuple[AnyChanges, ...]
     parts: frozenset[int]
     """Where in `changes` each part begins: what was known before says nothing about it."""
     cut: bool = False
+
+    def nothing(self) -> AnyPicture:
+        """Return the picture before the first answer."""
+        return FleetPicture() if self.head.fleet else Picture()
 
 
 def load(path: Path) -> Recording:
     """Read a recording. Raises `NotFoundError`, `StoreError`, or `DataError` with the number of the line."""
     head: Head | None = None
     parts: set[int] = set()
-    found: list[Changes] = []
-    picture = Picture()
+    found: list[AnyChanges] = []
+    picture: AnyPicture = Picture()
     cut = False
     try:
         with path.open("rb") as file:
@@ -157,7 +207,8 @@ def load(path: Path) -> Recording:
                     cut = True
                     break
                 if number == 1 or b'"format"' in line[:20]:
-                    head, picture = _read_head(path, number, line), Picture()
+                    head = _read_head(path, number, line, head)
+                    picture = FleetPicture() if head.fleet else Picture()
                     parts.add(len(found))
                     continue
                 found.append(_read(path, number, line, picture))
@@ -175,7 +226,7 @@ def _lines(read: Callable[[int], bytes]) -> Iterator[bytes]:
         yield line
 
 
-def _read_head(path: Path, number: int, line: bytes) -> Head:
+def _read_head(path: Path, number: int, line: bytes, before: Head | None) -> Head:
     try:
         head = _head.decode(line)
     except (msgspec.MsgspecError, ValueError):
@@ -186,19 +237,28 @@ def _read_head(path: Path, number: int, line: bytes) -> Head:
         hint = "a newer topoctl may read it" if head.version > VERSION else None
         text = f"a recording of version {head.version}, and this reads {VERSION}"
         raise DataError(text, source=str(path), line=number, hint=hint)
+    if before is not None and head.fleet != before.fleet:
+        text = f"a part of {_kind(head.fleet)} behind one of {_kind(before.fleet)}"
+        raise DataError(text, source=str(path), line=number)
     return head
 
 
-def _read(path: Path, number: int, line: bytes, picture: Picture) -> Changes:
+def _kind(fleet: bool) -> str:
+    return "a fleet" if fleet else "a host"
+
+
+def _read(path: Path, number: int, line: bytes, picture: AnyPicture) -> AnyChanges:
     """Return an answer that the picture, which has taken in all before it, can take in too."""
     try:
-        changes = _changes.decode(line)
+        changes: AnyChanges = (
+            _fleet_changes.decode(line) if isinstance(picture, FleetPicture) else _changes.decode(line)
+        )
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise DataError(_first_line(error), source=str(path), line=number) from None
-    if picture.host is None and not changes.whole:
+    if name_of(picture) is None and not changes.whole:
         raise DataError("a change, and nothing before it that it changes", source=str(path), line=number)
     try:
-        picture.take(changes)
+        take_in(picture, changes)
     except Exception as error:  # noqa: BLE001 - whatever a damaged file holds is told as its fault
         raise DataError(_first_line(error), source=str(path), line=number) from None
     return changes
@@ -208,11 +268,12 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def _begins_well(start: bytes) -> bool:
+def _head_of(start: bytes) -> Head | None:
     try:
-        return _head.decode(start.split(b"\n", 1)[0]).format == FORMAT
+        head = _head.decode(start.split(b"\n", 1)[0])
     except (msgspec.MsgspecError, ValueError):
-        return False
+        return None
+    return head if head.format == FORMAT else None
 
 
 def _cannot(path: Path, error: OSError) -> StoreError:

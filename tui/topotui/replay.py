@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from textual.app import App
 from textual.binding import Binding, BindingType
@@ -10,57 +10,60 @@ from textual.screen import Screen
 from textual.widgets import TabbedContent
 
 from topod.protocol.client import Client
-from topotui.app import TABS, VIEWS, HostScreen
+from topotui.app import VIEWS, HostScreen
+from topotui.fleet import FleetScreen
+from topotui.fleet_tiles import LEGEND
 from topotui.jobscreen import JobScreen
 from topotui.panes import EventsPane
-from topotui.picture import Picture
 from topotui.player import Player
-from topotui.recording import Recording
+from topotui.recording import AnyPicture, Recording
+from topotui.tabs import TabScreen, tab_keys
 
-FRAME_SECONDS = 0.1
-HELP = """\
+FRAME_SECONDS: Final = 0.1
+WIDE: Final = 110
+"""From so many columns on the line on top has the day."""
+KEYS: Final = """\
 space    play, and stop
 . ,      one answer of topod forward, and back
 ] [      to the next preemption, and the one before
 + -      quicker, slower
-1-5      the tabs: host, jobs, ended, preemptions, events
-/        only jobs that have these words
+1-5      the tabs: %s, jobs, ended, preemptions, events
+/        only lines that have these words; Escape: all again
 Enter, i all about the job under the cursor
 q        leave
 
 Nothing can be changed: this is how it was."""
+PLAY: Final = (
+    Binding("question_mark", "help", "Help", key_display="?"),
+    Binding("space", "play", "Play/stop", priority=True),
+    Binding("full_stop", "step(1)", "Step", key_display="."),
+    Binding("comma", "step(-1)", "Back", key_display=","),
+    Binding("right_square_bracket", "preemption(True)", "Next preemption", key_display="]"),
+    Binding("left_square_bracket", "preemption(False)", "Previous", key_display="[", show=False),
+    Binding("plus,equals_sign", "speed(1)", "Quicker", key_display="+"),
+    Binding("minus", "speed(-1)", "Slower", key_display="-", show=False),
+    Binding("slash", "filter", "Filter", key_display="/", show=False),
+    Binding("i", "details", "Details", show=False),
+    Binding("escape", "back", "Back", show=False),
+    Binding("q", "app.quit", "Quit"),
+)
 
 
-class ReplayScreen(HostScreen, inherit_bindings=False):
-    """Shows a recording as if it happened now."""
+class Replaying(TabScreen):
+    """Shows a recording as if it happened now, on a screen that else follows somebody."""
 
-    HELP = HELP
-    COMMANDS = set()
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("question_mark", "help", "Help", key_display="?"),
-        Binding("space", "play", "Play/stop", priority=True),
-        Binding("full_stop", "step(1)", "Step", key_display="."),
-        Binding("comma", "step(-1)", "Back", key_display=","),
-        Binding("right_square_bracket", "preemption(True)", "Next preemption", key_display="]"),
-        Binding("left_square_bracket", "preemption(False)", "Previous", key_display="[", show=False),
-        Binding("plus,equals_sign", "speed(1)", "Quicker", key_display="+"),
-        Binding("minus", "speed(-1)", "Slower", key_display="-", show=False),
-        Binding("slash", "filter", "Filter", key_display="/", show=False),
-        Binding("i", "details", "Details", show=False),
-        *TABS,
-        Binding("v", "view", "View", show=False),
-        *VIEWS[1:],
-        Binding("escape", "back", "Back", show=False),
-        Binding("q", "app.quit", "Quit"),
-    ]
+    player: Player
+    _recording: Recording
+    _clock: Callable[[], float]
 
-    def __init__(self, recording: Recording, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def load_recording(self, recording: Recording, clock: Callable[[], float]) -> None:
+        """Begin with the first answer. `clock`: seconds from any moment on."""
         self.player = Player(recording)
+        self.picture = self.player.picture
         self._recording = recording
         self._clock = clock
         self._seen = clock()
         self._told = 0
-        super().__init__(Client, read_only=True)
 
     def begin(self) -> None:
         """Play."""
@@ -85,7 +88,8 @@ class ReplayScreen(HostScreen, inherit_bindings=False):
         if before is not self.picture:
             self.show_from_start()
             return
-        self.show_news(self._told)
+        self.show_events(self._told)
+        self.draw()
         self._told = self.picture.cursor[2]
 
     def show_from_start(self) -> None:
@@ -101,7 +105,8 @@ class ReplayScreen(HostScreen, inherit_bindings=False):
     def banner(self) -> list[str]:
         player = self.player
         sign = "▶" if player.playing else "■ end" if player.ended else "▮▮"
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.picture.now))
+        day = "%Y-%m-%d " if self.size.width >= WIDE else ""
+        at = time.strftime(f"{day}%H:%M:%S", time.localtime(self.picture.now))
         return [f"REPLAY {sign} {player.speed:g}x {player.at}/{player.count} {at}"]
 
     def may(self) -> bool:
@@ -145,20 +150,58 @@ class ReplayScreen(HostScreen, inherit_bindings=False):
         self.say()
 
 
+class ReplayScreen(Replaying, HostScreen, inherit_bindings=False):
+    """Shows the recording of a host."""
+
+    HELP = KEYS % "host"
+    COMMANDS = set()
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *PLAY,
+        *tab_keys("host"),
+        Binding("v", "view", "View", show=False),
+        *VIEWS[1:],
+    ]
+
+    def __init__(self, recording: Recording, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(Client, read_only=True)
+        self.load_recording(recording, clock)
+
+
+class FleetReplayScreen(Replaying, FleetScreen, inherit_bindings=False):
+    """Shows the recording of a fleet."""
+
+    HELP = f"{KEYS % 'fleet'}\n\n{LEGEND}"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *PLAY,
+        *tab_keys("fleet"),
+        Binding("s", "sort", "Sort", show=False),
+        Binding("S,shift+s", "turn", "Turn", show=False),
+    ]
+
+    def __init__(self, recording: Recording, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(lambda _: Client(), read_only=True)
+        self.load_recording(recording, clock)
+
+    async def open_host(self, host: str) -> None:
+        """Say that there is no more of a host."""
+        self.notify(f"a recording of a fleet has no screen of {host}", severity="warning")
+
+
 class ReplayApp(App[None]):
     """Shows one recording."""
 
     TITLE = "topod"
-    CSS_PATH = "top.tcss"
+    CSS_PATH = ["top.tcss", "fleet.tcss"]
 
     def __init__(self, recording: Recording) -> None:
         super().__init__()
-        self.replay = ReplayScreen(recording)
+        screen = FleetReplayScreen if recording.head.fleet else ReplayScreen
+        self.replay: Replaying = screen(recording)
 
     def get_default_screen(self) -> Screen[None]:
         return self.replay
 
     @property
-    def picture(self) -> Picture:
-        """What the host was like at this moment of the recording."""
+    def picture(self) -> AnyPicture:
+        """What was known at this moment of the recording."""
         return self.replay.picture

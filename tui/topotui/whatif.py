@@ -4,6 +4,7 @@ import os
 import shlex
 import uuid
 from collections.abc import Callable
+from string import digits
 from typing import ClassVar
 
 from rich.text import Text
@@ -84,6 +85,7 @@ class WhatIf(Screen[None]):
         Binding("v", "why", "Why"),
         Binding("n", "other", "Next best"),
         Binding("o", "next_host", "Host", show=False),
+        *(Binding(digit, f"digit('{digit}')", show=False) for digit in digits),
         Binding("s,enter", "submit", "Submit"),
         Binding("pageup", "page(-1)", "Up", show=False),
         Binding("pagedown", "page(1)", "Down", show=False),
@@ -248,13 +250,11 @@ class WhatIf(Screen[None]):
 
     # --- keys ---------------------------------------------------------------------------------------------
 
-    def on_key(self, event: events.Key) -> None:
-        if event.character is not None and event.character.isdecimal() and event.character.isascii():
-            event.stop()
-            name = self.fields[self._field]
-            wish = typed(self.wish, name, event.character, more=self._typing, most_gpus=self._most())
-            self._typing = True
-            self._change(wish)
+    def action_digit(self, digit: str) -> None:
+        name = self.fields[self._field]
+        wish = typed(self.wish, name, digit, more=self._typing, most_gpus=self._most())
+        self._typing = True
+        self._change(wish)
 
     def on_choice_picked(self, event: Choice.Picked) -> None:
         self._field, self._typing = self.fields.index(event.name), False

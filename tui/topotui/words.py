@@ -55,22 +55,26 @@ def prioritise(job: JobView, priority: int, queue: Sequence[JobLine]) -> str:
 def drain(running: int, waiting: int, why: str) -> str:
     """Say what draining a host does."""
     return (
-        f"Drain the host?\n\n{_jobs(running)} on it: they go on. {_jobs(waiting)} in the queue: none starts "
+        f"Drain the host?\n\n{jobs(running)} on it: they go on. {jobs(waiting)} in the queue: none starts "
         f"here until the host is resumed (the same key).\nReason: {printable(why)}"
     )
 
 
 def resume(waiting: int) -> str:
     """Say what taking jobs again does."""
-    return f"Let the host take jobs again?\n\n{_jobs(waiting)} in the queue: those that fit start at once."
+    return f"Let the host take jobs again?\n\n{jobs(waiting)} in the queue: those that fit start at once."
 
 
 def _where(job: JobView) -> str:
-    if not job.gpu_indices:
-        return f"It is {job.state}, on no GPUs."
-    several = f" on each of {job.host_count} hosts" if job.host_count > 1 else ""
-    plural = "" if len(job.gpu_indices) == 1 else "s"
-    return f"It is {job.state} on GPU{plural} {ranges(job.gpu_indices)}{several}."
+    if len(job.members) > 1:
+        held = "; ".join(f"{one.host}, {_gpus(one.gpu_indices)}" for one in job.members)
+        return f"It is {job.state} on {len(job.members)} hosts, and all of it stops: {printable(held)}."
+    where = f"{printable(job.hosts[0])}, " if job.hosts else ""
+    return f"It is {job.state} on {where}{_gpus(job.gpu_indices)}."
+
+
+def _gpus(indices: Sequence[int]) -> str:
+    return f"GPU{'' if len(indices) == 1 else 's'} {ranges(indices)}" if indices else "no GPUs"
 
 
 def _saves(job: JobView) -> list[str]:
@@ -104,7 +108,8 @@ def _level(priority: int) -> str:
     return known if known == str(priority) else f"{known} ({priority})"
 
 
-def _jobs(count: int) -> str:
+def jobs(count: int) -> str:
+    """Return `1 job`, `2 jobs`."""
     return "1 job" if count == 1 else f"{count} jobs"
 
 

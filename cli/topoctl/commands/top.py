@@ -33,7 +33,7 @@ def top(
     ] = False,
     record: Annotated[
         Path | None,
-        typer.Option("--record", metavar="FILE", help="Write what happens on the host to this file, too."),
+        typer.Option("--record", metavar="FILE", help="Write what happens to this file, too."),
     ] = None,
     replay: Annotated[
         Path | None,
@@ -63,20 +63,17 @@ def top(
         return
     where, host, fleet = watched(ctx)
     kind = LookingClient if read_only else Client
-    if fleet and record is not None:
-        raise UsageError(
-            "one host is recorded, and this is a fleet", hint="topoctl --host NAME top --record FILE"
-        )
+    recorder = _recorder(record, fleet=fleet)
     if fleet:
-        FleetApp(lambda name: kind(where, host=name), read_only=read_only).run()
+        FleetApp(lambda name: kind(where, host=name), read_only=read_only, record=recorder).run()
     else:
-        TopApp(lambda: kind(where, host=host), read_only=read_only, record=_recorder(record)).run()
+        TopApp(lambda: kind(where, host=host), read_only=read_only, record=recorder).run()
 
 
-def _recorder(path: Path | None) -> "Recorder | None":
+def _recorder(path: Path | None, *, fleet: bool) -> "Recorder | None":
     from topotui.recording import Recorder
 
-    return None if path is None else Recorder(path.expanduser().absolute())
+    return None if path is None else Recorder(path.expanduser().absolute(), fleet=fleet)
 
 
 def _replay(path: Path) -> None:

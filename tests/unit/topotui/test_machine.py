@@ -67,7 +67,7 @@ def test_every_gpu_nic_and_node_is_drawn_and_nothing_is_wider_than_the_screen(ho
         assert [line.count("NUMA ") for line in lines if "NUMA " in line]
     maps = text_of(core_map(picture.topology, [], {}, width)).plain
     assert max(cell_len(line) for line in maps.splitlines()) <= width
-    assert maps.split("A: a whole")[0].count("·") == len(picture.topology.cores)
+    assert maps.split("letter: a job")[0].count("·") == len(picture.topology.cores)
     links = text_of(matrix(picture.topology, width)).plain
     assert max(cell_len(line) for line in links.splitlines()) <= width
 
@@ -170,7 +170,7 @@ def test_classes_are_shortened_before_columns_go_below() -> None:
     assert tiny[10].split() == ["GPU", "6", "7"]
 
 
-def test_the_map_of_cores_names_each_holder_by_a_letter() -> None:
+def test_the_map_of_cores_names_each_holder_by_a_letter_that_no_island_has() -> None:
     picture = picture_of("rtx3090x2")
     hold(picture, 4, "train", [0], priority=1000, cpus="0-2,12-13")
     hold(picture, 5, "notebook", [1], priority=100)
@@ -179,14 +179,17 @@ def test_the_map_of_cores_names_each_holder_by_a_letter() -> None:
     assert picture.topology is not None
     foreign = picture.about.foreign_cpus
     text = text_of(core_map(picture.topology, picture.running(), foreign, 78)).plain
-    assert "   0-5,12-17  AA+··!  6-11,18-23 ······" in text
+    assert "   0-5,12-17  BB+··!  6-11,18-23 ······" in text
     assert "17 of 24 free" in text
-    assert text_of(holders(picture.running(), foreign)).plain.splitlines() == [
-        "A job 4     train            high    GPUs 0        CPUs 0-2,12-13",
+    known = picture.topology, picture.running(), foreign
+    assert text_of(holders(*known, letters=True)).plain.splitlines() == [
+        "B job 4     train            high    GPUs 0        CPUs 0-2,12-13",
         "  job 5     notebook         low     GPUs 1        CPUs shared",
-        "B job 6     etl              low     GPUs -        CPUs 14",
+        "C job 6     etl              low     GPUs -        CPUs 14",
         "! foreign: pid 4711 (stress)  CPUs 5",
     ]
+    without = text_of(holders(*known, letters=False)).plain
+    assert "job 4     train            high    GPUs 0        CPUs 0-2,12-13" in without.splitlines()
 
 
 def test_nodes_without_gpus_stand_below_those_with_gpus_in_the_same_columns() -> None:

@@ -4,16 +4,25 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from textual.app import App
 from textual.pilot import Pilot
+from textual.screen import Screen
 
+import topotui
 from tests.snapshots import colors_of, same, svg_of, text_of
+from topod.protocol.client import Client
 from topotui import words
+from topotui.app import HostScreen
 from topotui.dialogs import Confirm
-from topotui.jobscreen import JobScreen
+from topotui.fleet import FleetScreen
+from topotui.picture import Picture
+from topotui.player import Player
 from topotui.recording import load
 from topotui.replay import ReplayApp
+from topotui.tabs import TabScreen
 
 HERE = Path(__file__).parent
 SIZES = [(80, 24), (120, 40), (200, 50)]
@@ -45,30 +54,88 @@ def on_screen(
     asyncio.run(run())
 
 
+class StillHost(HostScreen):
+    """Shows a moment of a host, and follows nobody."""
+
+    def begin(self) -> None:
+        self.show_events(0)
+
+
+class StillFleet(FleetScreen):
+    """The same of a fleet."""
+
+    def begin(self) -> None:
+        self.show_events(0)
+
+
+def still(name: str, at: int) -> TabScreen:
+    """Return the screen of somebody as it was after so many answers of a recording; 0: before the first."""
+    recording = load(HERE / name)
+    player = Player(recording)
+    player.go(at)
+    picture = player.picture if at else recording.nothing()
+    screen = StillFleet(lambda _: Client()) if recording.head.fleet else StillHost(Client)
+    screen.picture = picture
+    return screen
+
+
+FLEET = (("fleet", "1"), ("fleet-jobs", "2 down"), ("fleet-job", "enter"), ("fleet-ended", "escape 3"),
+         ("fleet-preemptions", "4"), ("fleet-events", "5"), ("fleet-help", "?"))  # fmt: skip
+HOST = (("host", "1"), ("links", "x"), ("cores", "c"), ("jobs", "2 down down"), ("job", "enter"),
+        ("events", "escape 5"), ("help", "?"))  # fmt: skip
+LATER = (("ended", "3"), ("preemptions", "4"))
+NONE = (
+    ("none", "1"),
+    ("none-jobs", "2"),
+    ("none-ended", "3"),
+    ("none-preemptions", "4"),
+    ("none-events", "5"),
+)
+Pictures = tuple[tuple[str, str], ...]
+"""The names of pictures, and which keys lead from one to the next."""
+
+
+class Still(App[None]):
+    """A screen for a picture of it."""
+
+    TITLE = "topod"
+    CSS_PATH: ClassVar = [Path(topotui.__file__).parent / name for name in ("top.tcss", "fleet.tcss")]
+
+    def __init__(self, screen: TabScreen) -> None:
+        super().__init__()
+        self._of = screen
+
+    def get_default_screen(self) -> Screen[None]:
+        return self._of
+
+
+def look_alike(screen: TabScreen, pictures: Pictures, size: tuple[int, int]) -> None:
+    async def run() -> None:
+        app = Still(screen)
+        app.animation_level = "none"
+        async with app.run_test(size=size) as pilot:
+            for name, keys in pictures:
+                await pilot.press(*keys.split())
+                await pilot.pause()
+                same(svg_of(app), HERE / "snapshots" / f"{name}-{size[0]}x{size[1]}.txt")
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
-def test_the_screens_look_as_they_did(size: tuple[int, int]) -> None:
-    def file(name: str) -> Path:
-        return HERE / "snapshots" / f"{name}-{size[0]}x{size[1]}.txt"
+@pytest.mark.parametrize(
+    ("story", "at", "pictures"),
+    [("story.jsonl", MIDDLE, HOST), ("story.jsonl", 17, LATER), ("fleet.jsonl", 10, FLEET)],
+    ids=["host", "host, later", "fleet"],
+)
+def test_every_tab_looks_as_it_did(story: str, at: int, pictures: Pictures, size: tuple[int, int]) -> None:
+    look_alike(still(story, at), pictures, size)
 
-    async def story(app: ReplayApp, pilot: Pilot[None]) -> None:
-        await pilot.press("2", "down", "down")
-        await pilot.pause()
-        same(svg_of(app), file("jobs"))
-        await pilot.press("enter")
-        await pilot.pause()
-        assert isinstance(app.screen, JobScreen)
-        same(svg_of(app), file("job"))
-        await pilot.press("escape")
-        app.replay.player.go(app.replay.player.count)
-        app.replay.show_from_start()
-        await pilot.press("3")
-        await pilot.pause()
-        same(svg_of(app), file("ended"))
-        await pilot.press("4")
-        await pilot.pause()
-        same(svg_of(app), file("preemptions"))
 
-    on_screen(story, size)
+@pytest.mark.parametrize("story", ["story.jsonl", "fleet.jsonl"])
+def test_an_empty_tab_says_why(story: str) -> None:
+    head = story.partition(".")[0]
+    look_alike(still(story, 1), tuple((f"{head}-{name}", keys) for name, keys in NONE), (80, 24))
 
 
 def test_without_colours_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +171,7 @@ def test_a_recording_is_played_by_keys_and_changes_nothing() -> None:
         await pilot.press("]")
         at = player.at
         assert at >= MIDDLE
+        assert isinstance(app.picture, Picture)
         assert app.picture.timeline.all
         await pilot.press("[", "2", "k", "r", "p", "d", "R")
         assert not isinstance(app.screen, Confirm)
