@@ -3,9 +3,11 @@
 `docs/reference/configuration.md` says how the files come together.
 """
 
+import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -111,12 +113,29 @@ def _beside(main: Path, mistakes: list[str]) -> list[Path]:
     folder = main.parent / FOLDER
     try:
         entries = sorted(entry.name for entry in folder.iterdir())
+        stranger = _stranger(folder, main)
     except FileNotFoundError:
         return []
     except OSError as error:
         mistakes.append(f"{folder}: cannot be read: {error.strerror}")
         return []
+    if stranger is not None:
+        mistakes.append(
+            f"{folder}: belongs to user {stranger}, who could configure topod by it: chown it, or remove it"
+        )
+        return []
     return [folder / name for name in entries if name.endswith(".toml") and not name.startswith(".")]
+
+
+def _stranger(folder: Path, main: Path) -> int | None:
+    """Return who owns the folder, where that is neither root, nor this user, nor whoever owns the file.
+
+    Beside a file in /tmp anybody could put one.
+    """
+    owner, trusted = folder.stat().st_uid, {0, os.geteuid()}
+    with suppress(OSError):
+        trusted.add(main.stat().st_uid)
+    return None if owner in trusted else owner
 
 
 def _read(path: Path) -> str:

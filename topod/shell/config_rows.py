@@ -26,13 +26,18 @@ def rows_of(loaded: Loaded, given: Given) -> dict[str, ConfigRow]:
     options = dict(_options(given))
     found = {row.key: row for row in options.values() if row.key.startswith("--")}
     for name in loaded.config.__struct_fields__:
-        if name not in given.program.foreign:
-            for row in _section(getattr(loaded.config, name), (name,), loaded.origins):
+        for row in _section(getattr(loaded.config, name), (name,), loaded.origins):
+            if not _is_foreign(row.key, given.program.foreign):
                 above = options.get(row.key)
                 # The default of an option counts where the files say nothing.
                 wins = above is not None and (above.origin != DEFAULT or (not row.value and above.value))
                 found[row.key] = above if above is not None and wins else row
     return found
+
+
+def _is_foreign(key: str, foreign: frozenset[str]) -> bool:
+    parts = key.partition(" ")[0].split(".")
+    return any(".".join(parts[:length]) in foreign for length in range(1, len(parts) + 1))
 
 
 def is_live(key: str, live: Mapping[str, frozenset[str]]) -> bool:

@@ -51,7 +51,7 @@ class Program:
     flags: Mapping[str, str] = field(default_factory=dict)
     """Options without a value, with their help."""
     foreign: frozenset[str] = frozenset()
-    """Sections that it never reads."""
+    """Sections, and sections of sections, that it never reads."""
     live: Mapping[str, frozenset[str]] = field(default_factory=lambda: RULES)
     """What it takes at a reload, by section; no keys: the whole section."""
 
@@ -228,5 +228,5 @@ COORDINATOR: Final = Program(
         Option(name="metrics", text=FLAG, metavar=METAVAR, key="coordinator.metrics"),
         _CRASH,
     ),
-    foreign=frozenset({"fleet", "health", "logs", "metrics"}),
+    foreign=frozenset({"fleet", "health", "logs", "metrics", "security.jobs"}),
 )

@@ -1,5 +1,6 @@
 """The configuration file: what it may say, and how it is refused."""
 
+import os
 import re
 from pathlib import Path
 
@@ -301,3 +302,16 @@ def test_a_mistake_of_the_whole_is_told_where_its_table_stands(tmp_path: Path) -
     with pytest.raises(ConfigError) as refused:
         load_config(path)
     assert len(refused.value.mistakes) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_that_somebody_else_put_beside_the_file_is_refused(tmp_path: Path) -> None:
+    path, folder = tmp_path / "topod.toml", tmp_path / "conf.d"
+    path.touch()
+    folder.mkdir()
+    os.chown(folder, 54321, -1)
+    with pytest.raises(ConfigError, match=r"conf\.d: belongs to user 54321, who could configure topod by it"):
+        load_config(path)
+    # Whoever owns the file may well own the folder.
+    os.chown(path, 54321, -1)
+    assert load_config(path).files == (str(path),)

@@ -67,7 +67,7 @@ def test_a_coordinator_has_options_for_keys_of_its_section(path: Path) -> None:
     assert said["coordinator.state_dir"] == ("/of/the/file", f"{path}:8")
     assert str(said["coordinator.socket"][0]).endswith("coordinator.sock")
     assert said["coordinator.socket"][1] == "default"
-    assert not [key for key in said if key.startswith(("logs.", "fleet.", "--listen"))]
+    assert not [key for key in said if key.startswith(("logs.", "fleet.", "security.jobs", "--listen"))]
 
 
 def test_a_password_and_a_key_that_does_not_belong_there_are_hidden(path: Path) -> None:
