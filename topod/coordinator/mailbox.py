@@ -9,7 +9,6 @@ and what hosts reported is dropped, for they say it again until they are told th
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from typing import Final, TypeVar
 from topod.coordinator.inbox import Inbox
 from topod.coordinator.storage import FleetStore
 from topod.coordinator.witness import Stepped
-from topod.errors import ConflictError, DaemonUnavailableError, NotLeaderError, StoreError, TopodError
+from topod.errors import ConflictError, DaemonUnavailableError, NotLeaderError, StoreError
 from topod.fleet import events as ev
 from topod.fleet.asking import why_not
 from topod.fleet.board import Board
@@ -31,16 +30,14 @@ from topod.fleet.view import FleetView
 from topod.model.rules import NO_RULES, Rules
 from topod.ports import Clock
 from topod.protocol.views import EventView
-from topod.shell.defects import internal
 from topod.shell.dependencies import settled
 from topod.shell.faults import checkpoint
 from topod.shell.health import Health
+from topod.shell.letters import Letter, take
 from topod.shell.logs import of_event
 from topod.shell.supervision import Pulse
 
 MAX_QUEUED: Final = 8192
-MAX_TOGETHER: Final = 256
-"""Events that share one step and one transaction at most."""
 TICK_SECONDS: Final = 1.0
 HEARTBEAT_PATIENCE: Final = 0.1
 REPORT_PATIENCE: Final = 0.02
@@ -49,6 +46,7 @@ PAUSE_SECONDS: Final = 0.02
 """So long a pause after a step is at most, else as long as the step took: what comes meanwhile shares one."""
 LOOK_SECONDS: Final = 10.0
 """At least so often the store is looked at when nothing is written to it."""
+FAILED: Final = "the coordinator failed at this"
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -62,11 +60,7 @@ class Decided:
     job: FleetJobId | None = None
 
 
-@dataclass(slots=True, kw_only=True)
-class _Letter:
-    event: ev.Event
-    token: str = ""
-    reply: "asyncio.Future[Decided] | None" = None
+_Letter = Letter[ev.Event, Decided]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +125,7 @@ class Mailbox:
         `witness` is shown each step, when all else is done. Raises `StoreError`.
         """
         self._tell, self._publish, self._witness = tell, publish, witness or _ignore
-        leading = _Letter(event=ev.Leading(epoch=self.state.epoch + 1))
+        leading: _Letter = Letter(event=ev.Leading(epoch=self.state.epoch + 1))
         self._act([leading], await self._make([leading]))
         self._task = asyncio.create_task(self._run(), name="mailbox")
 
@@ -146,7 +140,7 @@ class Mailbox:
                 await self._task
         self._advanced.set()
         for letter in self._inbox.close():
-            _fail(letter, _over())
+            letter.fail(_over())
         self._thread.shutdown(wait=True)
 
     def obey(self, rules: Rules) -> None:
@@ -161,16 +155,16 @@ class Mailbox:
                 self._report(event)
             case ev.HostSilent():
                 self._reports.pop(event.host, None)
-                self._inbox.put(_Letter(event=event))
+                self._inbox.put(Letter(event=event))
             case _:
-                self._inbox.put(_Letter(event=event))
+                self._inbox.put(Letter(event=event))
 
     def _report(self, report: ev.HostReported) -> None:
         """Take in a report; of several that wait the newest tells all."""
         waits = self._reports.get(report.host)
         before = None if waits is None else waits.event
         if waits is None or not isinstance(before, ev.HostReported) or before.session != report.session:
-            letter = _Letter(event=report)
+            letter: _Letter = Letter(event=report)
             patience = HEARTBEAT_PATIENCE if report.snapshot is None else REPORT_PATIENCE
             if self._inbox.put(letter, patience=patience):
                 self._reports[report.host] = letter
@@ -189,7 +183,7 @@ class Mailbox:
         reply: asyncio.Future[Decided] = asyncio.get_running_loop().create_future()
         if self._stopped:
             raise _over()
-        if not self._inbox.put(_Letter(event=event, token=token, reply=reply)):
+        if not self._inbox.put(Letter(event=event, token=token, reply=reply)):
             raise DaemonUnavailableError("the coordinator is busy with too many requests", hint="try again")
         return await reply
 
@@ -218,7 +212,7 @@ class Mailbox:
                         await self._look()
             except asyncio.CancelledError:
                 for letter in letters:
-                    _fail(letter, _over())
+                    letter.fail(_over())
                 raise
             await asyncio.sleep(min(PAUSE_SECONDS, loop.time() - begun))
 
@@ -228,10 +222,10 @@ class Mailbox:
         while True:
             if loop.time() >= self._tick_at:
                 self._tick_at = loop.time() + TICK_SECONDS
-                return [_Letter(event=ev.Tick())]
+                return [Letter(event=ev.Tick())]
             await self._inbox.wait(self._tick_at)
             if self._inbox.letters:
-                taken = _take(self._inbox.letters)
+                taken = take(self._inbox.letters)
                 for letter in taken:
                     if isinstance(letter.event, ev.HostReported | ev.HostSeen):
                         self._reports.pop(letter.event.host, None)
@@ -255,9 +249,9 @@ class Mailbox:
             made = await self._make(letters)
         except StoreError as error:
             self._not_stored(letters, error)
-        except Exception as error:  # noqa: BLE001 - `_failed` tells the log
+        except Exception as error:  # noqa: BLE001 - `failed` tells the log
             if len(letters) == 1:
-                _failed(letters[0], error)
+                letters[0].failed(error, log, FAILED)
                 return
             # Nothing has happened, and a defect costs one answer only.
             for letter in letters:
@@ -271,14 +265,14 @@ class Mailbox:
             return letter.reply is not None
         reason = why_not(self.state, self.view, letter.event, self.rules)
         if reason is not None:
-            _fail(letter, ConflictError(reason))
+            letter.fail(ConflictError(reason))
         return reason is not None
 
     def _not_stored(self, letters: Sequence[_Letter], error: StoreError) -> None:
         text = f"{error.message}; nothing new is accepted until it works again"
         self._health.trouble("store", f"{text} ({error.hint})" if error.hint else text)
         for letter in letters:
-            _fail(letter, error)
+            letter.fail(error)
 
     async def _make(self, letters: Sequence[_Letter]) -> _Made:
         """Step the letters and make the outcome durable. If that fails, it raises and nothing has changed."""
@@ -331,8 +325,7 @@ class Mailbox:
             # They are told with their next report: what they are told follows from the state.
             log.exception("orders.failed")
         for letter, job in zip(letters, made.jobs, strict=True):
-            if letter.reply is not None and not letter.reply.done():
-                letter.reply.set_result(Decided(state=self.state, job=job))
+            letter.answer(Decided(state=self.state, job=job))
         self._witness(made.step)
 
     async def _stored(self, work: Callable[[], T]) -> T:
@@ -357,33 +350,5 @@ def _ignore(*_: object) -> None:
     """Stand in until the mailbox leads."""
 
 
-def _take(letters: deque[_Letter]) -> list[_Letter]:
-    """Remove and return the first letters that can share a step.
-
-    A token that comes again waits for the next one: by then its job is found in the store.
-    """
-    taken = [letters.popleft()]
-    tokens = {taken[0].token}
-    while letters and len(taken) < MAX_TOGETHER:
-        if letters[0].token and letters[0].token in tokens:
-            break
-        tokens.add(letters[0].token)
-        taken.append(letters.popleft())
-    return taken
-
-
 def _over() -> NotLeaderError:
     return NotLeaderError("this coordinator does not lead any more; nothing was done", hint="try again")
-
-
-def _failed(letter: _Letter, error: Exception) -> None:
-    """Answer a letter that could not be handled; a defect of topod is told in its log."""
-    if isinstance(error, TopodError):
-        _fail(letter, error)
-        return
-    _fail(letter, internal(log, "event.failed", letter.event, error, "the coordinator failed at this"))
-
-
-def _fail(letter: _Letter, error: TopodError) -> None:
-    if letter.reply is not None and not letter.reply.done():
-        letter.reply.set_exception(error)

@@ -19,7 +19,7 @@ from typing import Final, TypeVar
 from topod.daemon.pacing import Pacer
 from topod.daemon.storage import Store
 from topod.daemon.witness import Stepped
-from topod.errors import StoreError, TopodError
+from topod.errors import StoreError
 from topod.flextopo.tables import TopologyTables
 from topod.lifecycle.deadlines import next_deadline
 from topod.lifecycle.effects import Effect
@@ -31,16 +31,14 @@ from topod.model.job import JobId
 from topod.model.rules import NO_RULES, Rules
 from topod.ports import Clock
 from topod.protocol.views import EventView
-from topod.shell.defects import internal
 from topod.shell.dependencies import settled
 from topod.shell.faults import checkpoint
 from topod.shell.health import Health
+from topod.shell.letters import MAX_TOGETHER, Letter, take
 from topod.shell.logs import of_event
 from topod.shell.supervision import Pulse
 
 MAX_QUEUED: Final = 4096
-MAX_TOGETHER: Final = 256
-"""Events that share one step and one transaction at most."""
 TICK_SECONDS: Final = 5.0
 """At least so often time is looked at, whatever the deadlines say."""
 TICK_SECONDS_MIN: Final = 0.05
@@ -50,6 +48,7 @@ RETRY_SECONDS: Final = (0.2, 5.0)
 """First and longest pause before an outcome that could not be stored is tried again."""
 LOOK_SECONDS: Final = 10.0
 """At least so often the store is looked at when nothing is written to it."""
+FAILED: Final = "topod failed at this request"
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -71,11 +70,7 @@ class Decided:
         return self.jobs[0] if self.jobs else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Letter:
-    event: Event
-    token: str = ""
-    reply: "asyncio.Future[Decided] | None" = None
+_Letter = Letter[Event, Decided]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +154,7 @@ class Mailbox:
 
     async def post(self, event: Event) -> None:
         """Report what the world did. Never lost: kept until its outcome is durable."""
-        await self._queue.put(_Letter(event=event))
+        await self._queue.put(Letter(event=event))
 
     async def ask(self, event: Event, *, token: str = "") -> Decided:
         """Carry out a request and return what it led to, once it is durable.
@@ -168,7 +163,7 @@ class Mailbox:
         the outcome cannot be made durable: then nothing happened.
         """
         reply: asyncio.Future[Decided] = asyncio.get_running_loop().create_future()
-        await self._queue.put(_Letter(event=event, token=token, reply=reply))
+        await self._queue.put(Letter(event=event, token=token, reply=reply))
         return await reply
 
     async def until(self, done: Callable[[HostState], bool], seconds: float) -> None:
@@ -209,11 +204,11 @@ class Mailbox:
         while True:
             now = loop.time()
             if self._kept and now >= self._retry_at:
-                return _take(self._kept), True
+                return take(self._kept, _is_alone), True
             # Before the runtime was looked at, a deadline may be one of a signal that was never sent.
             ticking = self._recovered and not self._kept
             if ticking and now >= self._tick_at:
-                return [_Letter(event=Tick())], False
+                return [Letter(event=Tick())], False
             if not self._kept and now >= self._look_at:
                 return [], False
             if not self._opened:
@@ -225,7 +220,7 @@ class Mailbox:
             while len(self._opened) < MAX_TOGETHER and not self._queue.empty():
                 self._opened.append(self._queue.get_nowait())
             if self._opened:
-                return _take(self._opened), False
+                return take(self._opened, _is_alone), False
 
     def _plan_tick(self) -> None:
         now = self._clock.now()
@@ -240,9 +235,9 @@ class Mailbox:
             made = await self._make(letters)
         except StoreError as error:
             self._not_stored(letters, error)
-        except Exception as error:  # noqa: BLE001 - `_failed` tells the log
+        except Exception as error:  # noqa: BLE001 - `failed` tells the log
             if len(letters) == 1:
-                _failed(letters[0], error)
+                letters[0].failed(error, log, FAILED)
             else:
                 await self._one_by_one(letters)
         else:
@@ -256,8 +251,8 @@ class Mailbox:
             except StoreError as error:
                 self._not_stored(letters[at:], error)
                 return
-            except Exception as error:  # noqa: BLE001 - `_failed` tells the log
-                _failed(letter, error)
+            except Exception as error:  # noqa: BLE001 - `failed` tells the log
+                letter.failed(error, log, FAILED)
             else:
                 await self._act([letter], made)
 
@@ -265,7 +260,7 @@ class Mailbox:
         text = f"{error.message}; nothing new is accepted until it works again"
         self._health.trouble("store", f"{text} ({error.hint})" if error.hint else text)
         for letter in letters:
-            _fail(letter, error)
+            letter.fail(error)
         reports = [letter for letter in letters if letter.reply is None]
         if reports:
             self._kept.extendleft(
@@ -320,12 +315,11 @@ class Mailbox:
             # Before that, effects are not carried out: recovery gives every outstanding one.
             if self._recovered:
                 self._carry_out(made.outcome.effects)
-        except Exception as error:  # noqa: BLE001 - `_failed` tells the log
+        except Exception as error:  # noqa: BLE001 - `failed` tells the log
             for letter in letters:
-                _failed(letter, error)
+                letter.failed(error, log, FAILED)
         for letter, jobs in zip(letters, made.jobs, strict=True):
-            if letter.reply is not None and not letter.reply.done():
-                letter.reply.set_result(Decided(state=made.outcome.state, jobs=jobs))
+            letter.answer(Decided(state=made.outcome.state, jobs=jobs))
         if self._witness is not None:
             await self._witness(made.step)
 
@@ -357,33 +351,9 @@ def _ignore(_: object) -> None:
     """Stand in until the mailbox is started."""
 
 
-def _take(letters: deque[_Letter]) -> list[_Letter]:
-    """Remove and return the first letters that can share a step.
-
-    `Recovered` has one of its own, since what comes before it has no effects. A token that comes again waits
-    for the next: by then its job is found in the store.
-    """
-    taken = [letters.popleft()]
-    tokens = {taken[0].token}
-    while letters and len(taken) < MAX_TOGETHER and not isinstance(taken[0].event, Recovered):
-        if isinstance(letters[0].event, Recovered) or (letters[0].token and letters[0].token in tokens):
-            break
-        tokens.add(letters[0].token)
-        taken.append(letters.popleft())
-    return taken
-
-
-def _failed(letter: _Letter, error: Exception) -> None:
-    """Answer a letter that could not be handled; a defect of topod is told in its log."""
-    if isinstance(error, TopodError):
-        _fail(letter, error)
-        return
-    _fail(letter, internal(log, "event.failed", letter.event, error, "topod failed at this request"))
-
-
-def _fail(letter: _Letter, error: TopodError) -> None:
-    if letter.reply is not None and not letter.reply.done():
-        letter.reply.set_exception(error)
+def _is_alone(event: Event) -> bool:
+    """Say whether it has a step of its own: what comes before `Recovered` has no effects."""
+    return isinstance(event, Recovered)
 
 
 def _with_settled(store: Store, base: HostState, events: Sequence[Event]) -> list[Event]:
