@@ -6,13 +6,11 @@ Kept up to date at every change, so that an event that touches one job does not 
 from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Mapping
-from functools import lru_cache
-from itertools import count
 from typing import Final, NamedTuple
 
 from topod.fleet.states import ENDED, FleetJob, FleetJobId, FleetJobState, Member
+from topod.model.alike import alike
 from topod.model.budgets import budget_names
-from topod.model.request import ResourceRequest
 from topod.model.rules import Rules
 
 NO_JOBS: Final[frozenset[FleetJobId]] = frozenset()
@@ -194,48 +192,13 @@ def jobs_on(jobs: Mapping[FleetJobId, FleetJob], host: str) -> list[FleetJob]:
     return [job for _, job in sorted(jobs.items()) if job.on(host) is not None]
 
 
-class _Alike(NamedTuple):
-    """All that a pass over the queue looks at in a job without affairs of its own."""
-
-    request: ResourceRequest
-    hosts: int
-    select: tuple[str, ...]
-    gpu_model: str
-    user: str
-    labels: tuple[tuple[str, str], ...]
-    preemptible: bool
-    min_runtime_seconds: float
-    preemptions: int
-
-
-_numbers = count()
-
-
-@lru_cache(maxsize=1 << 16)
-def _number(_alike: _Alike) -> int:
-    """Return the number of a kind of jobs. A kind that was forgotten gets a new one: none is ever shared."""
-    return next(_numbers)
-
-
 def _kind(job: FleetJob) -> int | None:
     spec = job.spec
     if job.state is not FleetJobState.PENDING or job.not_before or job.ready_at is None:
         return None
     if job.target or job.fence or _is_limited(job) or spec.wait_before_preempt_seconds:
         return None
-    return _number(
-        _Alike(
-            spec.request,
-            job.request.hosts,
-            job.request.select,
-            job.request.gpu_model,
-            spec.user,
-            tuple(sorted(spec.labels.items())),
-            spec.preemptible,
-            spec.min_runtime_seconds,
-            job.preemptions,
-        )
-    )
+    return alike(spec, job.preemptions, job.request.hosts, job.request.select, job.request.gpu_model)
 
 
 def _may_stop_others(member: Member) -> bool:

@@ -6,14 +6,12 @@ Kept up to date at every change, so that an event that touches one job does not 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
 from enum import Enum, auto
-from functools import lru_cache
-from itertools import count
 from typing import Final, NamedTuple
 
 from topod.lifecycle.fairness import effective_priority
 from topod.lifecycle.states import ENDED, HOLDING, Job, JobState, Stage, StopPhase
+from topod.model.alike import alike
 from topod.model.job import JobId
-from topod.model.request import ResourceRequest
 from topod.model.rules import Rules
 
 
@@ -183,36 +181,7 @@ def _kind(job: Job) -> int | None:
         return None
     if job.assignment is not None:
         return None
-    return _number(
-        _Alike(
-            spec.request,
-            spec.user,
-            tuple(sorted(spec.labels.items())),
-            spec.preemptible,
-            spec.min_runtime_seconds,
-            job.preemptions,
-        )
-    )
-
-
-class _Alike(NamedTuple):
-    """All that a pass over the queue looks at in a job without affairs of its own."""
-
-    request: ResourceRequest
-    user: str
-    labels: tuple[tuple[str, str], ...]
-    preemptible: bool
-    min_runtime_seconds: float
-    preemptions: int
-
-
-_numbers = count()
-
-
-@lru_cache(maxsize=1 << 16)
-def _number(_alike: _Alike) -> int:
-    """Return the number of a kind of jobs. A kind that was forgotten gets a new one: none is ever shared."""
-    return next(_numbers)
+    return alike(spec, job.preemptions)
 
 
 def _blocked_since(job: Job) -> tuple[float, JobId] | None:
