@@ -32,7 +32,28 @@ ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 30.0
 
 
-class Topod:
+class OwnProcess:
+    """A process of topod's that a test starts and ends; `process` is None while there is none."""
+
+    process: subprocess.Popen[bytes] | None
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """End it as a service manager would and return its exit status."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        status = self.process.wait(timeout=20)
+        self.process = None
+        return status
+
+
+class Topod(OwnProcess):
     """One state folder and the topod process that works on it, if one does.
 
     `close` cancels every job first, so that no process of a job outlives the test.
@@ -64,7 +85,7 @@ class Topod:
         self.environment = environment or {}
         self.log_level = log_level
         self.launch = launch or (sys.executable, "-m", "topod.daemon")
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process = None
         self._plain = True
 
     def __enter__(self) -> Self:
@@ -124,21 +145,6 @@ class Topod:
         except Exception:  # noqa: BLE001 - any failure means: not yet
             return False
         return getattr(welcome, "pid", None) == pid
-
-    def kill(self) -> None:
-        """End topod as a power cut would."""
-        self._end(signal.SIGKILL)
-
-    def stop(self) -> int:
-        """End topod as a service manager would and return its exit status."""
-        return self._end(signal.SIGTERM)
-
-    def _end(self, number: signal.Signals) -> int:
-        assert self.process is not None
-        self.process.send_signal(number)
-        status = self.process.wait(timeout=20)
-        self.process = None
-        return status
 
     def crashed(self, timeout: float = 60.0) -> bool:
         """Wait until topod ended by itself; False when it still runs after `timeout` seconds."""

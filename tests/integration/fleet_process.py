@@ -5,7 +5,6 @@ never, shows whatever topod believes.
 """
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
-from tests.integration.daemon_process import ROOT, START_SECONDS, Topod
+from tests.integration.daemon_process import ROOT, START_SECONDS, OwnProcess, Topod
 from topod.adapters.authorized import Entry, authorize
 from topod.adapters.curve_keys import create_key_file
 from topod.errors import TopodError
@@ -57,7 +56,7 @@ def free_port() -> int:
         return port
 
 
-class CoordinatorProcess:
+class CoordinatorProcess(OwnProcess):
     """One state folder and the coordinator that works on it, if one does."""
 
     def __init__(
@@ -87,7 +86,7 @@ class CoordinatorProcess:
             f'socket = "{self.socket}"\nkey_file = "{keys}"\nauthorized_keys = "{authorized}"\n'
             f"lease_seconds = {lease}\n{sections}"
         )
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process = None
 
     def start(self, *more: str, wait: bool = True) -> Self:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TOPOD_")}
@@ -111,19 +110,6 @@ class CoordinatorProcess:
         if not wait:
             return self
         raise AssertionError(f"the coordinator does not answer; its log:\n{self.log.read_text()}")
-
-    def kill(self) -> None:
-        self._end(signal.SIGKILL)
-
-    def stop(self) -> int:
-        return self._end(signal.SIGTERM)
-
-    def _end(self, number: signal.Signals) -> int:
-        assert self.process is not None
-        self.process.send_signal(number)
-        status = self.process.wait(timeout=20)
-        self.process = None
-        return status
 
     def ask(self, request: AnyRequest, timeout: float = 5.0) -> AnyReply:
         with Client(self.socket) as client:
