@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Many tests wait for engines and grace times more than they compute.
 WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 
-.PHONY: help setup demo test check fix bench soak soak-fuzz soak-fleet docs clean
+.PHONY: help setup demo test check fix bench soak soak-fuzz soak-fleet deb docs clean
 help:
 	@echo "make demo       see a preemption in a few seconds, on an emulated host"
 	@echo "make test       run the tests; what is missing here is skipped, with the reason"
@@ -16,6 +16,7 @@ help:
 	@echo "make soak       thousands of simulated days with faults; SEED=N: one of them again"
 	@echo "make soak-fleet ten minutes of a real fleet under faults, as root; SEED=N: the same faults again"
 	@echo "make soak-fuzz  a hundred thousand damaged inputs"
+	@echo "make deb        a Debian package in dist/, for this machine's Python"
 	@echo "make docs       write the generated pages anew"
 	@echo "make setup      only make .venv, which all others do by themselves;  make clean: remove it"
 
@@ -61,6 +62,10 @@ soak-fleet: setup
 soak-fuzz: setup
 	@$(BIN)/python -m tests.fuzz $(if $(SEED),--seed $(SEED))
 
+# dpkg-deb alone makes it: no debhelper, and no network beyond what pip needs.
+deb: setup
+	@$(BIN)/python debian/build.py
+
 docs: setup
 	$(BIN)/python docs/generate_states.py
 	$(BIN)/python docs/generate_cli.py
@@ -68,4 +73,4 @@ docs: setup
 	$(BIN)/python docs/generate_dashboard.py
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -60,12 +60,14 @@ def missing_parts() -> str | None:
 class Machine:
     """One such machine. `start` boots it, `stop` ends it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, topod: bool) -> None:
+        """With `topod`, its units are there, and commands that run this checkout."""
         self.directory = directory
         self.name = f"topod-machine-{secrets.token_hex(4)}"
         self.files = directory / "upper"
         """What is written here before `start` is there after the boot, over this machine's own files."""
         self.pid = 0
+        self._topod = topod
         self._outside: subprocess.Popen[bytes] | None = None
         for name in ("upper", "work", "root"):
             (directory / name).mkdir()
@@ -152,10 +154,12 @@ class Machine:
         return textwrap.dedent(
             """\
             set -e
-            mount -t overlay overlay -o lowerdir=/,upperdir={files},workdir={work} {root}
+            # Volatile: nothing of it is kept, so nothing needs to reach the disk.
+            layers=lowerdir=/,upperdir={files},workdir={work}
+            mount -t overlay overlay -o $layers,volatile {root} || mount -t overlay overlay -o $layers {root}
             cd {root}
             # What this machine itself has enabled is none of the test's.
-            rm -rf etc/systemd/system/*.wants etc/systemd/system/default.target
+            rm -rf etc/systemd/system/*.wants etc/systemd/system/default.target usr/sbin/policy-rc.d
             {bound}
             mount -t proc proc proc; mount -t sysfs sysfs sys
             mount -t tmpfs -o mode=755 tmpfs dev
@@ -171,8 +175,7 @@ class Machine:
             mount --make-rshared /
             ip link set lo up || true
             : >/etc/machine-id
-            systemd-sysusers topod.conf
-            systemd-tmpfiles --create topod.conf
+            {users}
             systemctl --root=/ -q enable {enabled}
             systemctl --root=/ -q mask getty.target systemd-logind.service systemd-networkd-wait-online.service
             export container=lxc
@@ -185,6 +188,7 @@ class Machine:
             bound=bound,
             own=" ".join(own),
             mounts=mounts,
+            users="systemd-sysusers topod.conf; systemd-tmpfiles --create topod.conf" if self._topod else "",
             enabled=" ".join(("docker.service", *enabled)),
             flags=flags,
         )
@@ -286,15 +290,16 @@ def _hierarchies() -> list[Path]:
 
 
 @contextlib.contextmanager
-def machine() -> Iterator[Machine]:
-    """Give a machine that was not booted yet, with topod installed, and leave nothing of it behind."""
+def machine(*, topod: bool = True) -> Iterator[Machine]:
+    """Give a machine that was not booted yet, with topod installed or not, and leave nothing of it behind."""
     if reason := missing_parts():
         skip_or_fail(reason)
     directory = Path(f"/tmp/tpm-{secrets.token_hex(4)}")
     directory.mkdir(mode=0o755)
-    one = Machine(directory)
+    one = Machine(directory, topod=topod)
     try:
-        one.install_topod()
+        if topod:
+            one.install_topod()
         yield one
     finally:
         one.stop()

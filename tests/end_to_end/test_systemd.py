@@ -202,7 +202,7 @@ def test_a_reload_takes_a_good_file_refuses_a_bad_one_and_loses_no_job(site: Sit
 
     site.machine.write_now(CONFIG, f"{site.config}[qouta]\n")
     site.machine.run("systemctl", "reload", "topod")
-    site.says("1 waiting; config: refused, the one before stays in force: /etc/topod/topod.toml: ")
+    site.says("1 waiting; config: refused, the one before stays in force: /etc/topod/topod.toml")
     assert site.machine.unit("topod")["ActiveState"] == "active"
 
     site.machine.write_now(CONFIG, f"{site.config}[health]\ninterval = 7\n")

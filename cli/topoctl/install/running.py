@@ -2,6 +2,7 @@
 
 import contextlib
 import subprocess
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -76,3 +77,7 @@ def _processes() -> list[str]:
                 if SHIM in (folder / "cmdline").read_bytes():
                     found.append(f"process {folder.name}")
     return sorted(found)
+
+
+if __name__ == "__main__":  # what a package says before it is removed
+    sys.stdout.write(jobs_left(System(root=Path("/"))))
