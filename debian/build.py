@@ -79,8 +79,9 @@ def _environment(tree: Path, work: Path, extras: str) -> None:
     for unused in ("**/tests", "numpy/_core/include"):
         for folder in list(site.glob(unused)):
             shutil.rmtree(folder, ignore_errors=True)
-    for file in site.glob("*.dist-info/direct_url.json"):  # names a folder of this machine
-        file.unlink()
+    for name in ("direct_url.json", "RECORD"):  # they know this machine, and what was removed
+        for file in site.glob(f"*.dist-info/{name}"):
+            file.unlink()
     shutil.rmtree(home / "include", ignore_errors=True)
     (home / "pyvenv.cfg").write_text(f"home = {Path(PYTHON).parent}\ninclude-system-site-packages = false\n")
     _scripts(tree, site)
