@@ -7,7 +7,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Many tests wait for engines and grace times more than they compute.
 WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 
-.PHONY: help setup demo test check fix bench soak soak-fuzz soak-fleet deb docs clean
+.PHONY: help setup demo test check fix bench soak soak-fuzz soak-fleet deb docs site links clean
 help:
 	@echo "make demo       see a preemption in a few seconds, on an emulated host"
 	@echo "make test       run the tests; what is missing here is skipped, with the reason"
@@ -18,6 +18,7 @@ help:
 	@echo "make soak-fuzz  a hundred thousand damaged inputs"
 	@echo "make deb        a Debian package in dist/, for this machine's Python"
 	@echo "make docs       write the generated pages anew"
+	@echo "make site       the documentation as a site with a search: build/site/index.html;  make links: its outward links"
 	@echo "make setup      only make .venv, which all others do by themselves;  make clean: remove it"
 
 setup: $(VENV)/.ready
@@ -72,5 +73,18 @@ docs: setup
 	$(BIN)/python docs/generate_metrics.py
 	$(BIN)/python docs/generate_dashboard.py
 
+$(VENV)/.site-ready: pyproject.toml | setup
+	$(BIN)/pip install -q --group site
+	touch $@
+
+# Whatever Sphinx warns of, such as a link that leads nowhere or a page that is in no list, is an error.
+site: $(VENV)/.site-ready
+	$(BIN)/sphinx-build -q -n -W --keep-going -d build/site-cache docs build/site
+	@echo "build/site/index.html"
+
+# Asks the hosts of other sites, so no test does.
+links: $(VENV)/.site-ready
+	$(BIN)/sphinx-build -q -b linkcheck -d build/links-cache docs build/links
+
 clean:
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
