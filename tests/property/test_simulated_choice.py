@@ -79,6 +79,7 @@ def test_the_simulation_decides_as_the_coordinator_does(
     hosts: list[Machine], request: ResourceRequest
 ) -> None:
     policy = Exact()
+    policy.look(hosts, NOW)
     placement = policy.place(request, hosts, NOW) or policy.preempt(request, hosts, NOW)
     mine = placement and (
         placement.machine.name,

@@ -182,6 +182,7 @@ class Day:
         where = self._machines if changed is None else [self._machines[at] for at in sorted(changed)]
         placement, search = self._policy.place(request, where, now), 0.0
         if placement is None and self._anybody_below(request.priority):
+            self._policy.look(self._machines, now)
             began = self._timer()
             placement = self._policy.preempt(request, where, now)
             search = self._timer() - began

@@ -26,6 +26,10 @@ class Policy(Protocol):
         """What reports call it."""
         ...
 
+    def look(self, machines: Sequence[Machine], now: float) -> None:
+        """Take in how the hosts stand now: what a scheduler's cache does beforehand, not part of a search."""
+        ...
+
     def place(self, request: ResourceRequest, machines: Sequence[Machine], now: float) -> Placement | None:
         """Return where a job fits without stopping anybody; None: nowhere."""
         ...
@@ -33,3 +37,10 @@ class Policy(Protocol):
     def preempt(self, request: ResourceRequest, machines: Sequence[Machine], now: float) -> Placement | None:
         """Return where it fits when others are stopped, and who; None: nowhere, or it is not tried."""
         ...
+
+
+class Uncached:
+    """Base of those that look at the hosts themselves whenever they are asked."""
+
+    def look(self, machines: Sequence[Machine], now: float) -> None:
+        """Do nothing."""

@@ -80,18 +80,22 @@ class Exact:
             self._requests[request] = replace(request, policy=Policy.BEST_EFFORT)
         return self._requests[request]
 
-    def _over_all(
-        self, request: ResourceRequest, machines: Sequence[Machine], now: float
-    ) -> Placement | None:
-        by_name = {}
+    def look(self, machines: Sequence[Machine], now: float) -> None:
+        """Put into the fleet what has changed."""
         for machine in machines:
-            by_name[machine.name] = machine
             shown = (machine.version, *(run.unsaved_since(now) for run in machine.runs.values()))
             if self._put.get(machine.number) != shown:
                 self._fleet.put(_snapshot(machine, now), machine.tables)
                 self._put[machine.number] = shown
+
+    def _over_all(
+        self, request: ResourceRequest, machines: Sequence[Machine], now: float
+    ) -> Placement | None:
         chosen = self._fleet.decide(request, now)
-        return _placement(by_name[chosen.host], chosen.plan) if isinstance(chosen, Chosen) else None
+        if not isinstance(chosen, Chosen):
+            return None
+        machine = next(machine for machine in machines if machine.name == chosen.host)
+        return _placement(machine, chosen.plan)
 
     def _on_free(
         self, tables: TopologyTables, gpus: int, cpus: int, request: ResourceRequest

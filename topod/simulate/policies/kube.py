@@ -13,7 +13,7 @@ from typing import Final
 from topod.model.request import ResourceRequest
 from topod.simulate.jobs import Run
 from topod.simulate.machines import Machine
-from topod.simulate.policies.base import Placement
+from topod.simulate.policies.base import Placement, Uncached
 from topod.simulate.policies.counting import fullest, given, lowest_first
 from topod.simulate.policies.paper import reprieved
 
@@ -22,7 +22,7 @@ CANDIDATES_SHARE: Final = 10
 """Of the hosts one in ten is looked at, and at least `LEAST_CANDIDATES`."""
 
 
-class Kube:
+class Kube(Uncached):
     """kube-scheduler. `seed` decides from which host on it looks."""
 
     name = "kube"

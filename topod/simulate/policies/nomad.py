@@ -15,14 +15,14 @@ from topod.flextopo.tables import TopologyTables
 from topod.model.request import ResourceRequest
 from topod.simulate.jobs import Run
 from topod.simulate.machines import Machine, bits, cpu_count, lowest
-from topod.simulate.policies.base import Placement
+from topod.simulate.policies.base import Placement, Uncached
 from topod.simulate.policies.counting import fits, fullest, given
 
 LEAST_GAP: Final = 10
 LEAST_HOSTS: Final = 2
 
 
-class Nomad:
+class Nomad(Uncached):
     """Nomad. `seed` decides in which order it looks at hosts, and which instances a job gets."""
 
     name = "nomad"

@@ -14,7 +14,7 @@ from itertools import combinations
 from topod.model.request import Policy, ResourceRequest
 from topod.simulate.jobs import Run
 from topod.simulate.machines import Machine, cpu_count
-from topod.simulate.policies.base import Placement
+from topod.simulate.policies.base import Placement, Uncached
 from topod.simulate.policies.counting import BestOfFree, fits, fullest, given
 
 SAME_NUMA, SAME_SOCKET, ACROSS = 15, 12, 7
@@ -23,7 +23,7 @@ MAX_VICTIMS = 16
 """On one host: the exhaustive search looks at 2 to this power sets."""
 
 
-class Reprieve:
+class Reprieve(Uncached):
     """The baseline of the paper: blind to topology."""
 
     name = "reprieve"
@@ -66,7 +66,7 @@ def reprieved(machine: Machine, request: ResourceRequest) -> list[Run] | None:
     return victims
 
 
-class FlexTopo:
+class FlexTopo(Uncached):
     """The paper's own search: with IMP, or exhaustive."""
 
     def __init__(self, *, exhaustive: bool = False) -> None:

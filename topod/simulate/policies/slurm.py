@@ -16,13 +16,13 @@ from topod.flextopo.tables import TopologyTables
 from topod.model.request import Affinity, Policy, ResourceRequest
 from topod.simulate.jobs import Run
 from topod.simulate.machines import Machine, cpu_count, lowest
-from topod.simulate.policies.base import Placement
+from topod.simulate.policies.base import Placement, Uncached
 from topod.simulate.policies.counting import Devices, fits, given, lowest_first
 
 REORDER, STRICT_REORDER = 1, 8
 
 
-class Slurm:
+class Slurm(Uncached):
     """Slurm; with `bind` GPUs that belong together are asked for on one socket."""
 
     def __init__(self, *, bind: bool = True) -> None:
