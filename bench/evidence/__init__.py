@@ -1,1 +1,3 @@
-"""Evidence: the paper's experiment and measured traces, lived through again; writes the tables of docs/evidence.md."""
+"""Evidence: the paper's experiment and measured traces, lived through again; writes the tables of
+docs/evidence.md.
+"""

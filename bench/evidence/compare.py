@@ -1,4 +1,6 @@
-"""Several ways to choose asked in the same states: one drives the day, the others say what they would have done."""
+"""Several ways to choose asked in the same states: one drives the day, the others say what they would have
+done.
+"""
 
 import time
 from collections import Counter

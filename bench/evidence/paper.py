@@ -1,8 +1,8 @@
 """The documented scenario of the paper: hosts of 8 RTX 4090, 2 sockets, 8 NUMA nodes; 5,000 preemptions.
 
-The mix of instances is not published, so several are run. In each, batch jobs keep the fleet full and services
-of high priority come and go. What is compared is asked in the same states: those of a fleet that the blind
-baseline drives, and those of one that topod drives.
+The mix of instances is not published, so several are run. In each, batch jobs keep the fleet full and
+services of high priority come and go. What is compared is asked in the same states: those of a fleet that the
+blind baseline drives, and those of one that topod drives.
 """
 
 import statistics

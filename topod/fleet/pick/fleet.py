@@ -110,6 +110,13 @@ class Fleet:
         )
         return refuse([kind for kind, _ in self._kinds.values()], looked)
 
+    def preempt(self, request: ResourceRequest, now: float) -> Chosen | None:
+        """Return the plan of least cost among those that stop somebody: the part of `decide` behind the free hosts."""
+        rows = {kind: self._candidates(kind, EVERYWHERE, ()) for kind, _ in self._kinds.values()}
+        shares: dict[KindRows, FloatTable | None] = dict.fromkeys(rows)
+        bounds = self._bounds(request, now, rows, shares)
+        return self._with_victims(request, now, bounds, spread=False)[0]
+
     def room(self, request: ResourceRequest, *, selector: Selector = EVERYWHERE) -> Room:
         """Return on how many hosts `decide` looks, and how many of them need no victim."""
         rows = {kind: self._candidates(kind, selector, ()) for kind, _ in self._kinds.values()}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from topod.fleet.hosts import HeldBy, HostSnapshot
-from topod.fleet.pick.cost import STEP, Chosen
+from topod.fleet.pick.cost import STEP
 from topod.fleet.pick.fleet import Fleet
 from topod.fleet.pick.groups import change, rank
 from topod.flextopo.tables import TopologyTables
@@ -91,8 +91,8 @@ class Exact:
     def _over_all(
         self, request: ResourceRequest, machines: Sequence[Machine], now: float
     ) -> Placement | None:
-        chosen = self._fleet.decide(request, now)
-        if not isinstance(chosen, Chosen):
+        chosen = self._fleet.preempt(request, now)
+        if chosen is None:
             return None
         machine = next(machine for machine in machines if machine.name == chosen.host)
         return _placement(machine, chosen.plan)
