@@ -10,6 +10,7 @@ from topod.simulate.engine import Stopped
 from topod.simulate.jobs import Run, SimJob, Waiting
 from topod.simulate.machines import Machine, bits, cpu_count
 from topod.simulate.policies.base import Placement
+from topod.simulate.worth import Speeds
 
 HOUR = 3600.0
 
@@ -45,12 +46,18 @@ class Measures:
 
     gpus: int
     seconds: float
+    speeds: Speeds | None = None
+    """What placements are worth; None: not asked for."""
     preemptions: list[Preemption] = field(default_factory=list)
     waits: dict[int, list[float]] = field(default_factory=dict)
     """By priority: from the submit to the first start (seconds)."""
     held: dict[str, float] = field(default_factory=dict)
     """By part of the workload: GPU-seconds."""
     placements: int = 0
+    started: int = 0
+    """GPUs of all starts."""
+    kept: float = 0.0
+    """Of these, how many the speeds come to."""
     asked: int = 0
     """Placements of jobs that care for affinity."""
     met: int = 0
@@ -86,6 +93,11 @@ class Measures:
     def placed(self, now: float, waiting: Waiting, placement: Placement) -> None:
         """Count a start."""
         job = waiting.job
+        if self.speeds is not None and placement.gpus:
+            tables, near = placement.machine.tables, beside(placement.machine.tables, placement, job)
+            gpus = job.request.gpus
+            self.kept += gpus * self.speeds.kept(tables, placement.gpus, beside=near)
+            self.started += gpus
         self.placements += 1
         if not waiting.restarts:
             self.waits.setdefault(job.request.priority, []).append(now - job.submit)

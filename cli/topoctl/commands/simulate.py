@@ -15,6 +15,7 @@ from topod.errors import ConflictError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from topoctl.simulate.runs import Plot, Result
+    from topod.simulate.worth import Worth
 
 EXAMPLES = """
 topoctl simulate --example day/
@@ -52,6 +53,7 @@ def simulate(
     workers: Annotated[
         int, typer.Option(metavar="N", min=0, max=256, help="Processes; 0: one a processor.")
     ] = 0,
+    worth: Annotated[Path | None, _file("What links are worth; else topod's own model.")] = None,
     html: Annotated[Path | None, _file("Write charts as well.")] = None,
     example: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write two files to begin with.", show_default=False)
@@ -65,7 +67,7 @@ def simulate(
     if example is not None:
         return _write_example(example)
     policies = _policies(policy)
-    plot = _plot(fleet, work, trace, sacct, period, stop)
+    plot = _plot(fleet, work, trace, sacct, period, stop, _worth(worth))
     seeds = range(seed, seed + (runs if plot.jobs is None else 1))
     results = _live(plot, policies, seeds, workers or os.cpu_count() or 1)
     _show(ctx, plot, policies, results, output, html)
@@ -128,6 +130,7 @@ def _plot(  # noqa: PLR0917 - what a simulation is made of
     sacct: Path | None,
     period: str | None,
     stop: str,
+    worth: "Worth",
 ) -> "Plot":
     from topoctl.simulate.files import read_fleet, read_work
     from topoctl.simulate.runs import Plot, check_possible
@@ -147,6 +150,7 @@ def _plot(  # noqa: PLR0917 - what a simulation is made of
             hosts=hosts,
             seconds=seconds or parts.seconds,
             stop_seconds=stops,
+            worth=worth,
             online=parts.online,
             batch=parts.batch,
         )
@@ -156,9 +160,20 @@ def _plot(  # noqa: PLR0917 - what a simulation is made of
     if not jobs:
         raise UsageError(f"{trace or sacct}: has no jobs")
     last = max(job.submit + job.run for job in jobs)
-    plot = Plot(hosts=hosts, seconds=seconds or last, stop_seconds=stops, jobs=jobs)
+    plot = Plot(hosts=hosts, seconds=seconds or last, stop_seconds=stops, worth=worth, jobs=jobs)
     check_possible(plot, sorted({(job.part, job.request) for job in jobs}, key=repr))
     return plot
+
+
+def _worth(path: Path | None) -> "Worth":
+    from importlib.resources import as_file, files
+
+    from topoctl.simulate.files import read_worth
+
+    if path is not None:
+        return read_worth(path)
+    with as_file(files("topoctl.simulate") / "worth.toml") as own:
+        return read_worth(own)
 
 
 def _duration(option: str, text: str) -> float:

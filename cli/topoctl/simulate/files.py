@@ -9,12 +9,14 @@ import msgspec
 from topod.discovery.library import load_library_host
 from topod.errors import DataError, NotFoundError
 from topod.flextopo.tables import TopologyTables
+from topod.model.links import LinkClass
 from topod.model.request import Affinity, CpuAffinity, Policy, ResourceRequest
 from topod.protocol.jobfields import priority
 from topod.protocol.units import parse_duration
 from topod.shell.config_kinds import Section
 from topod.shell.config_words import in_words
 from topod.simulate.generate import Batch, Online
+from topod.simulate.worth import Worth
 
 MAX_HOSTS: Final = 100_000
 MAX_BYTES: Final = 1 << 20
@@ -82,6 +84,24 @@ class WorkFile(Section, frozen=True, kw_only=True):
     batch: tuple[BatchPart, ...] = ()
 
 
+class LinksPart(Section, frozen=True, kw_only=True):
+    """`[links]`: the share of the speed over NVLink that each class gives."""
+
+    nvlink: Number
+    pix: Number
+    pxb: Number
+    phb: Number
+    node: Number
+    sys: Number
+
+
+class WorthFile(Section, frozen=True, kw_only=True):
+    """The file of what placement is worth."""
+
+    links: LinksPart
+    remote_cpus: Number
+
+
 class Work(msgspec.Struct, frozen=True, kw_only=True):
     """A described workload, to be generated with a seed."""
 
@@ -134,6 +154,21 @@ def read_work(path: Path) -> Work:
         )
     except ValueError as error:
         raise DataError(str(error), source=str(path)) from None
+
+
+def read_worth(path: Path) -> Worth:
+    """Return what links and NUMA distance are worth. Raises `NotFoundError` and `DataError`."""
+    file = _read(path, WorthFile)
+    shares = {LinkClass[name.upper()]: getattr(file.links, name) for name in file.links.__struct_fields__}
+    for name, share in (
+        *((kind.name.lower(), share) for kind, share in shares.items()),
+        ("remote_cpus", file.remote_cpus),
+    ):
+        if not 0 < share <= 1:
+            raise DataError(f"{name}: a share above 0, at most 1, not {share}", source=str(path))
+    return Worth(
+        links={kind: float(share) for kind, share in shares.items()}, remote_cpus=float(file.remote_cpus)
+    )
 
 
 def _online(place: str, part: OnlinePart) -> Online:

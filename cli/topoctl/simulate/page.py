@@ -14,6 +14,7 @@ CHARTS = (
     ("victims", "Victims a preemption", "orange"),
     ("idled", "GPUs that victims lost and nobody took, a preemption", "red"),
     ("lost", "Work lost, GPU-hours", "purple"),
+    ("speed", "Speed that placement kept, by a model of links and NUMA distance", "yellow"),
     ("wait_high_p95", "Wait of high priority: 95 of 100 wait no longer", "blue"),
     ("wait_low_p95", "Wait of low priority: 95 of 100 wait no longer", "navy"),
     ("useful", "GPUs held for work that was kept", "green"),

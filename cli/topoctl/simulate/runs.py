@@ -24,6 +24,7 @@ from topod.simulate.policies.kube import Kube
 from topod.simulate.policies.nomad import Nomad
 from topod.simulate.policies.paper import FlexTopo, Reprieve
 from topod.simulate.policies.slurm import Slurm
+from topod.simulate.worth import Speeds, Worth
 
 POLICIES: Final[dict[str, Callable[[int], Policy]]] = {
     "topod": lambda _: Exact(),
@@ -46,6 +47,7 @@ class Plot:
     hosts: Hosts
     seconds: float
     stop_seconds: float
+    worth: Worth
     jobs: tuple[SimJob, ...] | None = None
     online: tuple[Online, ...] = ()
     batch: tuple[Batch, ...] = ()
@@ -74,7 +76,8 @@ class Result:
 def live(plot: Plot, policy: str, seed: int) -> Result:
     """Live through one day."""
     machines = [Machine(number=at, name=name, tables=tables) for at, (name, tables) in enumerate(plot.hosts)]
-    measures = Measures(gpus=sum(machine.tables.count for machine in machines), seconds=plot.seconds)
+    gpus = sum(machine.tables.count for machine in machines)
+    measures = Measures(gpus=gpus, seconds=plot.seconds, speeds=Speeds(plot.worth))
     jobs = plot.jobs_of(seed)
     terms = Terms(until=plot.seconds, stop_seconds=plot.stop_seconds)
     day = Day(machines, POLICIES[policy](seed), terms, measures, timer=time.process_time)

@@ -111,7 +111,7 @@ class Fleet:
         return refuse([kind for kind, _ in self._kinds.values()], looked)
 
     def preempt(self, request: ResourceRequest, now: float) -> Chosen | None:
-        """Return the plan of least cost among those that stop somebody: the part of `decide` behind the free hosts."""
+        """Return the plan of least cost that stops somebody: what `decide` does where no host has room."""
         rows = {kind: self._candidates(kind, EVERYWHERE, ()) for kind, _ in self._kinds.values()}
         shares: dict[KindRows, FloatTable | None] = dict.fromkeys(rows)
         bounds = self._bounds(request, now, rows, shares)

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from topod.fleet.pick.cost import FleetKey
-from topod.fleet.pick.keys import least_each
+from topod.fleet.pick.keys import first_of_each, least_each
 from topod.fleet.pick.levels import MOST_EACH, NEVER, Levels, head
 from topod.fleet.pick.pairs import KEYS, Pairs
 from topod.fleet.pick.rows import FloatTable, KindRows
@@ -134,7 +134,8 @@ class VictimBounds:
         if len(at):
             share = None if self._share is None else self._share[hosts]
             keys, at = least_each(pairs.columns(share), places, at)
-            found = hosts[np.unique(places[at])]
+            theirs = places[at]
+            found = hosts[theirs[first_of_each(theirs)]]
             self._keys[: len(keys), found] = keys
             self.head[found] = self._levels.heads(keys[: self._words], len(found))
 

@@ -1,5 +1,4 @@
-"""The paper's search step by step as its authors' code does it: the same choices as `paper.FlexTopo`, at its
-price.
+"""The paper's search step by step as its authors' code does it: what `paper.FlexTopo` chooses, at its price.
 
 Each set of victims gets a fresh copy of the host: its pods, and the graph of its cores with who uses them.
 The victims are taken out core by core, and all filters run again: GPUs and cores by number, then FlexTopo's
