@@ -13,11 +13,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from tests.documents.page import Command, commands
 from tests.integration.daemon_process import ROOT, START_SECONDS
 from tests.integration.fleet_process import free_port
 from topod.adapters.curve_keys import create_key_file
@@ -29,38 +29,9 @@ from topod.protocol.requests import Cancel, GetHosts, Hello, ListJobs
 from topod.protocol.views import FleetHostView, JobView
 
 PAGE = ROOT / "docs/howto/build-a-fleet.md"
-PROMPT = re.compile(r"(head|node-a|node-b|alice)[#$] (.*)")
+PROMPT = re.compile(r"(?P<machine>head|node-a|node-b|alice)[#$] (?P<words>.*)")
 SYSTEM = ("/etc/topod", "/etc/systemd/system", "/run/topod-coordinator")
 MODULES = {"topod": "topod.daemon", "topod-coordinator": "topod.coordinator"}
-
-
-@dataclass
-class Typed:
-    machine: str
-    words: str
-    printed: list[str] = field(default_factory=list)
-
-
-def commands(page: str) -> Iterator[Typed]:
-    """Yield what is typed in the page's consoles, with what it says that comes of it."""
-    for block in re.findall(r"```console\n(.*?)```", page, re.DOTALL):
-        typed: Typed | None = None
-        open_to = ""
-        for line in block.splitlines():
-            prompt = PROMPT.fullmatch(line)
-            if open_to and typed is not None:
-                typed.words += f"\n{line}"
-                open_to = "" if line == open_to else open_to
-            elif prompt is not None:
-                if typed is not None:
-                    yield typed
-                typed = Typed(prompt[1], prompt[2])
-                heredoc = re.search(r"<<'?(\w+)'?$", prompt[2])
-                open_to = heredoc[1] if heredoc else ""
-            elif typed is not None:
-                typed.printed.append(line)
-        if typed is not None:
-            yield typed
 
 
 class Machine:
@@ -177,7 +148,7 @@ class Site:
         assert isinstance(reply, Jobs)
         return reply.jobs
 
-    def type(self, typed: Typed) -> str:
+    def type(self, typed: Command) -> str:
         """Do what is typed and return what is printed."""
         machine = self.machines[typed.machine]
         words = machine.translated(typed.words)
@@ -254,7 +225,8 @@ def site() -> Iterator[Site]:
 
 
 def test_the_page_is_true_word_for_word(site: Site) -> None:
-    for typed in commands(PAGE.read_text()):
+    blocks = re.findall(r"```console\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    for typed in (command for block in blocks for command in commands(block, PROMPT)):
         printed = [" ".join(line.split()) for line in site.type(typed).splitlines()]
         for line in typed.printed:
             wanted = " ".join(line.split())
