@@ -10,11 +10,14 @@ from tests.property.test_lifecycle import one_day
 from topod.lifecycle import events as ev
 from topod.lifecycle.jobtable import JobTable, Role
 from topod.lifecycle.outcome import Outcome
+from topod.lifecycle.states import Job
 from topod.model.job import JobId, JobSpec
 
+_waiting = JobTable.waiting
 
-def _no_kind(_table: JobTable, _job: JobId) -> None:
-    """Faster than a mock."""
+
+def _without_kinds(table: JobTable) -> list[tuple[Job, int | None]]:
+    return [(job, None) for job, _ in _waiting(table)]
 
 
 class Doubtful(World):
@@ -34,7 +37,7 @@ class Doubtful(World):
 
     def decide(self, event: ev.Event) -> Outcome:
         together = super().decide(event)
-        with mock.patch.object(JobTable, "kind", _no_kind):
+        with mock.patch.object(JobTable, "waiting", _without_kinds):
             assert super().decide(event) == together
         return together
 
@@ -44,7 +47,7 @@ class Doubtful(World):
         fresh = JobTable(dict(self.state.jobs), self.rules)
         for role in Role:
             assert kept.having(role) == fresh.having(role)
-        known = [kind for job in self.state.jobs if (kind := kept.kind(job)) is not None]
+        known = [kind for _, kind in kept.waiting() if kind is not None]
         type(self).shared += len(known) - len(set(known))
 
 

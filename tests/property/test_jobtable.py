@@ -35,7 +35,7 @@ def random_job(rng: random.Random, ident: int) -> Job:
 def check(table: JobTable, plain: dict[JobId, Job], rules: Rules) -> None:
     assert table == plain
     pending = [job for job in plain.values() if job.state is JobState.PENDING]
-    assert table.waiting() == sorted(pending, key=lambda job: turn(job, rules))
+    assert [job for job, _ in table.waiting()] == sorted(pending, key=lambda job: turn(job, rules))
     assert table.active() == active(plain)
     assert list(table.blocked()) == list(blocked(plain))
     # Who is not named active is pending and nothing else.

@@ -64,6 +64,7 @@ class TopologyTables:
         "_sizes",
         "_steps",
         "all_gpus",
+        "answers",
         "cores",
         "cpus",
         "domains",
@@ -92,6 +93,8 @@ class TopologyTables:
         self.cores = CoreMap(topology, self.cpus)
         self.needs: dict[tuple[object, ...], object] = {}
         """A cache that belongs to `placement.demand`."""
+        self.answers: object = None
+        """A cache that belongs to `preemption.remembered`."""
         self._levels: dict[Affinity, BoolTable] = {}
         self._steps: dict[Affinity, IntTable] = {}
         self._families: dict[tuple[int, Affinity, bool], Family] = {}

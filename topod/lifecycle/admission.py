@@ -12,10 +12,10 @@ from topod.lifecycle.moves_text import moves_advice, moves_instead
 from topod.lifecycle.moving import movable_requests
 from topod.lifecycle.states import HostState, Job
 from topod.model.job import JobSpec
-from topod.model.occupancy import Occupancy
 from topod.model.plan import Plan
 from topod.model.quotas import over_quota
 from topod.model.rules import NO_RULES, Rules
+from topod.preemption.remembered import never
 from topod.preemption.search import plan
 
 
@@ -35,8 +35,8 @@ class Preview:
 
 def admit(tables: TopologyTables, spec: JobSpec, rules: Rules = NO_RULES) -> str | None:
     """Return why the job can never run on this host, even if it were empty and healthy; None if it can."""
-    answer = plan(tables, Occupancy(), spec.request)
-    return over_quota(spec, rules) if isinstance(answer, Plan) else answer.reason
+    refused = never(tables, spec.request)
+    return over_quota(spec, rules) if refused is None else refused.reason
 
 
 def dry_run(
@@ -46,9 +46,9 @@ def dry_run(
 
     What is kept for a job that was blocked for long counts as taken.
     """
-    empty = plan(tables, Occupancy(), spec.request)
-    if not isinstance(empty, Plan):
-        return Preview(feasible=False, reason=empty.reason, details=empty.details, never=True)
+    refused = never(tables, spec.request)
+    if refused is not None:
+        return Preview(feasible=False, reason=refused.reason, details=refused.details, never=True)
     if beyond := over_quota(spec, rules):
         return Preview(feasible=False, reason=beyond, never=True)
     taken = occupancy(tables.topology, state, now, rules)

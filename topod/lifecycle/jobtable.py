@@ -116,16 +116,14 @@ class JobTable(dict[JobId, Job]):
         """Return the pending job that goes first, or None."""
         return self[self._queue[0].job] if self._queue else None
 
-    def waiting(self) -> list[Job]:
-        """Return the pending jobs in the order of the queue."""
-        return [self[place.job] for place in self._queue]
+    def waiting(self) -> list[tuple[Job, int | None]]:
+        """Return the pending jobs in the order of the queue, each with its kind.
 
-    def kind(self, ident: JobId) -> int | None:
-        """Return a number that pending jobs share which a pass over the queue answers alike.
-
-        None for a job with affairs of its own: a back-off, a dependency, a place it is bound to.
+        That is a number which jobs share that a pass over the queue answers alike; None for a job with
+        affairs of its own: a back-off, a dependency, a place it is bound to, an order of the fleet's.
         """
-        return self._kinds.get(ident)
+        kinds = self._kinds
+        return [(self[ident], kinds.get(ident)) for _, _, _, ident in self._queue]
 
     def dependent(self) -> list[Job]:
         """Return the jobs that wait for others to end, lowest id first."""

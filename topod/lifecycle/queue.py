@@ -36,6 +36,7 @@ from topod.model.occupancy import Block, Occupancy
 from topod.model.plan import Plan, Refusal
 from topod.model.request import CpuAffinity, ResourceRequest
 from topod.preemption.refusal import gpu_names, refuse_by_quota
+from topod.preemption.remembered import plan_again
 from topod.preemption.search import plan
 
 
@@ -55,7 +56,7 @@ class _Pass:
     refused: dict[tuple[ResourceRequest, bool, bool, bool, float], Refusal] = field(default_factory=dict)
     """Answers to jobs that ask alike, since the last job was placed."""
     told: dict[int, str] = field(default_factory=dict)
-    """What each kind of jobs waits for (`JobTable.kind`), since what they wait for changed."""
+    """What each kind of jobs waits for (`JobTable.waiting`), since what they wait for changed."""
 
     def is_held_for(self, job: Job) -> bool:
         """Say whether the job is the blocked one that something is kept for."""
@@ -73,10 +74,13 @@ def run_queue(draft: Draft) -> None:
     usage = Usage(draft.jobs, draft.rules)
     arrays = array_counts(draft)
     now = _Pass(usage=usage, arrays=arrays, hold=update_hold(draft, usage, arrays))
-    for waiting in draft.jobs.waiting():
-        kind = draft.jobs.kind(waiting.id)
-        if kind is not None and (told := now.told.get(kind)) is not None and not now.is_held_for(waiting):
-            _wait(draft, waiting, told)
+    served = None if now.hold is None else now.hold.job.id
+    for waiting, kind in draft.jobs.waiting():
+        # Thousands wait for the same as one before them: who has a kind is of no fleet, and may wait.
+        told = None if kind is None or waiting.id == served else now.told.get(kind)
+        if told is not None:
+            if waiting.reason != told:
+                draft.retell(waiting, told)
             continue
         job = _rested(draft, waiting)
         wait = _not_ready(draft, job)
@@ -172,7 +176,7 @@ def _decide(draft: Draft, job: Job, kept: Block | None, held: Block | None) -> P
     Nobody is stopped to get around what is kept in this pass: then the job waits too.
     """
     free = _asked(draft, job, held)
-    answer = plan(draft.tables, free, job.spec.request)
+    answer = plan_again(draft.tables, free, job.spec.request)
     if kept is None or isinstance(answer, Refusal):
         return answer
     if not gpu_mask(answer.gpus) & kept.gpus and not answer.cpus & kept.cpus:
