@@ -23,6 +23,8 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 PAGE: Final = ROOT / "docs" / "evidence.md"
 SHARED: Final = ROOT.parent / "shared"
 LOADS: Final = (0.7, 1.0, 1.3)
+QUICK: Final = 100
+"""From fewer preemptions than these the tables are a look only."""
 POLICIES: Final = ("topod", "topod-best-effort", "imp", "reprieve", "slurm", "slurm-plain", "kube", "nomad")
 TOLD: Final = (
     *("preemptions", "satisfied", "victims", "idled", "lost", "speed", "wait_high_p95", "missed"),
@@ -37,9 +39,9 @@ def _paper(task: tuple[Mix, str, int, int, bool]) -> tuple[Row, int, int]:
     return row, *check(row)
 
 
-def paper_tables(quick: bool) -> Iterator[tuple[str, str]]:
-    """Yield the tables of the paper's scenario, with their names."""
-    many, few = (60, 20) if quick else (5000, 300)
+def paper_tables(many: int) -> Iterator[tuple[str, str]]:
+    """Yield the tables of the paper's scenario, with their names, from so many preemptions of each mix."""
+    few = max(20, min(many // 10, 300))
     states = [(mix, driver, 41, many, False) for mix in MIXES for driver in ("reprieve", "topod")]
     larger = [(mix, "reprieve", 100, many, False) for mix in MIXES[1:2]]
     searches = [(mix, "reprieve", hosts, few, True) for hosts in (41, 100) for mix in MIXES]
@@ -104,7 +106,7 @@ def _search(rows: Done) -> str:
     return _table(heads, cells)
 
 
-def trace_tables(quick: bool) -> Iterator[tuple[str, str]]:
+def trace_tables(many: int) -> Iterator[tuple[str, str]]:
     """Yield the tables of the measured traces; nothing where these are not there."""
     if not (SHARED / "traces").is_dir():
         print("the traces (../shared/traces) are not beside this checkout: their tables stay as they are")
@@ -112,7 +114,7 @@ def trace_tables(quick: bool) -> Iterator[tuple[str, str]]:
     worth = read_worth(ROOT / "cli" / "topoctl" / "simulate" / "worth.toml")
     figures = [figure for figure in FIGURES if figure.key in TOLD]
     cells = []
-    for load in LOADS[:1] if quick else LOADS:
+    for load in LOADS[:1] if many < QUICK else LOADS:
         made = plot(SHARED, load, worth)
         results = {one.policy: one for one in live_all(made, POLICIES, [1], os.cpu_count() or 1)}
         for policy in POLICIES:
@@ -144,16 +146,18 @@ def write(tables: Iterator[tuple[str, str]]) -> None:
 def main() -> None:
     """Make what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few preemptions, and only show the tables")
-    quick: bool = parser.parse_args().quick
+    parser.add_argument("--preemptions", type=int, default=5000, metavar="N", help="of each mix")
+    parser.add_argument("--quick", action="store_true", help="60 of each, and only show the tables")
+    given = parser.parse_args()
+    quick, many = given.quick, 60 if given.quick else given.preemptions
     began = time.monotonic()
-    parts: tuple[Callable[[bool], Iterator[tuple[str, str]]], ...] = (paper_tables, trace_tables)
+    parts: tuple[Callable[[int], Iterator[tuple[str, str]]], ...] = (paper_tables, trace_tables)
     for part in parts:
         if quick:
-            for name, text in part(quick):
+            for name, text in part(many):
                 print(f"\n{name}\n{text}", flush=True)
         else:
-            write(part(quick))
+            write(part(many))
     print(
         f"\n{time.monotonic() - began:.0f} s; load of this machine {os.getloadavg()[0]:.1f}", file=sys.stderr
     )
