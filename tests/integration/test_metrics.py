@@ -143,6 +143,7 @@ def test_a_coordinator_tells_of_its_hosts_and_jobs_also_in_a_bundle(tmp_path: Pa
     assert {"topod/jobs.json", "topod/hosts.json", "topod/counts.json", "metrics.txt"} <= of_fleet
     assert of_host == {
         "README.txt",
+        "topod/config.json",
         "versions.json",
         *(f"topod/{part}.json" for part in ("jobs", "ended", "events", "rules", "host")),
     }
