@@ -1,12 +1,15 @@
+import json
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.property.matrices import matrices
 from tests.property.topologies import occupancies, topologies
-from topod.discovery.document import dump_host, load_host
+from topod.discovery.document import alike, dump_host, load_host
 from topod.discovery.from_matrix import topology_from_matrix
 from topod.discovery.parse_smi_topo import Matrix
 from topod.errors import DataError
+from topod.fleet.kinds import structure_key
 from topod.model.topology import Topology
 
 
@@ -46,3 +49,31 @@ def test_a_damaged_document_is_refused_in_one_line_or_still_valid(
         message = f"host.json: {len(found.topology.gpus)}"
     assert message.startswith("host.json: ")
     assert "\n" not in message
+
+
+@given(topologies(), topologies(), st.data())
+@settings(max_examples=40, deadline=None)
+def test_documents_with_one_key_are_both_refused_or_of_one_structure(
+    topology: Topology, other: Topology, data: st.DataObject
+) -> None:
+    plain = json.loads(dump_host(topology))
+    twin = json.loads(dump_host(data.draw(st.sampled_from([topology, topology, other]))))
+    twin["name"] = data.draw(st.sampled_from([plain["name"], "another", ""]))
+    for number, gpu in enumerate(twin["gpus"]):
+        gpu["uuid"] = data.draw(st.sampled_from([f"GPU-{number}", f"GPU-{number}", "GPU-0", None]))
+        gpu["memory_bytes"] = data.draw(st.sampled_from([None, 80 << 30]))
+        gpu["numa_node"] = data.draw(st.sampled_from([gpu["numa_node"], gpu["numa_node"], 7]))
+    first, second = (json.dumps(one).encode() for one in (plain, twin))
+    if alike(first, "x") == alike(second, "x"):
+        assert structure_key(load_host(first, "x").topology) == structure_key(load_host(second, "x").topology)
+    renamed = json.dumps({**twin, "name": "yet another", "facts": []}).encode()
+    assert alike(renamed, "x") == alike(second, "x")
+    assert _taken(renamed) == _taken(second)
+
+
+def _taken(document: bytes) -> bool:
+    try:
+        load_host(document, "x")
+    except DataError:
+        return False
+    return True

@@ -182,7 +182,7 @@ class Hosts:
         """Have the fleet know a session; whatever hinders it, the host is asked again when it reports."""
         hello = session.hello
         try:
-            hardware, tables = await asyncio.to_thread(self._hardware.find, hello.document)
+            hardware, tables = await self._hardware.find(hello.document)
             seen = ev.HostSeen(
                 host=hello.host,
                 session=hello.session,

@@ -84,7 +84,7 @@ class Loader:
             key, text = "cpus", entry.cpus
         return Gpu(
             index=entry.index,
-            uuid=f"document:{name}:{entry.index}" if entry.uuid is None else entry.uuid,
+            uuid=uuid_of(entry, name),
             name=entry.name,
             pci_address=entry.pci_address,
             memory_bytes=entry.memory_bytes,
@@ -155,3 +155,8 @@ class Loader:
                 raise self._wrong(path, f"this host has GPUs 0 to {count - 1}, not {index}")
             mask |= 1 << index
         return mask
+
+
+def uuid_of(gpu: GpuEntry, host: str) -> str:
+    """Return the identity of a GPU of a host, made up where the document does not tell it."""
+    return f"document:{host}:{gpu.index}" if gpu.uuid is None else gpu.uuid
