@@ -46,11 +46,16 @@ class Answer:
 
 @dataclass(slots=True)
 class Compared:
-    """A policy that records what others say whenever it preempts. Ends the day by `EnoughError`."""
+    """A policy that records what others say whenever it preempts. Ends the day by `EnoughError`.
+
+    With `times` above 1 everybody is asked so often, and the quickest counts: none remembers its answers, and
+    who is asked after another finds the processor's caches full of that one's data.
+    """
 
     driver: Policy
     others: Sequence[Policy]
     wanted: int
+    times: int = 1
     cases: list[dict[str, Answer]] = field(default_factory=list)
 
     @property
@@ -71,9 +76,10 @@ class Compared:
         """Return what the driver says, and note what all say."""
         case, chosen = {}, None
         for policy in (self.driver, *self.others):
-            began = time.process_time()
-            placement = policy.preempt(request, machines, now)
-            case[policy.name] = answer(placement, request, time.process_time() - began)
+            placement, took = _timed(policy, request, machines, now)
+            for _ in range(self.times - 1):
+                took = min(took, _timed(policy, request, machines, now)[1])
+            case[policy.name] = answer(placement, request, took)
             if policy is self.driver:
                 chosen = placement
         if any(one.found for one in case.values()):
@@ -81,6 +87,13 @@ class Compared:
             if len(self.cases) >= self.wanted:
                 raise EnoughError
         return chosen
+
+
+def _timed(
+    policy: Policy, request: ResourceRequest, machines: Sequence[Machine], now: float
+) -> tuple[Placement | None, float]:
+    began = time.process_time()
+    return policy.preempt(request, machines, now), time.process_time() - began
 
 
 def answer(placement: Placement | None, request: ResourceRequest, seconds: float) -> Answer:

@@ -21,6 +21,7 @@ from topod.simulate.machines import Machine
 from topod.simulate.measures import Measures
 from topod.simulate.policies.base import Policy as Chooser
 from topod.simulate.policies.exact import Exact
+from topod.simulate.policies.kube import Kube
 from topod.simulate.policies.paper import FlexTopo, Reprieve
 from topod.simulate.policies.published import Published
 
@@ -123,9 +124,9 @@ def run(mix: Mix, driver: Chooser, *, hosts: int, preemptions: int, published: b
     tables = TopologyTables(load_library_host(HOST).topology)
     machines = [Machine(number=at, name=f"gpu-{at:03}", tables=tables) for at in range(hosts)]
     others: list[Chooser] = [Exact(), FlexTopo(), FlexTopo(exhaustive=True), Reprieve()]
-    if published:
-        others += [Published(), Published(exhaustive=True)]
-    compared = Compared(driver, [one for one in others if one.name != driver.name], preemptions)
+    others += [Published(), Published(exhaustive=True)] if published else [Kube()]
+    asked = [one for one in others if one.name != driver.name]
+    compared = Compared(driver, asked, preemptions, times=3 if published else 1)
     measures = Measures(gpus=hosts * 8, seconds=SECONDS)
     jobs = generate(SECONDS, [], list(parts(mix, hosts)), seed=1)
     with contextlib.suppress(EnoughError):

@@ -232,10 +232,11 @@ class Fleet:
         """Return the best plan, and the hosts that had none although their bounds did not say so."""
         best: tuple[FleetKey, Chosen] | None = None
         refusals: dict[str, Refusal] = {}
-        levels = Levels(self._priorities, request.priority)
         while True:
             tier = min((int(bound.head.min(initial=NEVER)) for bound in bounds), default=NEVER)
-            if tier == NEVER or (best is not None and levels.head_of(best[1].plan.cost.victims) < tier):
+            if tier == NEVER:
+                break
+            if best is not None and bounds[0].levels.head_of(best[1].plan.cost.victims) < tier:
                 break
             for bound in bounds:
                 bound.look(tier)

@@ -43,7 +43,7 @@ class VictimBounds:
         self.rows = rows
         self._shape = shape
         self._share = share
-        self._levels = levels
+        self.levels = levels
         self._now = now
         used = np.s_[rows, : kind.width]
         priority = np.where(now < kind.until[used], kind.guard[used], kind.priority[used])
@@ -64,7 +64,7 @@ class VictimBounds:
 
     def _count_heads(self) -> IntTable:
         """Return bounds told by numbers of GPUs alone."""
-        sizes, last = self.kind.tables.sizes, self._levels.count
+        sizes, last = self.kind.tables.sizes, self.levels.count
         lacking = self._shape.gpus - sizes[self.kind.free[self.rows]]
         heads = np.where(sizes[self.usable] < self._shape.gpus, NEVER, 0)
         at = ((lacking > 0) & (heads == 0)).nonzero()[0]
@@ -72,10 +72,11 @@ class VictimBounds:
             return heads
         # What blocks keep is counted too: that promises no less.
         rank, gives, lacking = self._rank[at], sizes[self._gpus[at]], lacking[at]
-        order = np.argsort(rank, axis=1, kind="stable")
-        rank, gives = np.take_along_axis(rank, order, 1), np.take_along_axis(gives, order, 1)
+        # np.take_along_axis says the same and takes twice as long for arrays as small as these.
+        hosts, order = np.arange(len(at))[:, None], np.argsort(rank, axis=1, kind="stable")
+        rank, gives = rank[hosts, order], gives[hosts, order]
         enough = np.argmax(np.cumsum(gives, axis=1) >= lacking[:, None], axis=1)
-        top = np.take_along_axis(rank, enough[:, None], 1)
+        top = rank[hosts, enough[:, None]]
         below = np.where(rank < top, gives, 0).sum(axis=1)
         most = np.where(rank == top, gives, 0).max(axis=1)
         heads[at] = np.where(top[:, 0] < last, head(top[:, 0], -(-(lacking - below) // most)), NEVER)
@@ -101,7 +102,7 @@ class VictimBounds:
         for i in np.lexsort([names, *reversed(columns)]).tolist():
             words, rest = columns[: self._words], columns[self._words :]
             key = (
-                self._levels.victims([word[i].item() for word in words]),
+                self.levels.victims([word[i].item() for word in words]),
                 *(column[i].item() for column in rest),
                 names[i].item(),
             )
@@ -119,7 +120,7 @@ class VictimBounds:
         pairs = Pairs(
             self.kind,
             self._shape,
-            self._levels,
+            self.levels,
             rows=rows,
             rank=self._rank[hosts],
             gpus=self._gpus[hosts],
@@ -137,7 +138,7 @@ class VictimBounds:
             theirs = places[at]
             found = hosts[theirs[first_of_each(theirs)]]
             self._keys[: len(keys), found] = keys
-            self.head[found] = self._levels.heads(keys[: self._words], len(found))
+            self.head[found] = self.levels.heads(keys[: self._words], len(found))
 
     def _work(self, rows: IntTable) -> FloatTable:
         """Return the work that each holder loses, hosts by slots, as `hosts.occupancy_at` tells it."""
@@ -149,7 +150,7 @@ class VictimBounds:
     def _small(self) -> IntTable:
         """Return the levels of the holders without GPUs, where they may be victims."""
         if self._small_rank is None:
-            small, levels = self.kind.small, self._levels
+            small, levels = self.kind.small, self.levels
             priority = np.where(self._now < small.until, small.guard, small.priority)
             rank = levels.rank_of[np.maximum(priority, 0)]
             self._small_rank = np.where(small.start <= self._now, rank, levels.count)
