@@ -13,6 +13,7 @@ from bench import (
     bench_load,
     bench_metrics,
     bench_planner,
+    bench_simulate,
     bench_thousand,
     bench_top,
 )
@@ -25,6 +26,7 @@ def main() -> None:
     bench_metrics.main(arguments)
     verdicts = [
         *bench_fleet.main(arguments),
+        *bench_simulate.main(arguments),
         *bench_thousand.main(arguments),
         *bench_top.main(arguments),
         *bench_load.main(arguments),
