@@ -12,7 +12,7 @@ from typing import Final
 
 from bench.evidence.paper import MIXES, Mix, Row, check, run
 from bench.evidence.traces import plot
-from topoctl.simulate.figures import FIGURES, Mean
+from topoctl.simulate.figures import FIGURES, Figure, Mean
 from topoctl.simulate.files import read_worth
 from topoctl.simulate.runs import live_all
 from topoctl.simulate.text import told
@@ -125,7 +125,15 @@ def trace_tables(many: int) -> Iterator[tuple[str, str]]:
                 for figure in figures
             ]
             cells.append([f"{load:.0%}", policy, *values])
-    yield "traces", _table(["batch load", "policy", *(figure.text.strip() for figure in figures)], cells)
+    yield "traces", _table(["batch load", "policy", *map(_heading, figures)], cells)
+
+
+def _heading(figure: Figure) -> str:
+    """Return what a figure is called where it does not stand below the one that it belongs to."""
+    if not figure.text.startswith(" "):
+        return figure.text
+    above = next(one for one in FIGURES[FIGURES.index(figure) :: -1] if not one.text.startswith(" "))
+    return f"{above.text.partition(',')[0]}, {figure.text.strip()}"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
