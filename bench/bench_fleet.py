@@ -3,8 +3,9 @@
 Hosts of 8 GPUs (every tenth of another kind) in random states: about nine GPUs in ten taken, each job with
 its share of CPUs, jobs that hold CPUs only, some GPUs blocked, some hosts closed. Requests vary in GPUs,
 affinity, policy and CPUs. Before each decision some hosts change, as they do when jobs start and end; that is
-timed by itself. Figures are CPU time of this process; each decision is made three times and its quickest
-counts. The last lines say which goals are met.
+timed by itself. Figures are CPU time of this process. Each decision is made three times, each time with the
+hosts changed that changed since the same was asked before, and its quickest counts; what is asked for the
+first time is asked once. The last lines say which goals are met.
 """
 
 import argparse
@@ -155,8 +156,12 @@ def requests(priority: int) -> Iterator[tuple[ResourceRequest, bool]]:
 
 
 def measure(builder: Builder, fleet: Fleet, row: Row, decisions: int, *, full: bool) -> None:
-    """Time decisions, each of them several times and each after some hosts changed."""
+    """Time decisions, each of them several times and each after some hosts changed.
+
+    Each time, the same hosts have changed since this was asked before: the fleet remembers of the others.
+    """
     asks = requests(1000)
+    since: dict[tuple[ResourceRequest, bool], dict[str, HostSnapshot]] = {}
     for number, (request, spread) in enumerate(itertools.islice(asks, decisions)):
         changed = [
             builder.snapshot(builder.rng.randrange(row.size), number + 1, full=full) for _ in range(CHANGES)
@@ -165,9 +170,16 @@ def measure(builder: Builder, fleet: Fleet, row: Row, decisions: int, *, full: b
             start = time.process_time()
             fleet.put(snapshot, builder.tables[builder.kind(int(snapshot.host.removeprefix("host-")))])
             row.puts.append(time.process_time() - start)
+            for news in since.values():
+                news[snapshot.host] = snapshot
         gc.disable()
-        rounds = [timed(fleet, request, spread=spread) for _ in range(ROUNDS)]
+        rounds = [timed(fleet, request, spread=spread)]
+        for _ in range(ROUNDS - 1 if (request, spread) in since else 0):
+            for snapshot in since[request, spread].values():
+                fleet.put(snapshot, builder.tables[builder.kind(int(snapshot.host.removeprefix("host-")))])
+            rounds.append(timed(fleet, request, spread=spread))
         gc.enable()
+        since[request, spread] = {}
         row.times.append(min(took for took, _ in rounds))
         found = rounds[0][1]
         row.chosen += found is not None

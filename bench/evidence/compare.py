@@ -48,8 +48,8 @@ class Answer:
 class Compared:
     """A policy that records what others say whenever it preempts. Ends the day by `EnoughError`.
 
-    With `times` above 1 everybody is asked so often, and the quickest counts: none remembers its answers, and
-    who is asked after another finds the processor's caches full of that one's data.
+    With `times` above 1 everybody is asked so often, each time as if all hosts had just changed, and the
+    quickest counts: who is asked after another finds the processor's caches full of that one's data.
     """
 
     driver: Policy
@@ -76,8 +76,10 @@ class Compared:
         """Return what the driver says, and note what all say."""
         case, chosen = {}, None
         for policy in (self.driver, *self.others):
+            _forget(policy, machines, now)
             placement, took = _timed(policy, request, machines, now)
             for _ in range(self.times - 1):
+                _forget(policy, machines, now)
                 took = min(took, _timed(policy, request, machines, now)[1])
             case[policy.name] = answer(placement, request, took)
             if policy is self.driver:
@@ -87,6 +89,13 @@ class Compared:
             if len(self.cases) >= self.wanted:
                 raise EnoughError
         return chosen
+
+
+def _forget(policy: Policy, machines: Sequence[Machine], now: float) -> None:
+    """Let a policy take in all hosts as if they had changed: it remembers nothing of them then."""
+    for machine in machines:
+        machine.version += 1
+    policy.look(machines, now)
 
 
 def _timed(

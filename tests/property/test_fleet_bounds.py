@@ -17,6 +17,7 @@ from tests.oracles.random_fleets import (
 )
 from topod.fleet.hosts import occupancy_at
 from topod.fleet.pick.cost import FleetKey, choice, fleet_key, free_share
+from topod.fleet.pick.kept import Kept
 from topod.fleet.pick.levels import NEVER, Levels
 from topod.fleet.pick.rows import KindRows, Priorities
 from topod.fleet.pick.shape import Shapes
@@ -32,7 +33,8 @@ def bounds_of(
     """Return the bound of each host (by row) that may have a plan."""
     rows = np.arange(kind.count)
     share = np.array([free_share(kind, row, request) for row in rows.tolist()]) if spread else None
-    bounds = VictimBounds(kind, Shapes(kind).of(request), rows, share, levels=levels, now=NOW)
+    shape = Shapes(kind).of(request)
+    bounds = VictimBounds(kind, shape, rows, share, levels=levels, now=NOW, kept=Kept(kind))
     found: dict[int, FleetKey] = {}
     last: FleetKey = ()
     while (tier := int(bounds.head.min())) != NEVER:

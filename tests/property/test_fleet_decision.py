@@ -16,15 +16,18 @@ from tests.oracles.random_fleets import (
     Host,
     crossed,
     fleet_request,
+    library_tables,
     random_fleet,
     random_snapshot,
     with_gangs,
     with_many_levels,
 )
+from topod.fleet.hosts import HeldBy, HostSnapshot
 from topod.fleet.pick import free, victims
 from topod.fleet.pick.cost import Chosen, fleet_key, why_better
 from topod.fleet.pick.fleet import Fleet
 from topod.fleet.select import EVERYWHERE, Selector
+from topod.model.cpuset import CpuSet
 from topod.model.plan import Refusal
 from topod.model.request import ResourceRequest
 
@@ -134,25 +137,25 @@ def test_thousands_of_decisions_agree_with_asking_every_host(part: int) -> None:
     assert min(kinds.values()) >= 4, kinds
 
 
-def test_what_is_remembered_of_hosts_never_outlives_their_change() -> None:
-    for seed in range(40):
+def test_what_is_remembered_of_hosts_outlives_neither_their_change_nor_its_moment() -> None:
+    for seed in range(60):
         rng = random.Random(seed)
         hosts = random_fleet(rng, most=40)
         fleet = Fleet()
         for snapshot, tables in hosts:
             fleet.put(snapshot, tables)
         requests = [fleet_request(rng, hosts) for _ in range(3)]
+        now = NOW - 20
         for number in range(40):
+            # Jobs lose their protection, others get it, and clocks are set back.
+            now += rng.choice([0.0, 0.0, 0.25, 0.5, 5.0, 30.0, -3.0])
             request, spread = rng.choice(requests), rng.random() < 0.5
             fresh = Fleet()
             for snapshot, tables in hosts:
                 fresh.put(snapshot, tables)
-            got, want = (one.decide(request, NOW, spread=spread) for one in (fleet, fresh))
-            if isinstance(want, Refusal):
-                assert isinstance(got, Refusal)
-            else:
-                assert got == want, (seed, number)
-            for _ in range(rng.randrange(3)):
+            got, want = (one.decide(request, now, spread=spread) for one in (fleet, fresh))
+            assert got == want, (seed, number)
+            for _ in range(rng.choice([0, 0, 1, 2])):
                 change(rng, fleet, hosts, 1000 * number)
 
 
@@ -198,3 +201,25 @@ def test_the_key_orders_choices_as_brute_force_does() -> None:
         assert [one[1] for one in by_key] == sorted(one[1] for one in found)
         pairs += len(found) // 2
     assert pairs > 100
+
+
+def test_a_clock_that_is_set_back_finds_no_bounds_of_later() -> None:
+    tables = library_tables("hgx-h100")
+
+    def full(host: str, *, since: float, gpus: int) -> HostSnapshot:
+        held = HeldBy(
+            job=f"on {host}",
+            priority=100,
+            gpus=tables.all_gpus,
+            cpus=CpuSet(0),
+            evictable_from=0.0,
+            work_since=since,
+            work_gpus=gpus,
+        )
+        return HostSnapshot(host=host, generation=1, holders=(held,))
+
+    fleet, request = Fleet(), ResourceRequest(gpus=8, priority=1000)
+    fleet.put(full("fast", since=1000.0, gpus=8), tables)
+    fleet.put(full("slow", since=500.0, gpus=1), tables)
+    chosen = [fleet.decide(request, now) for now in (1100.0, 1050.0)]
+    assert [one.host for one in chosen if isinstance(one, Chosen)] == ["slow", "fast"]

@@ -14,6 +14,7 @@ import numpy as np
 from topod.errors import NotFoundError
 from topod.fleet.hosts import HostSnapshot, occupancy_at
 from topod.fleet.pick.cost import Chosen, FleetKey, choice, fleet_key
+from topod.fleet.pick.kept import Kept
 from topod.fleet.pick.levels import NEVER, Levels
 from topod.fleet.pick.refusal import Looked, refuse, refuse_to_stop
 from topod.fleet.pick.remembered import Remembered
@@ -37,6 +38,7 @@ class Fleet:
         self._priorities = Priorities()
         self._kinds: dict[TopologyTables, tuple[KindRows, Shapes]] = {}
         self._remembered: dict[KindRows, Remembered] = {}
+        self._kept: dict[KindRows, Kept] = {}
         self._kind_of: dict[str, KindRows] = {}
         self._selected: dict[tuple[object, ...], dict[KindRows, BoolTable]] = {}
 
@@ -62,7 +64,7 @@ class Fleet:
         if tables not in self._kinds:
             kind = KindRows(tables, self._priorities)
             self._kinds[tables] = kind, Shapes(kind)
-            self._remembered[kind] = Remembered(kind)
+            self._remembered[kind], self._kept[kind] = Remembered(kind), Kept(kind)
         kind, _ = self._kinds[tables]
         before = self._kind_of.get(snapshot.host)
         labels = before.snapshots[before.row_of[snapshot.host]].labels if before is not None else None
@@ -222,7 +224,15 @@ class Fleet:
     ) -> list[VictimBounds]:
         levels = Levels(self._priorities, request.priority)
         return [
-            VictimBounds(kind, shapes.of(request), rows[kind], shares[kind], levels=levels, now=now)
+            VictimBounds(
+                kind,
+                shapes.of(request),
+                rows[kind],
+                shares[kind],
+                levels=levels,
+                now=now,
+                kept=self._kept[kind],
+            )
             for kind, shapes in self._kinds.values()
         ]
 

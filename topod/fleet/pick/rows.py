@@ -93,11 +93,16 @@ class KindRows:
 
     def first_by_name(self, rows: IntTable) -> int:
         """Return which of some rows has the host whose name comes first."""
+        return int(rows[self.by_name[rows].argmin()])
+
+    @property
+    def by_name(self) -> IntTable:
+        """The place of each row in the order of the hosts' names."""
         if self._order is None:
             names = np.array([snapshot.host for snapshot in self.snapshots])
             self._order = np.empty(self.count, dtype=np.int64)
             self._order[np.argsort(names)] = np.arange(self.count)
-        return int(rows[self._order[rows].argmin()])
+        return self._order
 
     def put(self, snapshot: HostSnapshot) -> None:
         """Add a host, or replace what is known of it. Raises `DataError` where two jobs hold one thing."""

@@ -1,5 +1,6 @@
 """Jobs that hold CPUs but no GPU, of all hosts of a kind, in flat arrays: a host has none or hundreds."""
 
+from math import inf
 from typing import Any, Final
 
 import numpy as np
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 
 from topod.flextopo.affinity import BoolTable, IntTable
 
+FloatTable = NDArray[np.float64]
 _ARRAYS: Final = ("row", "priority", "guard", "until", "start", "cpus")
 
 
@@ -58,6 +60,14 @@ class SmallHolders:
         many = end - start
         first = np.repeat(start - np.cumsum(many) + many, many)
         return places[first + np.arange(len(first))], np.repeat(np.arange(len(rows)), many)
+
+    def next_change(self, rows: int, now: float) -> FloatTable:
+        """Return when the next holder of each row may be stopped, or at a lower priority; inf: never."""
+        found = np.full(rows, inf)
+        for moments in (self.until, self.start):
+            places = np.flatnonzero((self.row >= 0) & (moments > now) & (moments < inf))
+            np.minimum.at(found, self.row[places], moments[places])
+        return found
 
     def _grow(self) -> None:
         size = len(self.row)

@@ -8,11 +8,13 @@ is the planner of one host.
 """
 
 from collections.abc import Iterator
+from heapq import heappop, heappush
 from typing import Final
 
 import numpy as np
 
 from topod.fleet.pick.cost import FleetKey
+from topod.fleet.pick.kept import Kept
 from topod.fleet.pick.keys import first_of_each, least_each
 from topod.fleet.pick.levels import MOST_EACH, NEVER, Levels, head
 from topod.fleet.pick.pairs import KEYS, Pairs
@@ -22,6 +24,8 @@ from topod.flextopo.affinity import BoolTable, IntTable
 
 _CELLS: Final = 1 << 19
 """(host, GPU set, holder) triples looked at together."""
+_FIRST: Final = 8
+"""So many old bounds are worked out anew first, then twice as many."""
 _WORK: Final = float(1 << 48)
 """A bound counts at most that much lost work of a holder, so that sums stay exact in floats."""
 
@@ -38,7 +42,9 @@ class VictimBounds:
         *,
         levels: Levels,
         now: float,
+        kept: Kept,
     ) -> None:
+        """`kept` has what earlier decisions found out, and gets what this one does."""
         self.kind = kind
         self.rows = rows
         self._shape = shape
@@ -53,21 +59,26 @@ class VictimBounds:
         freed = self._gpus.sum(axis=1, dtype=np.int64)
         self.usable: IntTable = kind.free[rows] | (freed & ~kind.blocked[rows])
         """GPUs that are free or can be freed."""
-        self.head: IntTable = self._count_heads()
-        """What each host's plans cost at least, as `Levels.heads` tells; `NEVER`: done with, or no plan."""
-        self.fits: BoolTable = np.ones(len(rows), dtype=np.bool_)
-        """False where no GPU set that may be the request's can be freed."""
-        self._seen: BoolTable = np.zeros(len(rows), dtype=np.bool_)
         self._words = levels.words
-        self._keys: FloatTable = np.zeros((self._words + KEYS + (share is not None), len(rows)))
+        columns = self._words + KEYS + (share is not None)
+        self._kept = kept.of(shape, tuple(levels.values), columns)
+        self._seen: BoolTable = self._kept.holds(kind, rows, now)
+        self.head: IntTable = np.where(self._seen, self._kept.heads[rows], self._count_heads())
+        """What each host's plans cost at least, as `Levels.heads` tells; `NEVER`: done with, or no plan."""
         self._small_rank: IntTable | None = None
 
+    @property
+    def fits(self) -> BoolTable:
+        """False where no GPU set that may be the request's can be freed, of hosts that were looked at."""
+        fits: BoolTable = self._kept.fits[self.rows] | ~self._seen
+        return fits
+
     def _count_heads(self) -> IntTable:
-        """Return bounds told by numbers of GPUs alone."""
+        """Return bounds told by numbers of GPUs alone, of the hosts of which nothing is kept."""
         sizes, last = self.kind.tables.sizes, self.levels.count
         lacking = self._shape.gpus - sizes[self.kind.free[self.rows]]
         heads = np.where(sizes[self.usable] < self._shape.gpus, NEVER, 0)
-        at = ((lacking > 0) & (heads == 0)).nonzero()[0]
+        at = ((lacking > 0) & (heads == 0) & ~self._seen).nonzero()[0]
         if not len(at):
             return heads
         # What blocks keep is counted too: that promises no less.
@@ -85,38 +96,67 @@ class VictimBounds:
     def look(self, tier: int) -> None:
         """Have a closer look at the hosts whose head is `tier`: some heads rise."""
         at = ((self.head == tier) & ~self._seen).nonzero()[0]
-        per_host = len(self._shape.family.masks) * max(self.kind.width, 1)
-        chunk = max(1, _CELLS // max(per_host, 1))
-        for start in range(0, len(at), chunk):
-            self._look_at(at[start : start + chunk])
+        self._look_closely(at)
+        self.head[at] = self._kept.heads[self.rows[at]]
         self._seen[at] = True
 
     def in_order(self, tier: int) -> Iterator[tuple[FleetKey, int]]:
         """Yield (bound, row) of the hosts whose head is `tier`, the least first; they count as done then."""
         at = (self.head == tier).nonzero()[0]
         self.head[at] = NEVER
+        columns = self._columns(at)
+        order = np.lexsort(columns[::-1])
+        # Bounds of before come in their own order, and are worked out anew as their turn comes.
+        old = self._kept.at[self.rows[at]] < self._now
+        waiting: list[tuple[FleetKey, int]] = []
+        begin, many = 0, _FIRST
+        while waiting or begin < len(order):
+            if begin < len(order) and not (waiting and waiting[0] < self._entry(at, columns, order[begin])):
+                part = order[begin : begin + many]
+                begin, many = begin + many, 2 * many
+                again = at[part[old[part]]]
+                if len(again):
+                    self._look_closely(again)
+                    news = self._columns(again)
+                    for place in range(len(again)):
+                        heappush(waiting, self._entry(again, news, place))
+                for place in part[~old[part]].tolist():
+                    heappush(waiting, self._entry(at, columns, place))
+            else:
+                yield heappop(waiting)
+
+    def _columns(self, at: IntTable) -> list[IntTable | FloatTable]:
+        """Return the columns by which hosts (places within `rows`) are put in order."""
         kind, rows = self.kind, self.rows[at]
         sign = 1 if self._share is None else -1
-        names = np.array([kind.snapshots[row].host for row in rows.tolist()])
-        columns = [*self._keys[:, at], sign * kind.tables.sizes[kind.free[rows]], sign * kind.free_cpus[rows]]
-        for i in np.lexsort([names, *reversed(columns)]).tolist():
-            words, rest = columns[: self._words], columns[self._words :]
-            key = (
-                self.levels.victims([word[i].item() for word in words]),
-                *(column[i].item() for column in rest),
-                names[i].item(),
-            )
-            yield key, int(rows[i])
+        sums = sign * kind.tables.sizes[kind.free[rows]], sign * kind.free_cpus[rows]
+        return [*self._kept.keys[:, rows], *sums, kind.by_name[rows]]
+
+    def _entry(self, at: IntTable, columns: list[IntTable | FloatTable], place: int) -> tuple[FleetKey, int]:
+        """Return (bound, row) of one of the hosts at `at`, whose `columns` these are."""
+        row = int(self.rows[at[place]])
+        words = [word[place].item() for word in columns[: self._words]]
+        rest = [column[place].item() for column in columns[self._words : -1]]
+        return (self.levels.victims(words), *rest, self.kind.snapshots[row].host), row
+
+    def _look_closely(self, at: IntTable) -> None:
+        """Work out the bounds of some hosts (places within `rows`), and keep them."""
+        per_host = len(self._shape.family.masks) * max(self.kind.width, 1)
+        chunk = max(1, _CELLS // max(per_host, 1))
+        for start in range(0, len(at), chunk):
+            self._look_at(at[start : start + chunk])
+        if len(at):
+            self._kept.note(self.kind, self.rows[at], self._now)
 
     def _look_at(self, hosts: IntTable) -> None:
-        """Work out the bounds of some hosts (places within `rows`) from every GPU set."""
+        """Work out the bounds of some hosts from every GPU set."""
         fits = self._shape.family.masks & ~self.usable[hosts][:, None] == 0
-        self.fits[hosts] = fits.any(axis=1)
-        self.head[hosts] = NEVER
+        rows, kept = self.rows[hosts], self._kept
+        kept.fits[rows] = fits.any(axis=1)
+        kept.heads[rows] = NEVER
         places, sets = fits.nonzero()
         if not len(places):
             return
-        rows = self.rows[hosts]
         pairs = Pairs(
             self.kind,
             self._shape,
@@ -136,9 +176,9 @@ class VictimBounds:
             share = None if self._share is None else self._share[hosts]
             keys, at = least_each(pairs.columns(share), places, at)
             theirs = places[at]
-            found = hosts[theirs[first_of_each(theirs)]]
-            self._keys[: len(keys), found] = keys
-            self.head[found] = self.levels.heads(keys[: self._words], len(found))
+            found = rows[theirs[first_of_each(theirs)]]
+            kept.keys[: len(keys), found] = keys
+            kept.heads[found] = self.levels.heads(keys[: self._words], len(found))
 
     def _work(self, rows: IntTable) -> FloatTable:
         """Return the work that each holder loses, hosts by slots, as `hosts.occupancy_at` tells it."""
