@@ -2,7 +2,8 @@
 
 The real command on a terminal of 200 by 50 that takes all it prints. It watches a fleet of emulated hosts
 (`bench.emulated_hosts`) each of which changes twice a second, under a real coordinator; then one busy host: a
-real topod on an emulated machine, on which jobs start and end every second, and GPUs are read every two. Its
+real topod on an emulated machine, on which jobs start and end every second, and GPUs are read every two; then
+the table of jobs of a full host, on which nothing happens but that time passes, with hundreds that wait. Its
 start is not counted. Last, the screen alone with 5,000 hosts: an answer that names all of them, one that
 changes 200 while they are sorted by what is free, and a page further.
 """
@@ -141,6 +142,28 @@ def busy_host(seconds: float) -> list[Verdict]:
     return [Verdict("top: one busy host", percent, HOST_PERCENT, "%")]
 
 
+def many_jobs(counts: Sequence[int], seconds: float) -> list[Verdict]:
+    """Watch the table of jobs of a host that is full, with so many jobs that wait."""
+    with (
+        tempfile.TemporaryDirectory(prefix="topod-bench-") as folder,
+        Topod(Path(folder) / "d", host="hgx-h100") as topod,
+    ):
+        topod.start()
+        topod.submit("sleep", "5000", gpus=8, priority=1000)
+        waiting, verdicts = 0, []
+        for count in counts:
+            while waiting < count:
+                topod.submit("sleep", "5000", gpus=1, priority=100)
+                waiting += 1
+            with Screen(topod.socket) as screen:
+                time.sleep(BEGIN_SECONDS)
+                screen.press(b"2")
+                time.sleep(1.0)
+                percent = screen.measured(f"top, the table of {count + 1} jobs", seconds)
+            verdicts.append(Verdict(f"top: the table of {count + 1} jobs", percent, HOST_PERCENT, "%"))
+    return verdicts
+
+
 async def thousands(hosts: int) -> None:
     """Show so many hosts without a terminal; prints the CPU time of each thing."""
     tables = TopologyTables(load_library_host("dgx1").topology)
@@ -220,9 +243,10 @@ def main(arguments: Sequence[str] | None = None) -> list[Verdict]:
     parser.add_argument("--quick", action="store_true", help="40 hosts, for seconds")
     given = parser.parse_args(arguments)
     hosts, seconds = (40, 5.0) if given.quick else (200, 30.0)
+    waiting = (0, 100) if given.quick else (0, 350, 1350)
     loads = ", ".join(f"{load:.1f}" for load in os.getloadavg())
     print(f"\ntopoctl top on a terminal of {COLUMNS} by {LINES}; load of this machine {loads}", flush=True)
-    verdicts = [*fleet(hosts, seconds), *busy_host(seconds)]
+    verdicts = [*fleet(hosts, seconds), *busy_host(seconds), *many_jobs(waiting, seconds)]
     asyncio.run(thousands(5000))
     return verdicts
 

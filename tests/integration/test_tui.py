@@ -5,14 +5,15 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from textual.command import CommandPalette
+from textual.command import CommandList, CommandPalette
 from textual.pilot import Pilot
-from textual.widgets import DataTable, Input, Label, Static, TabbedContent
+from textual.widgets import Input, Label, Static, TabbedContent
 
 from tests.integration.daemon_process import Topod, topod_in
 from topod.protocol.client import Client
 from topotui.app import TopApp
 from topotui.dialogs import Ask, Confirm, LogView
+from topotui.jobs import JobTable
 from topotui.jobscreen import JobScreen
 from topotui.player import Player
 from topotui.recording import load
@@ -75,7 +76,7 @@ def test_a_job_is_cancelled_by_a_key_after_a_question(topod: Topod) -> None:
     async def story(app: TopApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: job.id in app.picture.jobs)
         await pilot.press("2")
-        await until(pilot, lambda: app.screen.query("#jobs DataTable").first(DataTable).row_count == 1)
+        await until(pilot, lambda: len(app.screen.query_one("#jobs JobTable", JobTable).keys) == 1)
         await pilot.press("k")
         await until(pilot, lambda: isinstance(app.screen, Confirm))
         await pilot.press("n")
@@ -158,9 +159,25 @@ def test_read_only_changes_nothing(topod: Topod) -> None:
 
     async def story(app: TopApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: job.id in app.picture.jobs)
-        await pilot.press("2", "k")
-        assert not isinstance(app.screen, Confirm)
+        await pilot.press("2", "k", "R")
+        assert app.screen is app.host
+        assert {one.message for one in app._notifications} == {
+            "started with --read-only: nothing is changed from here"
+        }
         assert "read-only" in text_of(app, "#status")
+        offered = {one.binding.action for one in app.host.active_bindings.values()}
+        assert "log" in offered
+        assert not offered & {"cancel", "requeue", "priority", "drain", "record"}
+        await pilot.press("question_mark")
+        assert "cancel" not in str(app.screen.query_one(Static).render())
+        await pilot.press("escape", "ctrl+p")
+        await until(pilot, lambda: isinstance(app.screen, CommandPalette))
+        await pilot.press(*"drain")
+        await until(pilot, lambda: bool(app.screen.query_one(CommandList).option_count))
+        options = app.screen.query_one(CommandList).options
+        assert not any("Drain" in str(option.prompt) for option in options)
+        await pilot.press("escape", "ctrl+c")
+        await until(pilot, lambda: app._exit)
 
     watched(topod, story, read_only=True)
 
@@ -172,7 +189,7 @@ def test_the_output_of_a_job_comes_as_it_is_printed(topod: Topod) -> None:
     async def story(app: TopApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: job.id in app.picture.jobs)
         await pilot.press("2")
-        await until(pilot, lambda: app.screen.query("#jobs DataTable").first(DataTable).row_count == 1)
+        await until(pilot, lambda: len(app.screen.query_one("#jobs JobTable", JobTable).keys) == 1)
         await pilot.press("l")
         view = app.screen
         assert isinstance(view, LogView)

@@ -3,11 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
-from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import DataTable
 
 from topod.protocol.client import Client
 from topod.protocol.replies import Changes
@@ -18,11 +16,13 @@ from topotui.commands import HostCommands
 from topotui.dialogs import Ask, Confirm
 from topotui.host_pane import HostPane
 from topotui.jobs import JobsPane
+from topotui.line_table import LineTable
 from topotui.machine import free_groups
 from topotui.picture import Picture
 from topotui.preemptions import PreemptionsPane
 from topotui.recording import Recorder
 from topotui.tabs import JOB_ACTIONS, JOB_KEYS, JOB_TABS, TabScreen, tab_keys
+from topotui.terminal import ScreenApp
 from topotui.whatif import WhatIf
 
 WIDE: Final = 150
@@ -46,7 +46,8 @@ p        change its priority
 d        drain the host, or let it take jobs again
 R        record what happens to a file, or stop that
 Ctrl+P   all commands by name
-q        leave; nothing that runs is touched
+Home End the first line, and the last
+q        leave, as Ctrl+C does; nothing that runs is touched
 
 Whatever changes something says first what it does, and asks."""
 
@@ -141,14 +142,14 @@ class HostScreen(TabScreen):
     def on_resize(self) -> None:
         self.call_after_refresh(self.draw)
 
-    def on_data_table_row_highlighted(self, event: DataTable.RowHighlighted) -> None:
-        for pane in event.data_table.ancestors:
+    def on_line_table_moved(self, event: LineTable.Moved) -> None:
+        for pane in event.table.ancestors:
             if isinstance(pane, JobsPane):
                 pane.show_detail(self.picture)
             elif isinstance(pane, PreemptionsPane):
-                pane.show_why(self.picture)
+                pane.show_why()
 
-    async def on_data_table_row_selected(self) -> None:
+    async def on_line_table_chosen(self) -> None:
         if self.tab in JOB_TABS:
             await self.action_details()
 
@@ -203,10 +204,9 @@ class HostScreen(TabScreen):
         return None if job is None else self.known(job)[0]
 
 
-class TopApp(App[None]):
+class TopApp(ScreenApp):
     """Shows one host live, and nothing else."""
 
-    TITLE = "topod"
     CSS_PATH = "top.tcss"
 
     def __init__(

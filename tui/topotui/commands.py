@@ -29,15 +29,20 @@ class HostCommands(Provider):
 
     async def discover(self) -> Hits:
         """Yield all commands."""
-        for name, action, text in COMMANDS:
+        for name, action, text in self._offered():
             yield DiscoveryHit(name, self._run(action), help=text)
 
     async def search(self, query: str) -> Hits:
         """Yield the commands that have these letters."""
         matcher = self.matcher(query)
-        for name, action, text in COMMANDS:
+        for name, action, text in self._offered():
             if (score := matcher.match(name)) > 0:
                 yield Hit(score, matcher.highlight(name), self._run(action), help=text)
+
+    def _offered(self) -> list[tuple[str, str, str]]:
+        """Return the commands that mean something now."""
+        check = self.screen.check_action
+        return [one for one in COMMANDS if check(one[1].partition("(")[0], ()) is not False]
 
     def _run(self, action: str) -> Callable[[], Awaitable[None]]:
         screen = self.screen

@@ -1,5 +1,7 @@
 """Questions over the screen: what is about to happen, in a sentence, and yes or no; or one line of input."""
 
+from collections.abc import Callable
+
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
@@ -24,7 +26,7 @@ class Confirm(ModalScreen[bool]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Label(self._text)
+            yield Label(self._text, markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("No (n)", id="no", variant="primary")
                 yield Button("Yes (y)", id="yes", variant="error")
@@ -48,7 +50,7 @@ class Ask(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Label(self._text)
+            yield Label(self._text, markup=False)
             yield Input(self._value)
 
     async def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -63,25 +65,31 @@ class WhatToRun(ModalScreen[tuple[str, str] | None]):
 
     BINDINGS = [Binding("escape", "cancel", "Never mind")]
 
-    def __init__(self, *, image: bool) -> None:
-        """`image`: False where jobs are plain processes."""
+    def __init__(self, *, image: bool, wrong: Callable[[str, str], str]) -> None:
+        """`image`: False where jobs are plain processes. `wrong` says what is wrong with them."""
         super().__init__()
         self._image = image
+        self._wrong = wrong
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             if self._image:
                 yield Label("Image")
-                yield Input(id="image", placeholder="pytorch/pytorch")
-            yield Label("Command; Enter: go on, Escape: never mind")
-            yield Input(id="command", placeholder="python train.py")
+                yield Input(id="image")
+            yield Label("Command, as a shell would read it; Enter: go on, Escape: never mind")
+            yield Input(id="command")
+            yield Label(id="wrong", markup=False)
 
     async def on_input_submitted(self, event: Input.Submitted) -> None:
         if event.input.id == "image":
             self.query_one("#command").focus()
             return
         image = self.query_one("#image", Input).value.strip() if self._image else ""
-        _ = self.dismiss((image, event.value.strip()))
+        command = event.value.strip()
+        if wrong := self._wrong(image, command):
+            self.query_one("#wrong", Label).update(wrong)
+            return
+        _ = self.dismiss((image, command))
 
     async def action_cancel(self) -> None:
         _ = self.dismiss(None)
@@ -98,7 +106,7 @@ class Help(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Static(self._text)
+            yield Static(self._text, markup=False)
 
 
 class LogView(ModalScreen[None]):
@@ -115,15 +123,22 @@ class LogView(ModalScreen[None]):
         """The end of what was shown."""
 
     def compose(self) -> ComposeResult:
-        yield Label(self._title, classes="bar")
+        yield Label(f"{self._title} · no output yet", classes="bar", markup=False)
         yield RichLog(max_lines=10_000, wrap=True, markup=False)
 
     def on_unmount(self) -> None:
         self.closed = True
 
+    def end(self) -> None:
+        """Say that no more comes."""
+        if self.is_attached and not self.text:
+            self.query_one(Label).update(f"{self._title} · it printed nothing")
+
     def add(self, text: str) -> None:
         """Show more of the output."""
         if not self.is_attached:  # it was closed while the output was under way
             return
+        if not self.text:
+            self.query_one(Label).update(self._title)
         self.text = (self.text + text)[-KEPT:]
         self.query_one(RichLog).write(text.rstrip("\n"))

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar
 
-from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widget import Widget
@@ -23,6 +22,7 @@ from topotui.fleet_tiles import LEGEND
 from topotui.line_table import LineTable
 from topotui.recording import Recorder
 from topotui.tabs import JOB_ACTIONS, JOB_KEYS, JOB_TABS, TabScreen, tab_keys
+from topotui.terminal import ScreenApp
 from topotui.whatif import WhatIf
 
 HELP = f"""\
@@ -36,7 +36,7 @@ i, l     all about a job; its output
 k r p    cancel a job; stop it and queue it again; change its priority
 R        record what happens to a file, or stop that
 Ctrl+P   all commands by name
-q        leave; nothing that runs is touched
+q        leave, as Ctrl+C does; nothing that runs is touched
 
 {LEGEND}"""
 
@@ -236,10 +236,9 @@ def _their_jobs(row: FleetRow) -> str:
     )
 
 
-class FleetApp(App[None]):
+class FleetApp(ScreenApp):
     """Shows a fleet live, and its hosts."""
 
-    TITLE = "topod"
     CSS_PATH = ["top.tcss", "fleet.tcss"]
 
     def __init__(

@@ -54,7 +54,7 @@ class JobKeys(LiveScreen):
 
     async def open_job(self, job: int) -> None:
         """Show all about a job; a key pressed there is done here."""
-        view = JobScreen(job)
+        view = JobScreen(job, read_only=self.read_only)
         await self.app.push_screen(view, partial(self._then, job))
         view.show(*self.known(job))
         self.load(view)
@@ -111,7 +111,7 @@ class JobKeys(LiveScreen):
 
     def _requeue(self, job: JobLine) -> None:
         if self._changeable(job):
-            self.confirm(job.id, words.requeue, Requeue(jobs=[job.id]))
+            self.confirm(job.id, words.requeue, Requeue(jobs=[job.id]), words.no_requeue)
 
     async def _prioritise(self, job: JobLine) -> None:
         if self._changeable(job):
@@ -130,15 +130,23 @@ class JobKeys(LiveScreen):
     # --- asking ---------------------------------------------------------------------------------------------
 
     @work(thread=True)
-    def confirm(self, job: int, say: Say, request: AnyRequest) -> None:
-        """Ask topod about the job, then the user with what will happen, then have it done."""
+    def confirm(
+        self, job: int, say: Say, request: AnyRequest, refuse: Callable[[JobView], str] | None = None
+    ) -> None:
+        """Ask topod about the job, then the user with what will happen, then have it done.
+
+        `refuse` says why there is nothing to do; empty: there is.
+        """
         try:
             with self._connect() as client:
                 view = one_job(expect(client.ask(GetJob(job=job), 20.0), Jobs))
         except TopodError as error:
             self.app.call_from_thread(self.notify, error.message, severity="error")
             return
-        self.app.call_from_thread(self._confirm, view, say, request)
+        if refuse is not None and (why := refuse(view)):
+            self.app.call_from_thread(self.notify, why, severity="warning")
+        else:
+            self.app.call_from_thread(self._confirm, view, say, request)
 
     def _confirm(self, view: JobView, say: Say, request: AnyRequest) -> None:
         if self.is_current:  # else another question was quicker

@@ -18,6 +18,7 @@ from topod.protocol.units import format_duration
 from topod.protocol.views import EventView, JobLine, JobView
 from topotui.attempts import Attempt, attempts
 from topotui.jobs import detail
+from topotui.picture import ENDED
 
 MARGIN: Final = 6
 
@@ -33,9 +34,10 @@ class JobScreen(ModalScreen[str | None]):
         Binding("p", "dismiss('priority')", "Priority"),
     ]
 
-    def __init__(self, job: int) -> None:
+    def __init__(self, job: int, *, read_only: bool = False) -> None:
         super().__init__()
         self.job = job
+        self._read_only = read_only
         self.text = ""
         """What is shown, without colours."""
         self._line: JobLine | None = None
@@ -58,11 +60,20 @@ class JobScreen(ModalScreen[str | None]):
     def show(self, line: JobLine | None, events: Sequence[EventView], now: float) -> bool:
         """Show what the picture has; return whether the rest should be asked for again."""
         stale = line != self._line
+        if line is not None and self._line is not None and line.state != self._line.state:
+            self.refresh_bindings()
         self._line, self._now = line, now
         if len(events) > len(self._events):
             self._events = events
         self._draw()
         return stale
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer what can be done to the job as it is."""
+        if action != "dismiss" or parameters not in (("cancel",), ("requeue",), ("priority",)):
+            return True
+        state = self._line.state if self._line is not None else ""
+        return not (self._read_only or state in ENDED or (state == "pending" and parameters == ("requeue",)))
 
     def fill(self, job: JobView, events: Sequence[EventView]) -> None:
         """Show what topod says of it."""

@@ -12,6 +12,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+HEADING = Style(bold=True, reverse=True)
 CURSOR = Style(bgcolor="#1f3a5f", bold=True)
 CURSOR_AWAY = Style(bgcolor="grey23")
 

@@ -1,9 +1,13 @@
 """What the screens of a host and of a fleet share: questions before anything is done; the output of a job."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from typing import Final
 
-from textual import work
+from textual import events, work
+from textual.app import App
+from textual.binding import Binding
 from textual.screen import Screen
+from textual.widgets import TabbedContent
 
 from topod.errors import TopodError
 from topod.model.request import PRIORITIES
@@ -11,6 +15,16 @@ from topod.protocol.client import Client
 from topod.protocol.replies import Done, LogChunk
 from topod.protocol.requests import AnyRequest, ReadLog
 from topotui.dialogs import Confirm, LogView
+
+CHANGING: Final = frozenset({"cancel", "requeue", "priority", "drain", "cordon", "resume"})
+"""The actions that change something; a screen that only looks does not offer them."""
+
+
+def only_looks(app: App[object]) -> str:
+    """Return why nothing is changed from a screen that only looks."""
+    if app.is_web:
+        return "this page only looks; one that may change things: topoctl web --allow-changes"
+    return "started with --read-only: nothing is changed from here"
 
 
 class LiveScreen(Screen[None]):
@@ -26,8 +40,32 @@ class LiveScreen(Screen[None]):
     def may(self) -> bool:
         """Say whether anything may be changed from here; else tell why not."""
         if self.read_only:
-            self.notify("started with --read-only: nothing is changed from here", severity="warning")
+            self.notify(self.refusal(), severity="warning")
         return not self.read_only
+
+    def refusal(self) -> str:
+        """Return why nothing is changed from here."""
+        return only_looks(self.app)
+
+    def why_not(self, action: str) -> str:
+        """Return why an action is not offered now; empty: it is, or there is nothing to say."""
+        return self.refusal() if self.read_only and action in CHANGING else ""
+
+    def on_other_tabs(self, action: str, tabs: Mapping[str, Collection[str]]) -> str:
+        """Return on which tabs an action means something, where it does not on this one."""
+        there, tab = tabs.get(action), self.query_one(TabbedContent)
+        if there is None or tab.active in there:
+            return ""
+        return f"that is for the tab {' or '.join(str(tab.get_tab(name).label) for name in there)}"
+
+    def on_key(self, event: events.Key) -> None:
+        """Say why a key does nothing."""
+        for one in self.BINDINGS:
+            if not isinstance(one, Binding) or event.key not in one.key.split(","):
+                continue
+            action = one.action.partition("(")[0]
+            if self.check_action(action, ()) is False and (why := self.why_not(action)):
+                self.notify(why, severity="warning")
 
     async def ask_first(self, question: Confirm, request: AnyRequest) -> None:
         """Have it done once the question is answered with yes."""
@@ -77,6 +115,7 @@ class LiveScreen(Screen[None]):
                         self.app.call_from_thread(view.add, reply.data.decode(errors="replace"))
                     offset = reply.next_offset
                     if reply.ended:
+                        self.app.call_from_thread(view.end)
                         return
         except TopodError as error:
             self.app.call_from_thread(self.notify, error.message, severity="error")

@@ -1,16 +1,20 @@
 """Preemptions: a line each, and of one of them its phases as bars, its victims, and why these."""
 
 import time
+from collections.abc import Iterable
 from typing import Final
 
+from rich.segment import Segment
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.containers import Container, VerticalScroll
-from textual.widgets import DataTable, Static
+from textual.widgets import Static
 
 from topoctl.render.jobs import priority_name
 from topoctl.render.plan import plan_lines
 from topoctl.render.style import Style, printable
+from topotui.blocks import fit
+from topotui.line_table import HEADING, LineTable
 from topotui.palette import BAD_COLOR, color_of
 from topotui.picture import Picture
 from topotui.timeline import Preemption, Victim
@@ -24,46 +28,75 @@ PHASES: Final = {
 }
 """Of each phase a pattern and a colour (Okabe and Ito's), so that neither is needed, and what it is."""
 BAR: Final = 16
+COLUMNS: Final = {
+    "WHEN": 8,
+    "PREEMPTOR": 15,
+    "PRIO": 6,
+    "VICTIMS": 10,
+    "PHASES": BAR + 2,
+    "TOTAL": 9,
+    "RESULT": 7,
+}
+"""How wide each is; together 80."""
 LABEL: Final = 22
 EXPLAINED: Final = 110
 """From so many columns on it is said what a phase is."""
+
+
+class StopsTable(LineTable):
+    """A line for each preemption, the newest first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: dict[str, Preemption] = {}
+        self._rows: dict[str, tuple[str, ...]] = {}
+
+    def update_from(self, found: Iterable[Preemption]) -> None:
+        """Bring the lines up to date, oldest first. Who looks at the newest goes on doing so."""
+        newest = self.cursor is None or self.cursor == self.keys[0]
+        self._found = {f"{one.job} {one.placed_at}": one for one in found}
+        rows = {key: _row(one) for key, one in self._found.items()}
+        changed = {key for key, row in rows.items() if self._rows.get(key) != row}
+        self._rows = rows
+        self.show(list(reversed(rows)), changed)
+        if newest:
+            self.move_to(0)
+
+    @property
+    def chosen(self) -> Preemption | None:
+        """The preemption under the cursor."""
+        return None if self.cursor is None else self._found[self.cursor]
+
+    def heading(self, width: int) -> list[Segment]:
+        cells = [fit(name, size) for name, size in COLUMNS.items()]
+        return [Segment(fit(f" {' '.join(cells)}", width), HEADING)]
+
+    def line(self, key: str, width: int) -> list[Segment]:
+        del width
+        one = self._found[key]
+        text = Text(" ", end="")
+        for cell, size in zip(_cells(one, self._rows[key]), COLUMNS.values(), strict=True):
+            cell.truncate(size, overflow="ellipsis", pad=True)
+            text.append_text(cell).append(" ")
+        return [*text.render(self.app.console)]
 
 
 class PreemptionsPane(Container):
     """The preemptions of a host, and all about the one under the cursor."""
 
     def compose(self) -> ComposeResult:
-        table: DataTable[Text] = DataTable(cursor_type="row", zebra_stripes=True)
-        yield table
+        yield StopsTable()
         with VerticalScroll(id="why-scroll", can_focus=False):
             yield Static(id="why")
 
-    def on_mount(self) -> None:
-        self._shown: list[tuple[str, ...]] = []
-        table = self.query_one(DataTable)
-        table.add_columns("WHEN", "PREEMPTOR", "PRIO", "VICTIMS", "PHASES", "TOTAL", "RESULT")
-
     def show(self, picture: Picture) -> None:
         """Draw the lines that changed, and the one under the cursor."""
-        table = self.query_one(DataTable)
-        found = list(reversed(picture.timeline.all))
-        rows = [_row(one) for one in found]
-        if rows != self._shown:
-            here = len(self._shown) - table.cursor_row  # counted from the oldest: new ones come on top
-            self._shown = rows
-            table.clear()
-            for one, row in zip(found, rows, strict=True):
-                table.add_row(*_cells(one, row))
-            if rows:
-                at = len(rows) - here if table.cursor_row else 0
-                table.move_cursor(row=max(0, min(at, len(rows) - 1)))
-        self.show_why(picture)
+        self.query_one(StopsTable).update_from(picture.timeline.all)
+        self.show_why()
 
-    def show_why(self, picture: Picture) -> None:
+    def show_why(self) -> None:
         """Say all about the one under the cursor."""
-        table = self.query_one(DataTable)
-        found = picture.timeline.all
-        one = found[len(found) - 1 - table.cursor_row] if 0 <= table.cursor_row < len(found) else None
+        one = self.query_one(StopsTable).chosen
         room = max(40, self.query_one("#why-scroll").size.width - 3)
         text = story(one, room) if one else Text("no preemption so far", style="dim")
         self.query_one("#why", Static).update(text)
@@ -153,7 +186,8 @@ def _called(victim: Victim) -> str:
 
 def _row(one: Preemption) -> tuple[str, ...]:
     when = time.strftime("%H:%M:%S", time.localtime(one.placed_at))
-    victims = ", ".join(str(victim.job) for victim in one.victims)
+    idents = one.plan.get("idents") or {}
+    victims = ", ".join(printable(str(idents.get(str(victim.job), victim.job))) for victim in one.victims)
     phases = " ".join(f"{name}:{seconds:.6f}" for name, seconds in one.phases())
     return (when, printable(one.label), victims, phases, result(one), one.gave_up)
 
@@ -168,7 +202,7 @@ def _cells(one: Preemption, row: tuple[str, ...]) -> tuple[Text, ...]:
         Text("-") if one.priority is None else Text(priority_name(one.priority), color_of(one.priority)),
         Text(victims, no_wrap=True),
         mini(one),
-        Text(total, justify="right"),
+        Text(f"{total:>{COLUMNS['TOTAL']}}"),
         Text(state),
     )
 

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from typing import ClassVar, Final
 
-from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import TabbedContent
@@ -18,6 +17,7 @@ from topotui.panes import EventsPane
 from topotui.player import Player
 from topotui.recording import AnyPicture, Recording
 from topotui.tabs import TabScreen, tab_keys
+from topotui.terminal import ScreenApp
 
 FRAME_SECONDS: Final = 0.1
 WIDE: Final = 110
@@ -107,12 +107,11 @@ class Replaying(TabScreen):
         sign = "▶" if player.playing else "■ end" if player.ended else "▮▮"
         day = "%Y-%m-%d " if self.size.width >= WIDE else ""
         at = time.strftime(f"{day}%H:%M:%S", time.localtime(self.picture.now))
-        return [f"REPLAY {sign} {player.speed:g}x {player.at}/{player.count} {at}"]
+        return [*super().banner(), f"REPLAY {sign} {player.speed:g}x {player.at}/{player.count} {at}"]
 
-    def may(self) -> bool:
+    def refusal(self) -> str:
         """Say that nothing may be changed."""
-        self.notify("this is a recording: nothing can be changed", severity="warning")
-        return False
+        return "this is a recording: nothing can be changed"
 
     async def show_output(self, job: int, called: str) -> None:
         """Say that there is no output."""
@@ -187,10 +186,9 @@ class FleetReplayScreen(Replaying, FleetScreen, inherit_bindings=False):
         self.notify(f"a recording of a fleet has no screen of {host}", severity="warning")
 
 
-class ReplayApp(App[None]):
+class ReplayApp(ScreenApp):
     """Shows one recording."""
 
-    TITLE = "topod"
     CSS_PATH = ["top.tcss", "fleet.tcss"]
 
     def __init__(self, recording: Recording) -> None:

@@ -24,7 +24,13 @@ from topotui.jobscreen import JobScreen
 from topotui.panes import EventsPane
 from topotui.record_keys import RecordKeys
 from topotui.recording import AnyPicture, Recorder
+from topotui.terminal import small
 
+CHANGING_HELP: Final = (
+    *("k", "r", "p", "d", "k r p", "c d u"),
+    "Whatever changes something says first what it does, and asks.",
+)
+"""How the lines of a help begin that a screen which only looks leaves out."""
 C = TypeVar("C", Changes, FleetChanges)
 HISTORY: Final = 200
 """So many jobs that ended before are shown."""
@@ -111,7 +117,8 @@ class TabScreen(RecordKeys, JobKeys):
 
     def banner(self) -> list[str]:
         """Return what stands before anything else in the line on top."""
-        return [] if self.recorder is None else ["● REC"]
+        recorded = [self.not_recorded] if self.not_recorded else []
+        return [*small(*self.app.size), *recorded, *([] if self.recorder is None else ["● REC"])]
 
     # --- from beginning to end ------------------------------------------------------------------------------
 
@@ -199,10 +206,15 @@ class TabScreen(RecordKeys, JobKeys):
         No letter that is meant for the filter is a command, however quickly it is typed.
         """
         del parameters
-        tabs = self.ON_TABS.get(action)
-        if tabs is not None and self.is_mounted and self.tab not in tabs:
+        if self.is_mounted and self.why_not(action):
             return False
         return action == "back" or not self.query("#filter.open")
+
+    def why_not(self, action: str) -> str:
+        """Return why an action is not offered now."""
+        if action == "record" and self.recorder is None and (why := self.why_no_recording()):
+            return why
+        return super().why_not(action) or self.on_other_tabs(action, self.ON_TABS)
 
     def on_tabbed_content_tab_activated(self) -> None:
         self.refresh_bindings()
@@ -210,7 +222,7 @@ class TabScreen(RecordKeys, JobKeys):
 
     def action_tab(self, name: str) -> None:
         self.query_one(TabbedContent).active = name
-        for part in self.query(f"#{name} DataTable, #{name} HostPane, #{name} LineTable, #{name} RichLog"):
+        for part in self.query(f"#{name} HostPane, #{name} LineTable, #{name} RichLog"):
             self.call_later(self._focus_on, part)
 
     def _focus_on(self, part: Widget) -> None:
@@ -218,7 +230,9 @@ class TabScreen(RecordKeys, JobKeys):
             self.set_focus(part)
 
     async def action_help(self) -> None:
-        await self.app.push_screen(Help(self.HELP))
+        left_out = {*(CHANGING_HELP if self.read_only else ()), *(["R"] if self.why_no_recording() else ())}
+        lines = [line for line in self.HELP.split("\n") if line.split("  ")[0] not in left_out]
+        await self.app.push_screen(Help("\n".join(lines).strip()))
 
     # --- the filter -----------------------------------------------------------------------------------------
 

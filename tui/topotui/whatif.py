@@ -17,6 +17,7 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from topod.errors import TopodError
+from topod.model.job import JobSpec
 from topod.protocol.client import Client
 from topod.protocol.codec import ProtocolError
 from topod.protocol.jobfile import Origin, build_spec
@@ -26,6 +27,7 @@ from topotui.blocks import Block, folded
 from topotui.dialogs import Confirm, Help, WhatToRun
 from topotui.drawn import Drawn
 from topotui.host_pane import LEFT, WIDE
+from topotui.live import only_looks
 from topotui.machine import machine_block
 from topotui.picture import Picture
 from topotui.whatif_text import alternative_of, head, marks_of, places_of, question, reasons
@@ -38,8 +40,9 @@ up, down      a step more or less; the wheel
 v             the picture, or why: each cost key beside the next best plan's
 n             the next best plan on the picture, and back
 o             of a plan over several hosts the next one
-s, Enter      submit it: asks what to run, says what will happen
 Escape, q     back"""
+HELP_SUBMIT = """
+s, Enter      submit it: asks what to run, says what will happen"""
 PLAN_SECONDS = 30.0
 LOOK_SECONDS = 1.0
 FLEET_LOOK_SECONDS = 3.0
@@ -250,6 +253,10 @@ class WhatIf(Screen[None]):
 
     # --- keys ---------------------------------------------------------------------------------------------
 
+    def on_key(self, event: events.Key) -> None:
+        if self.read_only and event.key in ("s", "enter"):
+            self.notify(only_looks(self.app), severity="warning")
+
     def action_digit(self, digit: str) -> None:
         name = self.fields[self._field]
         wish = typed(self.wish, name, digit, more=self._typing, most_gpus=self._most())
@@ -292,7 +299,12 @@ class WhatIf(Screen[None]):
         room.scroll_page_down() if step > 0 else room.scroll_page_up()
 
     async def action_help(self) -> None:
-        await self.app.push_screen(Help(HELP))
+        await self.app.push_screen(Help(HELP if self.read_only else f"{HELP}{HELP_SUBMIT}"))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer to submit where that may be."""
+        del parameters
+        return not (action == "submit" and self.read_only)
 
     async def action_leave(self) -> None:
         _ = self.dismiss()  # a screen cannot wait for its own end
@@ -310,7 +322,7 @@ class WhatIf(Screen[None]):
 
     async def action_submit(self) -> None:
         if self.read_only:
-            self.notify("started with --read-only: nothing is changed from here", severity="warning")
+            self.notify(only_looks(self.app), severity="warning")
         elif self.planned is None:
             self.notify("there is no plan yet", severity="warning")
         elif self.planned.never:
@@ -318,24 +330,32 @@ class WhatIf(Screen[None]):
         else:
             host = self._picture.host
             plain = not self._fleet and host is not None and host.runtime == "process"
-            await self.app.push_screen(WhatToRun(image=not plain), self._named)
+            await self.app.push_screen(WhatToRun(image=not plain, wrong=self._wrong), self._named)
+
+    def _spec(self, image: str, command: str) -> JobSpec:
+        """Return the job that is wished for. Raises `TopodError`, `ValueError`."""
+        values: dict[str, object] = {**self.wish.fields()}
+        values |= {"command": shlex.split(command)} if command else {}
+        values |= {"image": image} if image else {}
+        return build_spec(None, Origin(values=values), environ=os.environ)
+
+    def _wrong(self, image: str, command: str) -> str:
+        """Return what is wrong with an image and a command; empty: nothing."""
+        if not image and not command:
+            return "nothing to run: type a command"
+        try:
+            self._spec(image, command)
+        except TopodError as error:
+            return error.message
+        except ValueError as error:
+            return f"command: {error}"
+        return ""
 
     async def _named(self, what: tuple[str, str] | None) -> None:
         if what is None or self.planned is None:
             return
-        image, command = what
-        wish = self.wish
-        values: dict[str, object] = {**wish.fields()}
-        try:
-            values |= {"command": shlex.split(command)} if command else {}
-            values |= {"image": image} if image else {}
-            spec = build_spec(None, Origin(values=values), environ=os.environ)
-        except (TopodError, ValueError) as error:
-            self.notify(
-                error.message if isinstance(error, TopodError) else f"command: {error}", severity="error"
-            )
-            return
-        request = Submit(spec=spec, hosts=wish.hosts, token=uuid.uuid4().hex)
+        wish, (_, command) = self.wish, what
+        request = Submit(spec=self._spec(*what), hosts=wish.hosts, token=uuid.uuid4().hex)
 
         def answered(yes: bool | None) -> None:
             if yes:

@@ -8,6 +8,7 @@ from topoctl.render.style import printable
 from topod.model.job import OnPreempt
 from topod.protocol.units import format_duration
 from topod.protocol.views import JobLine, JobView
+from topotui.picture import ENDED
 
 ON: Final = frozenset({"starting", "running", "stopping"})
 
@@ -15,6 +16,13 @@ ON: Final = frozenset({"starting", "running", "stopping"})
 def name(job: JobLine) -> str:
     """Return how sentences name a job: `job 3 (train)`."""
     return printable(label(job))
+
+
+def no_requeue(job: JobLine) -> str:
+    """Say why a requeue would do nothing; empty: it would."""
+    if job.state == "pending":
+        return f"{name(job)} waits in the queue already"
+    return f"{name(job)} has ended: {job.state}" if job.state in ENDED else ""
 
 
 def cancel(job: JobView, queue: Sequence[JobLine]) -> str:

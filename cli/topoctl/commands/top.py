@@ -55,6 +55,7 @@ def top(
             "the screen needs Textual, which is not installed", hint="pip install 'topod[tui]'"
         ) from None
     from topotui.looking import LookingClient
+    from topotui.terminal import need_terminal, run
 
     if replay is not None:
         if record is not None:
@@ -63,11 +64,12 @@ def top(
         return
     where, host, fleet = watched(ctx)
     kind = LookingClient if read_only else Client
+    need_terminal()
     recorder = _recorder(record, fleet=fleet)
     if fleet:
-        FleetApp(lambda name: kind(where, host=name), read_only=read_only, record=recorder).run()
+        run(FleetApp(lambda name: kind(where, host=name), read_only=read_only, record=recorder))
     else:
-        TopApp(lambda: kind(where, host=host), read_only=read_only, record=recorder).run()
+        run(TopApp(lambda: kind(where, host=host), read_only=read_only, record=recorder))
 
 
 def _recorder(path: Path | None, *, fleet: bool) -> "Recorder | None":
@@ -79,8 +81,11 @@ def _recorder(path: Path | None, *, fleet: bool) -> "Recorder | None":
 def _replay(path: Path) -> None:
     from topotui.recording import load
     from topotui.replay import ReplayApp
+    from topotui.terminal import need_terminal, run
 
-    ReplayApp(load(path.expanduser())).run()
+    recording = load(path.expanduser())
+    need_terminal()
+    run(ReplayApp(recording))
 
 
 def watched(ctx: typer.Context) -> tuple[Path | Remote | None, str, bool]:

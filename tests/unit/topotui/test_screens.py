@@ -174,7 +174,7 @@ def test_a_recording_is_played_by_keys_and_changes_nothing() -> None:
         assert isinstance(app.picture, Picture)
         assert app.picture.timeline.all
         await pilot.press("[", "2", "k", "r", "p", "d", "R")
-        assert not isinstance(app.screen, Confirm)
+        assert app.screen is app.replay
         assert player.at <= at
         await pilot.press("space")
         assert player.playing

@@ -39,6 +39,13 @@ def test_a_cancel() -> None:
     assert words.cancel(waits, []).endswith("It waits. It leaves the queue and does not run.")
 
 
+def test_what_would_do_nothing_is_refused_in_words() -> None:
+    waits, ended = (msgspec.structs.replace(RUNS, state=state) for state in ("pending", "failed"))
+    assert words.no_requeue(waits) == "job 1 (train) waits in the queue already"
+    assert words.no_requeue(ended) == "job 1 (train) has ended: failed"
+    assert words.no_requeue(RUNS) == ""
+
+
 def test_a_requeue_says_what_is_saved_and_who_is_next() -> None:
     told = words.requeue(RUNS, [])
     assert "what it has not saved by itself is lost" in told
