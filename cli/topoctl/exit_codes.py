@@ -23,6 +23,8 @@ NOT_STARTED: Final = 125
 """`run`: the job could not be started, or nobody saw how it ended."""
 CANNOT_RUN: Final = 126
 COMMAND_NOT_FOUND: Final = 127
+HUNG_UP: Final = 129
+"""Whoever a hang-up ends: 128 and the number of SIGHUP."""
 INTERRUPTED: Final = 130
 """Ctrl-C."""
 PIPE: Final = 141
@@ -53,6 +55,7 @@ MEANINGS: Final = {
     NOT_STARTED: "`run`: topod or the container engine could not start the job, or lost it",
     CANNOT_RUN: "`run`: the command was found and cannot be run",
     COMMAND_NOT_FOUND: "`run`: there is no such command in the job's container, or on the host",
+    HUNG_UP: "the terminal of `topoctl top` went away",
     INTERRUPTED: "interrupted with Ctrl-C",
     PIPE: "the reader of the output went away, as with `head`",
 }

@@ -11,10 +11,9 @@ from textual.app import App, SystemCommand
 from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
+from topoctl.exit_codes import HUNG_UP
 from topod.errors import UsageError
 
-HUNG_UP: Final = 129
-"""Exit status of whoever a hang-up ends: 128 and the number of SIGHUP."""
 SMALLEST: Final = (80, 24)
 """Columns and lines from which on everything has its place."""
 
