@@ -49,7 +49,7 @@ class Typist:
         return {
             **kept,
             "HOME": str(self.root / "home"),
-            "PATH": f"{Path(sys.executable).parent}:{kept.get('PATH', '')}",
+            "PATH": f"{self.root / 'bin'}:{Path(sys.executable).parent}:{kept.get('PATH', '')}",
             "TOPOD_SOCKET": str(socket),
             "TOPOD_CONFIG": str(self.root / "etc/topod/topod.toml"),
             "COLUMNS": "110",
