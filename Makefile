@@ -75,6 +75,7 @@ evidence: setup
 docs: setup
 	$(BIN)/python docs/generate_states.py
 	$(BIN)/python docs/generate_cli.py
+	$(BIN)/python docs/generate_messages.py
 	$(BIN)/python docs/generate_metrics.py
 	$(BIN)/python docs/generate_dashboard.py
 

@@ -24,8 +24,8 @@ PLURALS = {
 }
 
 
-def _generator() -> Any:
-    spec = importlib.util.spec_from_file_location("generate_cli", DOCS / "generate_cli.py")
+def _generator(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -35,11 +35,16 @@ def _generator() -> Any:
 
 def test_the_generated_pages_are_those_of_the_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    generator = _generator()
-    pages = {"cli.md": generator.cli_page(), "exit-codes.md": generator.exit_codes_page()}
+    commands, messages = _generator("generate_cli"), _generator("generate_messages")
+    pages = {
+        "cli.md": commands.cli_page(),
+        "exit-codes.md": commands.exit_codes_page(),
+        "messages.md": messages.messages_page(),
+        "errors.md": messages.errors_page(),
+    }
     for name, text in pages.items():
         written = (DOCS / "reference" / name).read_text(encoding="utf-8")
-        assert written == text, f"run `python docs/generate_cli.py`: docs/reference/{name} is old"
+        assert written == text, f"run `make docs`: docs/reference/{name} is old"
 
 
 @pytest.mark.parametrize("kind", [JobView, EventView, Planned, Check])
