@@ -7,13 +7,14 @@ unexport PYTHONDONTWRITEBYTECODE
 # Many tests wait for engines and grace times more than they compute.
 WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 
-.PHONY: help setup demo test check fix bench evidence soak soak-fuzz soak-fleet deb docs site links clean
+.PHONY: help setup demo test check fix bench evidence peers soak soak-fuzz soak-fleet deb docs site links clean
 help:
 	@echo "make demo       see a preemption in a few seconds, on an emulated host"
 	@echo "make test       run the tests; what is missing here is skipped, with the reason"
 	@echo "make check      format, lint, types, import rules;  make fix: mend the first two"
 	@echo "make bench      measure; TOPOD_SHORT=1: the short form"
 	@echo "make evidence   the paper's experiment and measured traces again: writes docs/evidence.md"
+	@echo "make peers      a real Slurm and topod in the same states: writes docs/evidence.md"
 	@echo "make soak       thousands of simulated days with faults; SEED=N: one of them again"
 	@echo "make soak-fleet ten minutes of a real fleet under faults, as root; SEED=N: the same faults again"
 	@echo "make soak-fuzz  a hundred thousand damaged inputs"
@@ -71,6 +72,10 @@ deb: setup
 # The paper's experiment and measured traces again, for docs/evidence.md: about half an hour.
 evidence: setup
 	$(BIN)/python -m bench.evidence
+
+# A real Slurm beside topod in the same states (as root; slurm-wlm, munge): writes its table into docs/evidence.md.
+peers: setup
+	$(BIN)/python -m bench.peers --write
 
 docs: setup
 	$(BIN)/python docs/generate_states.py

@@ -1,0 +1,1 @@
+"""topod beside a real Slurm: the same states and requests on both, in one run."""
