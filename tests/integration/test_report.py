@@ -38,9 +38,9 @@ def test_a_preemption_in_a_fleet_is_in_the_reports_of_the_fleet_and_of_its_host(
             "host": ("--socket", str(fleet.hosts["node-a"].socket)),
         }
         for name, where in pages.items():
-            done = topoctl(*where, "report", "--since", "1h", "--output", str(tmp_path / f"{name}.html"))
+            done = topoctl(*where, "report", "--since", "1h", "--out", str(tmp_path / f"{name}.html"))
             assert (done.returncode, done.stdout) == (0, ""), done.stderr
-        nowhere = topoctl(*pages["host"], "report", "--output", str(tmp_path / "none/a.html"))
+        nowhere = topoctl(*pages["host"], "report", "--out", str(tmp_path / "none/a.html"))
         assert (nowhere.returncode, nowhere.stderr.count("\n")) == (74, 1)
         backwards = topoctl(*pages["host"], "report", "--since", "1h", "--until", "2h")
         assert backwards.returncode == 2

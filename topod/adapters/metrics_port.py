@@ -37,8 +37,10 @@ log = logging.getLogger(__name__)
 
 def parse_place(text: str) -> tuple[str, int]:
     """Return address and port of `[ADDR:]PORT`; without an address, loopback. Raises `ValueError`."""
-    found = re.fullmatch(r"(?:(\[[0-9A-Fa-f:.]+\]|[0-9.]+|localhost):)?([0-9]{1,5})", text.strip())
-    if found is None or not 0 <= int(found[2]) < 1 << 16:
+    found = re.fullmatch(r"(?:(\[[0-9A-Fa-f:.]+\]|[0-9.]+|localhost):)?([0-9]+)", text.strip())
+    if found is not None and int(found[2]) >= 1 << 16:
+        raise ValueError(f"{found[2]} is no port: those are 0 to 65535")
+    if found is None:
         raise ValueError(f"written PORT, ADDRESS:PORT or [IPV6]:PORT, not {text!r}")
     address = (found[1] or "127.0.0.1").strip("[]")
     if address == "localhost":

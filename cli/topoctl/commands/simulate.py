@@ -82,7 +82,7 @@ def _show(  # noqa: PLR0917 - what was made, and how it is to be told
     output: TextOrJson,
     html: Path | None,
 ) -> None:
-    from topoctl.commands.report import write
+    from topoctl.outfile import write
     from topoctl.simulate.figures import means
     from topoctl.simulate.page import simulation_page
     from topoctl.simulate.text import comparison

@@ -1,5 +1,6 @@
 """`topoctl web`: the screens of `topoctl top` in a browser."""
 
+from socket import SOCK_STREAM, getaddrinfo
 from typing import Annotated
 
 import typer
@@ -49,6 +50,7 @@ def web(
         raise UsageError(
             "the page needs textual-serve, which is not installed", hint="pip install 'topod[web]'"
         ) from None
+    _check_address(listen)
     if not is_loopback(listen) and not allow_network:
         hint = f"--allow-network serves it all the same; safer: ssh -L {port}:127.0.0.1:{port} HOST"
         raise UsageError(f"--listen {listen}: others reach this address, and HTTP hides nothing", hint=hint)
@@ -58,6 +60,15 @@ def web(
     )
     interrupted = serve(settings, lambda address: _told(address, listen, allow_changes=allow_changes))
     return exit_codes.INTERRUPTED if interrupted else exit_codes.OK
+
+
+def _check_address(listen: str) -> None:
+    try:
+        getaddrinfo(listen, None, type=SOCK_STREAM)
+    except (OSError, UnicodeError):  # a name may be one that IDNA refuses
+        raise UsageError(
+            f"--listen {listen}: neither an address nor a name that is known here", hint="127.0.0.1 or ::1"
+        ) from None
 
 
 def words(ctx: typer.Context, *, allow_changes: bool) -> list[str]:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from topoctl import exit_codes
+from topoctl.main import run
 from topod.protocol.requests import ReadLog
 from topod.shell.gate import NEEDS, Need
 from topotui.looking import LOOKS
@@ -38,6 +40,13 @@ def test_only_addresses_of_this_machine_are_loopback() -> None:
     assert [one for one in (*inside, "0.0.0.0", "::", "10.0.0.1", "gpu-7", "") if is_loopback(one)] == list(
         inside
     )
+
+
+@pytest.mark.parametrize("address", ["nope.invalid", "a..b"])
+def test_an_address_that_is_none_is_refused_as_that(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("topotui.web.server", reason="textual-serve is not installed")
+    assert run(["web", "--listen", address]) == exit_codes.USAGE
+    assert f"--listen {address}: neither an address nor a name" in capsys.readouterr().err
 
 
 def test_only_the_key_lets_in() -> None:
