@@ -28,6 +28,7 @@ _COST: Final = (
     "work_lost_gpu_seconds",
     "weakest_link",
     "link_sum",
+    "left",
 )
 
 log = logging.getLogger(__name__)

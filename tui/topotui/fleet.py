@@ -14,6 +14,7 @@ from topod.protocol.replies import FleetChanges
 from topod.protocol.requests import DrainHost, ResumeHost
 from topod.protocol.views import FleetRow, JobLine
 from topotui.app import HostScreen
+from topotui.commands import FleetCommands
 from topotui.dialogs import Ask, Confirm
 from topotui.fleet_lines import SORTS, fleet_words, queue_words
 from topotui.fleet_panes import ALL, FleetJobsPane, HostsPane, StopsPane
@@ -52,6 +53,7 @@ class FleetScreen(TabScreen):
         **dict.fromkeys(("sort", "turn", "cordon", "drain", "resume"), ("fleet",)),
         **JOB_ACTIONS,
     }
+    COMMANDS = {FleetCommands}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("slash", "filter", "Filter", key_display="/"),

@@ -21,7 +21,7 @@ from topotui.timeline import Preemption, Victim
 
 PHASES: Final = {
     "decide": ("▏", "#f0e442", "the plan"),
-    "make": ("░", "#56b4e9", "its container; nobody is stopped yet"),
+    "create": ("░", "#56b4e9", "its container; nobody is stopped yet"),
     "stop": ("█", BAD_COLOR, "hooks, SIGTERM, grace time"),
     "free": ("▒", "#cc79a7", "until the GPUs are really free"),
     "start": ("▓", "#009e73", "until it runs"),

@@ -68,13 +68,13 @@ class Preemption:
     def spans(self) -> list[tuple[str, float, float]]:
         """Return the phases that are over, each with its begin and its end.
 
-        `decide`: the plan; `make`: the container, nobody is stopped yet; `stop`: until the last victim is
+        `decide`: the plan; `create`: the container, nobody is stopped yet; `stop`: until the last victim is
         gone; `free`: until the GPUs are really free; `start`: until it runs.
         """
         launched = self.launched_at
         moments = (
             ("decide", self.placed_at, self.placed_at + (self.decide_seconds or 0.0)),
-            ("make", self.placed_at, self.told_at),
+            ("create", self.placed_at, self.told_at),
             ("stop", self.told_at, self.freed_at),
             ("free", self.freed_at, launched),
             ("start", launched or self.freed_at, self.started_at),

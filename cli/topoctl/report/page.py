@@ -90,7 +90,7 @@ def _cards(facts: Facts) -> str:
             (
                 "Median wait",
                 _seconds(waited.middle) if waited else "-",
-                f"of {len(facts.waits)} first starts; {len(facts.waiting)} still waiting",
+                f"of {len(facts.waits)} first starts; {len(facts.waiting)} not started yet",
             ),
         ]
     )
@@ -184,7 +184,15 @@ def _waits(facts: Facts, classes: Classes) -> str:
         ]
         for name, one, late in reversed(list(zip(classes.names, spreads, open_, strict=True)))
     ]
-    heads = ["priority", "started", "median", "9 of 10 within", "longest", "still waiting", "longest so far"]
+    heads = [
+        "priority",
+        "started",
+        "median",
+        "9 of 10 within",
+        "longest",
+        "not started yet",
+        "longest so far",
+    ]
     drawn = (
         legend(classes.names, paints(classes))
         + columns(chart, "How long jobs waited; the table has the numbers")

@@ -10,7 +10,15 @@ from topoctl.report.svg import Columns, Range, columns, ranges
 from topod.protocol.units import format_duration
 
 LISTED = 200
-NAMES = {"make": "container made", "stop": "victims stopped", "start": "job started", "all": "all of it"}
+NAMES = {
+    "decide": "plan decided",
+    "create": "container made",
+    "stop": "victims stopped",
+    "free": "GPUs really free",
+    "start": "job started",
+    "all": "all of it",
+}
+LISTED_PHASES = ("create", "stop", "free", "start")
 
 
 def preemptions(facts: Facts, zone: tzinfo | None) -> str:
@@ -103,7 +111,7 @@ def _list(found: Sequence[Preempted], zone: tzinfo | None) -> str:
             one.label,
             items(f"{victim.label}: {victim.why}" if victim.why else victim.label for victim in one.victims),
             one.decided_by or "-",
-            *(ms(one.phases[name]) if name in one.phases else "-" for name in ("make", "stop", "start")),
+            *(ms(one.phases[name]) if name in one.phases else "-" for name in LISTED_PHASES),
             one.result,
         ]
         for one in reversed(shown)
@@ -114,13 +122,12 @@ def _list(found: Sequence[Preempted], zone: tzinfo | None) -> str:
         "for",
         "stopped",
         "decided by",
-        "make",
-        "stop",
-        "start",
+        *LISTED_PHASES,
         "result",
     ]
     title = "Each of them, the latest first" if len(shown) == len(found) else f"The last {LISTED}"
-    return f"<h3>{title}</h3>\n" + table(heads, rows, "Preemptions")
+    told = paragraph("Jobs have the numbers of their host here, not those of the fleet.") if several else ""
+    return f"<h3>{title}</h3>\n" + told + table(heads, rows, "Preemptions")
 
 
 def ms(seconds: float) -> str:

@@ -18,7 +18,8 @@ WAIT_EDGES: Final = (1, 10, 60, 600, 3600, 6 * 3600, 86400)
 WAIT_NAMES: Final = ("< 1 s", "1-10 s", "10-60 s", "1-10 min", "10-60 min", "1-6 h", "6-24 h", "> 1 day")
 SERIES_MAX: Final = 7
 REST: Final = "others"
-PHASES: Final = ("make", "stop", "start", "all")
+PHASES: Final = ("decide", "create", "stop", "free", "start", "all")
+"""As in the log, and all of them together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

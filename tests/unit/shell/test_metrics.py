@@ -57,7 +57,9 @@ def test_a_place_is_on_loopback_unless_told(text: str, place: tuple[str, int]) -
     assert parse_place(text) == place
 
 
-@pytest.mark.parametrize("text", ["", "x", ":9464", "70000", "999999", "::1:9464", "300.1.1.1:80", "host:80", "80:80"])
+@pytest.mark.parametrize(
+    "text", ["", "x", ":9464", "70000", "999999", "::1:9464", "300.1.1.1:80", "host:80", "80:80"]
+)
 def test_what_is_no_place_is_refused_in_words(text: str) -> None:
     with pytest.raises(ValueError, match=r"written PORT|no IP address|is no port"):
         parse_place(text)

@@ -21,7 +21,7 @@ def test_a_file_is_replaced_whole_through_links_and_keeps_its_permissions(tmp_pa
     write(new, "fresh")
     assert (link.is_symlink(), page.read_text(), stat.S_IMODE(page.stat().st_mode)) == (True, "text", 0o640)
     assert (new.is_symlink(), (tmp_path / "made.html").read_text()) == (True, "fresh")
-    assert sorted(os.listdir(tmp_path)) == ["link", "made.html", "new", "page.html"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["link", "made.html", "new", "page.html"]
 
 
 def test_a_fifo_is_written_to_and_stays(tmp_path: Path) -> None:

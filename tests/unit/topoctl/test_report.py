@@ -157,7 +157,7 @@ def test_placements_tell_what_was_asked_for_and_preemptions_their_victims_and_ph
     (one,) = facts.preemptions
     assert (one.label, one.result, one.work_lost) == ("job 9 (serve)", "runs", 7.0)
     assert one.victims == (Stopped(label="job 1 (t)", why="holds GPU 0"),)
-    assert one.phases == {"make": 0.25, "stop": 1.75, "start": 0.5, "all": 2.5}
+    assert one.phases == {"create": 0.25, "stop": 1.75, "start": 0.5, "all": 2.5}
 
 
 def test_the_columns_over_time_hold_the_same_gpu_hours_as_the_tables() -> None:

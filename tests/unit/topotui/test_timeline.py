@@ -29,11 +29,11 @@ def test_a_preemption_has_its_victims_with_reasons_and_its_phases() -> None:
     assert timeline.take(STORY)
     (one,) = timeline.all
     assert (one.label, one.open, one.freed_at) == ("job 3 (serve)", True, None)
-    assert one.phases() == [("decide", pytest.approx(0.001)), ("make", 0.5)]
+    assert one.phases() == [("decide", pytest.approx(0.001)), ("create", 0.5)]
     assert timeline.take(REST)
     assert (one.priority, one.victims[0].label, one.launched_at) == (1000, "job 1 (low)", 14.25)
     assert [(victim.job, victim.why) for victim in one.victims] == [(1, "holds GPU 0"), (2, "holds GPU 1")]
-    phases = [("make", 0.5), ("stop", 3.0), ("free", 0.25), ("start", 0.25)]
+    phases = [("create", 0.5), ("stop", 3.0), ("free", 0.25), ("start", 0.25)]
     assert one.phases()[1:] == phases
     assert not one.open
 
@@ -42,7 +42,7 @@ def test_a_victim_that_ends_by_itself_is_gone_too() -> None:
     timeline = Timeline()
     timeline.take([*STORY, event(6, 14.0, "job.succeeded", 2), event(7, 14.5, "job.started", 3)])
     (one,) = timeline.all
-    assert [name for name, _ in one.phases()] == ["decide", "make", "stop", "start"]
+    assert [name for name, _ in one.phases()] == ["decide", "create", "stop", "start"]
 
 
 def test_a_preemptor_that_gives_up_or_is_cancelled_ends_its_preemption() -> None:
