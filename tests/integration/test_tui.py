@@ -12,9 +12,10 @@ from textual.widgets import Input, Label, Static, TabbedContent
 from tests.integration.daemon_process import Topod, topod_in
 from topod.protocol.client import Client
 from topotui.app import TopApp
-from topotui.dialogs import Ask, Confirm, LogView
+from topotui.dialogs import Ask, Confirm
 from topotui.jobs import JobTable
 from topotui.jobscreen import JobScreen
+from topotui.logview import LogView
 from topotui.player import Player
 from topotui.recording import load
 

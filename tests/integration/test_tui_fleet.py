@@ -12,11 +12,12 @@ from tests.integration.fleet_process import Fleet
 from topod.errors import DataError
 from topod.protocol.client import Client
 from topotui.app import HostScreen
-from topotui.dialogs import Ask, Confirm, LogView
+from topotui.dialogs import Ask, Confirm
 from topotui.fleet import FleetApp
 from topotui.fleet_panes import HostLines, JobLines
 from topotui.fleet_picture import FleetPicture
 from topotui.jobscreen import JobScreen
+from topotui.logview import LogView
 from topotui.player import Player
 from topotui.recording import Recorder, load
 

@@ -3,14 +3,17 @@
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
+from textual import work
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widget import Widget
 
+from topoctl.session import expect
+from topod.errors import TopodError
 from topod.protocol.client import Client
-from topod.protocol.replies import Changes
-from topod.protocol.requests import Drain, Resume
-from topod.protocol.views import JobLine
+from topod.protocol.replies import Changes, Events
+from topod.protocol.requests import Drain, ReadEvents, Resume
+from topod.protocol.views import EventView, JobLine
 from topotui import words
 from topotui.commands import HostCommands
 from topotui.dialogs import Ask, Confirm
@@ -23,8 +26,12 @@ from topotui.preemptions import PreemptionsPane
 from topotui.recording import Recorder
 from topotui.tabs import JOB_ACTIONS, JOB_KEYS, JOB_TABS, TabScreen, tab_keys
 from topotui.terminal import ScreenApp
+from topotui.timeline import TOLD
 from topotui.whatif import WhatIf
 
+EVENTS_AT_ONCE: Final = 1000
+PAST_EVENTS: Final = 20_000
+"""So many events before those that come first are looked through for preemptions."""
 WIDE: Final = 150
 """From so many columns on details stand beside a table, not below it."""
 VIEWS: Final = (
@@ -86,6 +93,7 @@ class HostScreen(TabScreen):
         """`over_fleet`: it was opened from the screen of a fleet, and Escape goes back there."""
         super().__init__(connect, Picture(), read_only=read_only, record=record)
         self._over_fleet = over_fleet
+        self._past_wanted = False
         if over_fleet:
             self.elsewhere = "the fleet has these jobs, under its own numbers: Escape, then 2"
 
@@ -93,6 +101,7 @@ class HostScreen(TabScreen):
         return HostPane(), JobsPane(), JobsPane(ended=True), PreemptionsPane()
 
     def begin(self) -> None:
+        self._past_wanted = True
         self.follow(Changes, self.take)
 
     # --- news ---------------------------------------------------------------------------------------------
@@ -105,12 +114,36 @@ class HostScreen(TabScreen):
         seen = self.picture.cursor[2]
         if not self.picture.take(changes) and not came_back:
             return
+        if self._past_wanted and self.picture.events:
+            self._past_wanted = False
+            self._load_past(self.picture.events[0].seq)
         self.write(changes)
         self.show_events(seen)
         self.draw()
 
+    @work(thread=True)
+    def _load_past(self, before: int) -> None:
+        """Ask for what was before the first event told: a large array of jobs has more events than that."""
+        older: list[EventView] = []
+        try:
+            with self._connect() as client:
+                for end in range(before, max(1, before - PAST_EVENTS), -EVENTS_AT_ONCE):
+                    since = max(0, end - EVENTS_AT_ONCE - 1)
+                    reply = client.ask(ReadEvents(since=since, limit=EVENTS_AT_ONCE), 20.0)
+                    found = [one for one in expect(reply, Events).events if one.seq < end]
+                    if not found:  # what was before is kept no longer
+                        break
+                    older[:0] = [one for one in found if one.name in TOLD]
+        except TopodError:
+            pass  # the line on top says where topod is away; what came is shown
+        self.app.call_from_thread(self._remember_past, older)
+
+    def _remember_past(self, older: list[EventView]) -> None:
+        self.picture.remember_events(older)
+        if self.is_attached:
+            self.draw()
+
     def draw(self) -> None:
-        self.say()
         match self.tab:
             case "host":
                 self.query_one(HostPane).show(self.picture)
@@ -120,6 +153,7 @@ class HostScreen(TabScreen):
                 self.query_one(PreemptionsPane).show(self.picture)
             case _:
                 pass
+        self.say()  # last: it says how many lines are shown
 
     def told(self) -> str:
         host, now = self.picture.host, self.picture
@@ -153,6 +187,13 @@ class HostScreen(TabScreen):
         if self.tab in JOB_TABS:
             await self.action_details()
 
+    async def on_host_pane_clicked(self, event: HostPane.Clicked) -> None:
+        view = self.picture.gpus.get(event.gpu)
+        if view is not None and view.job is not None:
+            await self.open_job(view.job)
+        elif view is not None:
+            self.notify(words.gpu(view))
+
     def filter_by(self, words: str) -> None:
         for pane in self.query(JobsPane):
             pane.filter = words
@@ -160,6 +201,10 @@ class HostScreen(TabScreen):
 
     def filtered(self) -> str:
         return self.query(JobsPane).first().filter
+
+    def counted(self) -> str:
+        pane = self.query_one(f"#{self.tab} JobsPane", JobsPane)
+        return "{} of {}".format(*pane.counts)
 
     def action_view(self, name: str = "") -> None:
         self.action_tab("host")

@@ -133,8 +133,9 @@ def holders(
         line: list[Part] = [(f"{letter_of.get(job.id, ''):<2}", color)] if letters else []
         line.append((f"job {ident(job):<5} ", "bold"))
         line += [(f"{fit(printable(job.name), 16)} ", ""), (f"{priority_name(job.priority):<7}", color)]
-        gpus = str(CpuSet.of(job.gpu_indices)) if job.gpu_indices else "-"
-        line.append((f" GPUs {gpus:<8} CPUs {job.cpu_list or 'shared'}", ""))
+        many = "" if len(job.gpu_indices) == 1 else "s"
+        gpus = f"GPU{many} {CpuSet.of(job.gpu_indices)}" if job.gpu_indices else "no GPUs"
+        line.append((f" {gpus:<13} CPUs {job.cpu_list or 'shared'}", ""))
         lines.append(line)
     lines += [[("! ", BAD), (f"foreign: {printable(who)}  CPUs {cpus}", "")] for cpus, who in foreign.items()]
     return block(lines or [[("no job holds anything", FREE)]])

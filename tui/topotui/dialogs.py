@@ -6,11 +6,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Button, Input, Label, RichLog, Static
-
-KEPT = 100_000
-"""Characters of a job's output that are remembered."""
-
+from textual.widgets import Button, Input, Label, Static
 
 # Screens are dismissed below and the end is not waited for: a screen cannot wait for its own.
 
@@ -26,10 +22,16 @@ class Confirm(ModalScreen[bool]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Label(self._text, markup=False)
+            yield Label(self._text, id="question", markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("No (n)", id="no", variant="primary")
                 yield Button("Yes (y)", id="yes", variant="error")
+
+    def say(self, text: str) -> None:
+        """Say what will happen now that something else has."""
+        if self.is_attached and text != self._text:
+            self._text = text
+            self.query_one("#question", Label).update(text)
 
     async def on_button_pressed(self, event: Button.Pressed) -> None:
         _ = self.dismiss(event.button.id == "yes")
@@ -65,9 +67,15 @@ class WhatToRun(ModalScreen[tuple[str, str] | None]):
 
     BINDINGS = [Binding("escape", "cancel", "Never mind")]
 
-    def __init__(self, *, image: bool, wrong: Callable[[str, str], str]) -> None:
-        """`image`: False where jobs are plain processes. `wrong` says what is wrong with them."""
+    def __init__(
+        self, *, image: bool, wrong: Callable[[str, str], str], typed: tuple[str, str] = ("", "")
+    ) -> None:
+        """`image`: False where jobs are plain processes. `wrong` says what is wrong with them.
+
+        `typed`: image and command that were given before.
+        """
         super().__init__()
+        self._typed = typed
         self._image = image
         self._wrong = wrong
 
@@ -75,9 +83,9 @@ class WhatToRun(ModalScreen[tuple[str, str] | None]):
         with Vertical(classes="dialog"):
             if self._image:
                 yield Label("Image")
-                yield Input(id="image")
+                yield Input(self._typed[0], id="image")
             yield Label("Command, as a shell would read it; Enter: go on, Escape: never mind")
-            yield Input(id="command")
+            yield Input(self._typed[1], id="command")
             yield Label(id="wrong", markup=False)
 
     async def on_input_submitted(self, event: Input.Submitted) -> None:
@@ -107,38 +115,3 @@ class Help(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Static(self._text, markup=False)
-
-
-class LogView(ModalScreen[None]):
-    """The output of a job as it comes."""
-
-    BINDINGS = [Binding("escape,q", "dismiss", "Back")]
-
-    def __init__(self, title: str) -> None:
-        super().__init__()
-        self._title = title
-        self.closed = False
-        """Whether nobody looks any more."""
-        self.text = ""
-        """The end of what was shown."""
-
-    def compose(self) -> ComposeResult:
-        yield Label(f"{self._title} · no output yet", classes="bar", markup=False)
-        yield RichLog(max_lines=10_000, wrap=True, markup=False)
-
-    def on_unmount(self) -> None:
-        self.closed = True
-
-    def end(self) -> None:
-        """Say that no more comes."""
-        if self.is_attached and not self.text:
-            self.query_one(Label).update(f"{self._title} · it printed nothing")
-
-    def add(self, text: str) -> None:
-        """Show more of the output."""
-        if not self.is_attached:  # it was closed while the output was under way
-            return
-        if not self.text:
-            self.query_one(Label).update(self._title)
-        self.text = (self.text + text)[-KEPT:]
-        self.query_one(RichLog).write(text.rstrip("\n"))

@@ -22,12 +22,13 @@ class Drawn(Static):
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - as Textual names it
         super().__init__(id=id)
-        self._block = Block((), 0)
+        self.block = Block((), 0)
+        """What is shown."""
         self._height = 0
 
     def draw(self, block: Block) -> None:
         """Show this block from now on."""
-        before, self._block = self._block, block
+        before, self.block = self.block, block
         if not self._height - SLACK <= block.height <= self._height:
             self._height = block.height
             self.refresh(layout=True)
@@ -42,13 +43,13 @@ class Drawn(Static):
 
     def render(self) -> Text:
         """Return the block as text."""
-        return text_of(self._block)
+        return text_of(self.block)
 
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002 - a hook
         return self._height
 
     def render_line(self, y: int) -> Strip:
         base = self.rich_style
-        parts = self._block.lines[y] if y < self._block.height else ()
+        parts = self.block.lines[y] if y < self.block.height else ()
         segments = [Segment(text, base + Style.parse(style) if style else base) for text, style in parts]
         return Strip(segments).adjust_cell_length(self.content_size.width, base)

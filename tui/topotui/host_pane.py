@@ -1,10 +1,13 @@
 """The first tab of a host: its picture, its links, who holds which cores; all at once where there is room."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
+from textual import events
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical, VerticalScroll
+from textual.message import Message
 
 from topod.model.topology import Topology
 from topod.protocol.views import JobLine
@@ -14,6 +17,7 @@ from topotui.drawn import Drawn
 from topotui.links import matrix
 from topotui.machine import machine_block
 from topotui.picture import Picture
+from topotui.tiles import gpu_at
 
 VIEWS: Final = {
     "machine": ("m machine", ("machine", "holders")),
@@ -28,18 +32,35 @@ LEFT: Final = 97
 """Columns of the picture then; as in top.tcss."""
 
 
+class Machine(Drawn):
+    """The picture of the machine; a tile is clicked to see whose it is."""
+
+    def on_click(self, event: events.Click) -> None:
+        gpu = gpu_at(self.block, event.x, event.y)
+        if gpu is not None:
+            self.post_message(HostPane.Clicked(gpu))
+
+
 class HostPane(VerticalScroll, can_focus=True):
     """The machine, its links and its cores."""
+
+    @dataclass
+    class Clicked(Message):
+        """Somebody clicked on a GPU."""
+
+        gpu: int
+        """Its index."""
 
     def __init__(self) -> None:
         super().__init__()
         self.view = "machine"
+        self._picture: Picture | None = None
         self._made: dict[str, tuple[object, Block]] = {}
 
     def compose(self) -> ComposeResult:
         yield Drawn(id="views")
         with Container(id="both"):
-            yield Drawn(id="machine")
+            yield Machine(id="machine")
             with Vertical(id="right"):
                 yield Drawn(id="cores")
                 yield Drawn(id="holders")
@@ -51,8 +72,14 @@ class HostPane(VerticalScroll, can_focus=True):
         self.view = view or names[(names.index(self.view) + 1) % len(names)]
         self.scroll_home(animate=False)
 
+    def on_resize(self) -> None:
+        """Draw it as wide as it is now: while another tab was seen, the terminal may have changed."""
+        if self._picture is not None:
+            self.show(self._picture)
+
     def show(self, picture: Picture) -> None:
         """Draw what changed, of what is on the screen."""
+        self._picture = picture
         wide = self.size.width >= WIDE
         self.set_class(wide, "wide")
         parts = ALL if wide else VIEWS[self.view][1]

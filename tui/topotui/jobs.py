@@ -224,7 +224,8 @@ def detail(job: JobLine, now: float, hint: str = "; Enter: all about it") -> Tex
     each = f" on each of {job.host_count} hosts" if job.host_count > 1 else ""
     asked = f"asks for {job.gpus} GPU{'' if job.gpus == 1 else 's'}{each}{affinity}, CPUs {job.cpus}"
     if job.gpu_indices and job.state in {"starting", "running", "stopping"}:
-        asked += f"; has GPUs {ranges(job.gpu_indices)}, CPUs {job.cpu_list or 'of the shared pool'}"
+        many = "" if len(job.gpu_indices) == 1 else "s"
+        asked += f"; has GPU{many} {ranges(job.gpu_indices)}, CPUs {job.cpu_list or 'of the shared pool'}"
     lines.append(Text(asked))
     counts = (
         f"started {_times(job.starts)}, preempted {_times(job.preemptions)}"

@@ -18,6 +18,7 @@ from topod.protocol.units import format_duration
 from topod.protocol.views import EventView, JobLine, JobView
 from topotui.attempts import Attempt, attempts
 from topotui.jobs import detail
+from topotui.live import OLD
 from topotui.picture import ENDED
 
 MARGIN: Final = 6
@@ -44,9 +45,10 @@ class JobScreen(ModalScreen[str | None]):
         self._whole: JobView | None = None
         self._events: Sequence[EventView] = ()
         self._now = 0.0
+        self._away = ""
 
     def compose(self) -> ComposeResult:
-        yield Label(f"job {self.job}", classes="bar", id="job-title")
+        yield Label(f"job {self.job}", classes="bar", id="job-title", markup=False)
         with VerticalScroll():
             yield Static(id="job")
         yield Footer(show_command_palette=False)
@@ -67,6 +69,12 @@ class JobScreen(ModalScreen[str | None]):
             self._events = events
         self._draw()
         return stale
+
+    def tell(self, away: str) -> None:
+        """Say why nobody answers, and that this is how it was; empty: somebody does."""
+        if away != self._away:
+            self._away = away
+            self._draw()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer what can be done to the job as it is."""
@@ -98,7 +106,10 @@ class JobScreen(ModalScreen[str | None]):
         parts.insert(len(parts) if len(story) > 1 else 0, whole)
         text = Text("\n\n").join(parts)
         self.text = text.plain
-        self.query_one("#job-title", Label).update(f"{printable(label(line))} · {line.state}")
+        told = f"{printable(label(line))} · {line.state}"
+        bar = self.query_one("#job-title", Label)
+        bar.set_class(bool(self._away), "away")
+        bar.update(f"{told}; {OLD} · {printable(self._away)}" if self._away else told)
         self.query_one("#job", Static).update(text)
 
 

@@ -28,8 +28,8 @@ class LineTable(ScrollView, can_focus=True):
         Binding("down", "move(1)", "Down", show=False),
         Binding("pageup", "page(-1)", "Page up", show=False),
         Binding("pagedown", "page(1)", "Page down", show=False),
-        Binding("home", "move(-1_000_000_000)", "First", show=False),
-        Binding("end", "move(1_000_000_000)", "Last", show=False),
+        Binding("home,ctrl+home", "move(-1_000_000_000)", "First", show=False),
+        Binding("end,ctrl+end", "move(1_000_000_000)", "Last", show=False),
         Binding("enter", "select", "Open", show=False),
     ]
 

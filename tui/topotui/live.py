@@ -1,5 +1,6 @@
 """What the screens of a host and of a fleet share: questions before anything is done; the output of a job."""
 
+import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
@@ -9,13 +10,17 @@ from textual.binding import Binding
 from textual.screen import Screen
 from textual.widgets import TabbedContent
 
-from topod.errors import TopodError
+from topod.errors import DaemonUnavailableError, TopodError
 from topod.model.request import PRIORITIES
 from topod.protocol.client import Client
 from topod.protocol.replies import Done, LogChunk
 from topod.protocol.requests import AnyRequest, ReadLog
-from topotui.dialogs import Confirm, LogView
+from topotui.dialogs import Confirm
+from topotui.feed import RETRY_SECONDS
+from topotui.logview import LogView
 
+LOG_SECONDS: Final = 10.0
+OLD: Final = "no answer, trying again; this is how it was"
 CHANGING: Final = frozenset({"cancel", "requeue", "priority", "drain", "cordon", "resume"})
 """The actions that change something; a screen that only looks does not offer them."""
 
@@ -98,24 +103,33 @@ class LiveScreen(Screen[None]):
 
     async def show_output(self, job: int, called: str) -> None:
         """Show the output of a job as it comes."""
-        view = LogView(f"output of {called}; Escape: back")
+        view = LogView(called)
         await self.app.push_screen(view)
         self._follow_log(view, job)
 
     @work(thread=True)
     def _follow_log(self, view: LogView, job: int) -> None:
-        offset = 0
-        try:
-            with self._connect() as client:
-                while not view.closed:
-                    reply = client.ask(ReadLog(job=job, offset=offset, wait=1.0), 20.0)
-                    if not isinstance(reply, LogChunk):
-                        return
-                    if reply.data:
-                        self.app.call_from_thread(view.add, reply.data.decode(errors="replace"))
-                    offset = reply.next_offset
-                    if reply.ended:
-                        self.app.call_from_thread(view.end)
-                        return
-        except TopodError as error:
-            self.app.call_from_thread(self.notify, error.message, severity="error")
+        offset: int | None = 0
+        while offset is not None and not view.closed:
+            try:
+                with self._connect() as client:
+                    while offset is not None and not view.closed:
+                        offset = self._more_of_log(client, view, job, offset)
+            except DaemonUnavailableError as error:
+                self.app.call_from_thread(view.away, error.message)
+                time.sleep(RETRY_SECONDS)
+            except TopodError as error:
+                self.app.call_from_thread(self.notify, error.message, severity="error")
+                return
+
+    def _more_of_log(self, client: Client, view: LogView, job: int, offset: int) -> int | None:
+        """Show what comes behind an offset within a second; return the next, None: there is no more."""
+        reply = client.ask(ReadLog(job=job, offset=offset, wait=1.0), LOG_SECONDS)
+        if not isinstance(reply, LogChunk):
+            return None
+        self.app.call_from_thread(view.away, "")
+        if reply.data:
+            self.app.call_from_thread(view.add, reply.data.decode(errors="replace"))
+        if reply.ended:
+            self.app.call_from_thread(view.end)
+        return None if reply.ended else reply.next_offset

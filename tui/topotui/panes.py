@@ -23,9 +23,14 @@ class EventsPane(Vertical):
     def add(self, events: Sequence[EventView]) -> None:
         """Show what happened since."""
         log = self.query_one(RichLog)
+        at_end = log.is_vertical_scroll_end
         for event in events:
             stamp = time.strftime("%H:%M:%S", time.localtime(event.at))
-            log.write(Text.assemble((f"{stamp} ", "dim"), printable(event.text or event.name)))
+            # Who reads further up is left there.
+            log.write(
+                Text.assemble((f"{stamp} ", "dim"), printable(event.text or event.name)),
+                scroll_end=at_end,
+            )
 
     def forget(self) -> None:
         """Show nothing of what was."""

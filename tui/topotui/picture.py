@@ -80,6 +80,11 @@ class Picture(Known):
         self.about = HostNow()
         self.timeline = Timeline()
 
+    def remember_events(self, older: Sequence[EventView]) -> None:
+        """Take in what happened before the first known event, oldest first: preemptions are told of in it."""
+        self.timeline = Timeline()
+        self.timeline.take([*older, *self.events])
+
     def take(self, changes: Changes) -> bool:
         """Take in an answer; return whether anything is new."""
         self._life, self._number, self.now = changes.life, changes.number, changes.now

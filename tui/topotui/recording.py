@@ -124,6 +124,8 @@ class Recorder:
 
     def _write(self, line: bytes) -> None:
         try:
+            if not os.path.samestat(self.path.stat(), os.fstat(self._file)):
+                raise StoreError(f"cannot record to {self.path}: another file has its name now")
             while line:
                 line = line[os.write(self._file, line) :]
         except OSError as error:

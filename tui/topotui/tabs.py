@@ -21,10 +21,12 @@ from topotui.dialogs import Help
 from topotui.feed import Feed
 from topotui.job_keys import JobKeys
 from topotui.jobscreen import JobScreen
+from topotui.live import OLD
 from topotui.panes import EventsPane
 from topotui.record_keys import RecordKeys
 from topotui.recording import AnyPicture, Recorder
 from topotui.terminal import small
+from topotui.whatif import WhatIf
 
 CHANGING_HELP: Final = (
     *("k", "r", "p", "d", "k r p", "c d u"),
@@ -118,12 +120,22 @@ class TabScreen(RecordKeys, JobKeys):
     def banner(self) -> list[str]:
         """Return what stands before anything else in the line on top."""
         recorded = [self.not_recorded] if self.not_recorded else []
-        return [*small(*self.app.size), *recorded, *([] if self.recorder is None else ["● REC"])]
+        rec = [] if self.recorder is None else ["● REC"]
+        return [*small(*self.app.size), *recorded, *rec, *self._narrowed()]
+
+    def counted(self) -> str:
+        """Return how many lines a filter leaves, and of how many; empty: nobody counts."""
+        return ""
+
+    def _narrowed(self) -> list[str]:
+        """Say that a filter hides lines, and how to have them back."""
+        words = self.filtered() if self.tab in self.FILTERED else ""
+        return [" ".join(filter(None, (f"/{words}:", self.counted(), "(Escape: all)")))] if words else []
 
     # --- from beginning to end ------------------------------------------------------------------------------
 
     def compose(self) -> ComposeResult:
-        yield Static("connecting ...", id="status", classes="bar")
+        yield Static("connecting ...", id="status", classes="bar", markup=False)
         names = (self.FIRST, "jobs", "ended", "preemptions", "events")
         with TabbedContent(initial=self.FIRST):
             for number, (name, pane) in enumerate(zip(names, (*self.panes(), EventsPane()), strict=True), 1):
@@ -189,9 +201,11 @@ class TabScreen(RecordKeys, JobKeys):
         """Say in the line on top how things are."""
         bar = self.query_one("#status", Static)
         bar.set_class(bool(self.away), "away")
-        away = f"no answer, trying again; this is how it was · {self.away}"
-        if told := away if self.away else self.told():
-            bar.update(printable(told), layout=False)
+        if told := f"{OLD} · {self.away}" if self.away else self.told():
+            bar.update(printable(told), layout=bool(self.away))  # else it is one line, whatever it says
+        for view in self.app.screen_stack:
+            if isinstance(view, JobScreen | WhatIf):
+                view.tell(self.away)
 
     # --- tabs -----------------------------------------------------------------------------------------------
 

@@ -1,8 +1,11 @@
 """One GPU as a tile: who has it, what it measures, whether it is well. Pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
+
+from rich.cells import cell_len
 
 from topoctl.render.jobs import priority_name
 from topoctl.render.style import printable
@@ -16,6 +19,9 @@ SMALL: Final = 18
 BIG: Final = 22
 """Columns of a tile with its border, the small and the big one."""
 BAD_STATES: Final = frozenset({"foreign", "unhealthy", "drained", "quarantined"})
+TALLEST: Final = 6
+"""Lines of a big tile."""
+_HEAD: Final = re.compile(r"[┌╔][─═] GPU(\d+)[^┐╗]*[┐╗]")
 _SIGNS: Final = {"releasing": "◐", "reserved": "◌"}
 
 
@@ -64,6 +70,17 @@ def tile(gpu: GpuNow, marks: Marks, *, big: bool) -> Block:
     return block(_framed(gpu, inner, marks, edge, width), width)
 
 
+def gpu_at(picture: Block, column: int, line: int) -> int | None:
+    """Return the index of the GPU on whose tile in a picture this cell is; None: on nobody's."""
+    rows = [_cells("".join(part for part, _ in one)) for one in picture.lines]
+    for top in range(min(line, picture.height - 1), max(-1, line - TALLEST), -1):
+        for head in _HEAD.finditer(rows[top]):
+            if head.start() <= column < head.end():
+                foot = next((at for at in range(top, picture.height) if rows[at][head.start()] in "└╚"), top)
+                return int(head[1]) if line <= foot else None
+    return None
+
+
 def notes(views: Mapping[int, GpuView], readings: Mapping[int, GpuReading]) -> list[str]:
     """Return what is wrong with GPUs, in sentences."""
     lines = []
@@ -90,6 +107,11 @@ def health(gpu: GpuNow) -> str:
     if view is not None and view.idle_since is not None:
         return "idle"
     return "ok" if view is not None else "?"
+
+
+def _cells(text: str) -> str:
+    """Return a text with a character for each column: a wide one is followed by a blank."""
+    return "".join(char.ljust(cell_len(char)) for char in text)
 
 
 def _framed(gpu: GpuNow, inner: list[list[Part]], marks: Marks, edge: str, width: int) -> list[list[Part]]:

@@ -8,6 +8,11 @@ from topod.protocol.views import EventView
 
 _ENDED = frozenset({"job.cancelled", "job.failed", "job.lost", "job.succeeded", "job.returned"})
 _GONE = _ENDED | {"job.preempted", "job.frozen", "job.requeued"}
+TOLD = _GONE | {
+    *("job.submitted", "job.reprioritised", "job.placed", "job.unplaced"),
+    *("job.stopping", "job.started", "job.restored"),
+}
+"""The events that say something of a preemption."""
 KEPT = 500
 """Preemptions that are remembered; the oldest go first."""
 

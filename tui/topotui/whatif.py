@@ -12,10 +12,10 @@ from textual import events, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Horizontal, VerticalScroll
-from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
+from topoctl.render.style import printable
 from topod.errors import TopodError
 from topod.model.job import JobSpec
 from topod.protocol.client import Client
@@ -24,10 +24,11 @@ from topod.protocol.jobfile import Origin, build_spec
 from topod.protocol.replies import Changes, Jobs, Planned
 from topod.protocol.requests import DryRun, Follow, Submit
 from topotui.blocks import Block, folded
+from topotui.choice import Choice
 from topotui.dialogs import Confirm, Help, WhatToRun
 from topotui.drawn import Drawn
 from topotui.host_pane import LEFT, WIDE
-from topotui.live import only_looks
+from topotui.live import OLD, only_looks
 from topotui.machine import machine_block
 from topotui.picture import Picture
 from topotui.whatif_text import alternative_of, head, marks_of, places_of, question, reasons
@@ -47,33 +48,6 @@ PLAN_SECONDS = 30.0
 LOOK_SECONDS = 1.0
 FLEET_LOOK_SECONDS = 3.0
 """How often it is looked whether the plan still rests on what is so; a large fleet's takes a while."""
-
-
-class Choice(Static):
-    """One of the choices."""
-
-    class Picked(Message):
-        """Somebody clicked on it, or turned the wheel over it."""
-
-        def __init__(self, name: str, step: int) -> None:
-            super().__init__()
-            self.name = name
-            self.step = step
-
-    def __init__(self, name: str) -> None:
-        super().__init__(id=f"choice-{name}")
-        self._of = name
-
-    def on_click(self) -> None:
-        self.post_message(self.Picked(self._of, 0))
-
-    def on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
-        event.stop()
-        self.post_message(self.Picked(self._of, 1))
-
-    def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
-        event.stop()
-        self.post_message(self.Picked(self._of, -1))
 
 
 class WhatIf(Screen[None]):
@@ -123,6 +97,11 @@ class WhatIf(Screen[None]):
         self._other = False
         self._host = 0
         self._trouble = ""
+        self._away = ""
+        self._answered: Wish | None = None
+        """What `planned` is the plan of."""
+        self._typed = ("", "")
+        self._asking: Confirm | None = None
         self._drawn: dict[str, Text] = {}
 
     @property
@@ -131,7 +110,7 @@ class WhatIf(Screen[None]):
         return FIELDS if self._fleet else FIELDS[:-1]
 
     def compose(self) -> ComposeResult:
-        yield Static(id="asked", classes="bar")
+        yield Static(id="asked", classes="bar", markup=False)
         with Horizontal(id="choices"):
             for name in self.fields:
                 yield Choice(name)
@@ -159,6 +138,14 @@ class WhatIf(Screen[None]):
     def _look(self) -> None:
         if self._seen() != self._known:
             self.ask()
+
+    def tell(self, away: str) -> None:
+        """Say why nobody answers, and that this is how it was; empty: somebody does, and is asked."""
+        before, self._away = self._away, away
+        if before and not away:
+            self.ask()
+        elif before != away:
+            self.draw()
 
     @work(thread=True)
     def _ask(self, wish: Wish, host: int) -> None:
@@ -188,7 +175,12 @@ class WhatIf(Screen[None]):
         """Take in the answer to a wish; it is dropped where there is another wish by now."""
         if wish != self.wish or not self.query("#plan"):
             return
+        if planned is None and self._away and wish == self._answered:
+            return  # the bar says so; the plan as it was stays
+        self._answered = wish if planned is not None else None
         self.planned, self._trouble = planned, trouble
+        if self._asking is not None and planned is not None:
+            self._asking.say(question(planned, wish, self._typed[1]))
         if self._fleet:
             self._picture = picture or Picture()
         self.draw()
@@ -199,6 +191,7 @@ class WhatIf(Screen[None]):
         """Draw what changed."""
         if not self.query("#plan"):
             return
+        self.query_one("#asked").set_class(bool(self._away), "away")
         self._put("asked", Text(self._title()))
         for number, name in enumerate(self.fields):
             chosen = number == self._field
@@ -236,6 +229,8 @@ class WhatIf(Screen[None]):
             self._draw("reasons", reasons(planned, right, at=self._host))
 
     def _title(self) -> str:
+        if self._away:
+            return f"What if · {OLD} · {printable(self._away)}"
         host = self._picture.host
         where = "the fleet" if self._fleet else host.name if host is not None else "..."
         words = [f"What if, on {where}{' (emulated)' if host is not None and host.emulated else ''}"]
@@ -330,7 +325,9 @@ class WhatIf(Screen[None]):
         else:
             host = self._picture.host
             plain = not self._fleet and host is not None and host.runtime == "process"
-            await self.app.push_screen(WhatToRun(image=not plain, wrong=self._wrong), self._named)
+            await self.app.push_screen(
+                WhatToRun(image=not plain, wrong=self._wrong, typed=self._typed), self._named
+            )
 
     def _spec(self, image: str, command: str) -> JobSpec:
         """Return the job that is wished for. Raises `TopodError`, `ValueError`."""
@@ -352,16 +349,24 @@ class WhatIf(Screen[None]):
         return ""
 
     async def _named(self, what: tuple[str, str] | None) -> None:
-        if what is None or self.planned is None:
+        if what is None:
+            return
+        self._typed = what  # whatever comes between, it need not be typed again
+        if self.planned is None:
+            self.notify(
+                f"{self._trouble or 'there is no plan yet'}; what you typed is kept", severity="error"
+            )
             return
         wish, (_, command) = self.wish, what
         request = Submit(spec=self._spec(*what), hosts=wish.hosts, token=uuid.uuid4().hex)
 
         def answered(yes: bool | None) -> None:
+            self._asking = None
             if yes:
                 self._submit(request)
 
-        await self.app.push_screen(Confirm(question(self.planned, wish, command)), answered)
+        self._asking = Confirm(question(self.planned, wish, command))
+        await self.app.push_screen(self._asking, answered)
 
     @work(thread=True)
     def _submit(self, request: Submit) -> None:

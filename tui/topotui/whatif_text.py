@@ -60,7 +60,7 @@ def head(planned: Planned, wish: Wish, width: int, *, at: int, other: bool) -> B
     if len(plans) > 1:
         where += f", host {at + 1} of {len(plans)} (o: the others)"
     gpus = plan.get("gpus") or []
-    what = f"GPUs {CpuSet.of(gpus)}" if gpus else "no GPUs"
+    what = f"GPU{'' if len(gpus) == 1 else 's'} {CpuSet.of(gpus)}" if gpus else "no GPUs"
     met = "" if plan.get("satisfied", True) else ", less than asked for"
     cpus = f"CPUs {plan.get('cpus')}" if plan.get("cpus") else "the shared CPUs"
     lines.append([(f"★ takes {what}, {cpus}, affinity {plan.get('affinity')}{met} {where}".rstrip(), TAKEN)])

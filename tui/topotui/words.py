@@ -7,7 +7,7 @@ from topoctl.render.jobs import gpus, label, priority_name, ranges
 from topoctl.render.style import printable
 from topod.model.job import OnPreempt
 from topod.protocol.units import format_duration
-from topod.protocol.views import JobLine, JobView
+from topod.protocol.views import GpuView, JobLine, JobView
 from topotui.picture import ENDED
 
 ON: Final = frozenset({"starting", "running", "stopping"})
@@ -71,6 +71,11 @@ def drain(running: int, waiting: int, why: str) -> str:
 def resume(waiting: int) -> str:
     """Say what taking jobs again does."""
     return f"Let the host take jobs again?\n\n{jobs(waiting)} in the queue: those that fit start at once."
+
+
+def gpu(view: GpuView) -> str:
+    """Say how a GPU is that no job has."""
+    return f"GPU {view.index} is {view.state}{f': {printable(view.reason)}' if view.reason else ''}"
 
 
 def _where(job: JobView) -> str:

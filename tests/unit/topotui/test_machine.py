@@ -183,13 +183,13 @@ def test_the_map_of_cores_names_each_holder_by_a_letter_that_no_island_has() -> 
     assert "17 of 24 free" in text
     known = picture.topology, picture.running(), foreign
     assert text_of(holders(*known, letters=True)).plain.splitlines() == [
-        "B job 4     train            high    GPUs 0        CPUs 0-2,12-13",
-        "  job 5     notebook         low     GPUs 1        CPUs shared",
-        "C job 6     etl              low     GPUs -        CPUs 14",
+        "B job 4     train            high    GPU 0         CPUs 0-2,12-13",
+        "  job 5     notebook         low     GPU 1         CPUs shared",
+        "C job 6     etl              low     no GPUs       CPUs 14",
         "! foreign: pid 4711 (stress)  CPUs 5",
     ]
     without = text_of(holders(*known, letters=False)).plain
-    assert "job 4     train            high    GPUs 0        CPUs 0-2,12-13" in without.splitlines()
+    assert "job 4     train            high    GPU 0         CPUs 0-2,12-13" in without.splitlines()
 
 
 def test_nodes_without_gpus_stand_below_those_with_gpus_in_the_same_columns() -> None:

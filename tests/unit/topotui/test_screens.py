@@ -18,6 +18,7 @@ from topotui import words
 from topotui.app import HostScreen
 from topotui.dialogs import Confirm
 from topotui.fleet import FleetScreen
+from topotui.jobscreen import JobScreen
 from topotui.picture import Picture
 from topotui.player import Player
 from topotui.recording import load
@@ -198,15 +199,42 @@ def test_a_question_says_what_will_happen() -> None:
     on_screen(story)
 
 
-def test_jobs_are_filtered_by_words_and_escape_shows_all_again() -> None:
-    async def story(app: ReplayApp, pilot: Pilot[None]) -> None:
-        await pilot.press("2", "slash", *"low pend", "enter")
-        await pilot.pause()
-        shown = text_of(svg_of(app))
-        assert "train-b" in shown
-        assert "train-a" not in shown
-        await pilot.press("escape")
-        await pilot.pause()
-        assert "train-a" in text_of(svg_of(app))
+def test_what_is_hidden_or_stale_is_said_and_a_tile_tells_whose_it_is() -> None:
+    screen = still("story.jsonl", MIDDLE)
 
-    on_screen(story)
+    def seen() -> str:
+        return text_of(svg_of(app))
+
+    async def run() -> None:
+        async with app.run_test(size=(80, 24)) as pilot:
+            await pilot.press("2", "slash", *"low pend", "enter")
+            await pilot.pause()
+            assert "/low pend: 1 of 6 (Escape: all)" in seen()
+            assert "train-b" in seen()
+            assert "train-a" not in seen()
+            await pilot.press("escape")
+            await pilot.pause()
+            assert "train-a" in seen()
+            assert "Escape" not in seen()
+
+            # While another tab is seen the terminal grows.
+            await pilot.resize_terminal(120, 40)
+            await pilot.press("1")
+            await pilot.pause()
+            same(svg_of(app), HERE / "snapshots" / "host-120x40.txt")
+            picture = seen().splitlines()
+            line = next(number for number, text in enumerate(picture) if "GPU5" in text)
+            await pilot.click(offset=(picture[line].index("GPU5"), line + 1))
+            assert isinstance(app.screen, JobScreen)
+            assert app.screen.job == 5
+
+            screen.lost(f"no topod answers on /run/{'long/' * 20}socket")
+            await pilot.pause()
+            assert "no answer" in seen()
+            await pilot.press("escape")
+            await pilot.pause()
+            assert "long/socket" in seen()
+
+    app = Still(screen)
+    app.animation_level = "none"
+    asyncio.run(run())

@@ -93,7 +93,7 @@ def test_a_plan_over_several_hosts_is_shown_host_by_host() -> None:
     assert "  next host   c in place of b: GPU 1, stopping nobody" in lines_of(reasons(planned, 90, at=1))
     assert lines_of(head(planned, wish, 90, at=1, other=False)) == [
         "! would start on 1 GPU of each of 2 hosts after stopping 1 job",
-        "★ takes GPUs 0, the shared CPUs, affinity any on b, host 2 of 2 (o: the others)",
+        "★ takes GPU 0, the shared CPUs, affinity any on b, host 2 of 2 (o: the others)",
     ]
     assert "7 of a" in question(planned, wish, "train")
 
