@@ -10,7 +10,11 @@ from textual.pilot import Pilot
 from textual.widgets import Input, Label, Static, TabbedContent
 
 from tests.integration.daemon_process import Topod, topod_in
+from topod.model.arrays import ArrayPlan
+from topod.model.job import JobSpec
+from topod.model.request import ResourceRequest
 from topod.protocol.client import Client
+from topod.protocol.requests import Submit
 from topotui.app import TopApp
 from topotui.dialogs import Ask, Confirm
 from topotui.jobs import JobTable
@@ -217,5 +221,15 @@ def test_a_preemption_is_told_with_its_victims_and_a_restart_is_survived(topod: 
         await asyncio.to_thread(topod.start)
         await until(pilot, lambda: "trying again" not in text_of(app, "#status"))
         await until(pilot, lambda: app.picture.jobs[big.id].state == "running")
+        await asyncio.to_thread(array_of, topod, 600)
+
+    async def later(app: TopApp, pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: [one.label for one in app.picture.timeline.all] == ["job 2 (big)"])
 
     watched(topod, story)
+    watched(topod, later)  # the array has more events than those that come first
+
+
+def array_of(topod: Topod, count: int) -> None:
+    spec = JobSpec(name="many", command=("true",), request=ResourceRequest(gpus=1))
+    topod.ask(Submit(spec=spec, array=ArrayPlan(indices=tuple(range(count)))))

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from textual.app import App
 from textual.pilot import Pilot
-from textual.widgets import Static
+from textual.widgets import Input, Static
 
 from tests.integration.daemon_process import Topod
 from tests.integration.fleet_process import Fleet
 from topod.protocol.client import Client
+from topod.protocol.requests import Cancel
 from topotui.app import TopApp
 from topotui.dialogs import Confirm, WhatToRun
 from topotui.fleet import FleetApp
@@ -71,6 +72,14 @@ def test_a_plan_is_shown_on_the_picture_and_submitted_after_a_question(
             await until(pilot, lambda: isinstance(app.screen, Confirm))
             assert "It runs: sleep '600'" in text_of(pilot, "Label")
             assert f"stops job {small.id}" in text_of(pilot, "Label")
+            if size[0] == 200:  # the world changes while the question stands
+                await asyncio.to_thread(topod.ask, Cancel(jobs=[small.id]))
+                await until(pilot, lambda: "stops nobody" in text_of(pilot, "Label"))
+                await pilot.press("n", "s")
+                await until(pilot, lambda: isinstance(app.screen, WhatToRun))
+                assert app.screen.query_one("#command", Input).value == "sleep '600'"
+                await pilot.press("enter")
+                await until(pilot, lambda: isinstance(app.screen, Confirm))
             await pilot.press("y")
             await until(pilot, lambda: any(job.gpu_indices == [0, 1] for job in app.picture.jobs.values()))
             await until(pilot, lambda: app.screen is app.host)
@@ -90,6 +99,11 @@ def test_what_changes_meanwhile_changes_the_plan_and_read_only_submits_nothing(t
             job = await asyncio.to_thread(topod.submit, "sleep", "600", gpus=1, priority=500)
             await until(pilot, lambda: "would wait" in text_of(pilot, "#verdict"))
             assert f"job {job.id}" in text_of(pilot, "#verdict")
+            await asyncio.to_thread(topod.kill)
+            await until(pilot, lambda: "no answer" in text_of(pilot, "#asked"))
+            assert f"job {job.id}" in text_of(pilot, "#verdict")
+            await asyncio.to_thread(topod.start)
+            await until(pilot, lambda: "no answer" not in text_of(pilot, "#asked"))
             await pilot.press("s")
             assert isinstance(app.screen, WhatIf)
             await pilot.press("escape")

@@ -53,7 +53,7 @@ p        change its priority
 d        drain the host, or let it take jobs again
 R        record what happens to a file, or stop that
 Ctrl+P   all commands by name
-Home End the first line, and the last
+Home End the first line, and the last; click on a GPU: its job
 q        leave, as Ctrl+C does; nothing that runs is touched
 
 Whatever changes something says first what it does, and asks."""
@@ -216,14 +216,14 @@ class HostScreen(TabScreen):
             self.notify("a plan is asked of the whole fleet: Escape, then w", severity="warning")
             return
         picture = self.picture
-        await self.app.push_screen(
-            WhatIf(
-                lambda _: self._connect(),
-                picture=picture,
-                seen=lambda: ({**picture.jobs}, {**picture.gpus}, picture.about),
-                read_only=self.read_only,
-            )
+        view = WhatIf(
+            lambda _: self._connect(),
+            picture=picture,
+            seen=lambda: ({**picture.jobs}, {**picture.gpus}, picture.about),
+            read_only=self.read_only,
         )
+        await self.app.push_screen(view)
+        view.tell(self.away)
 
     def leave(self) -> None:
         if self._over_fleet:

@@ -57,6 +57,7 @@ class JobKeys(LiveScreen):
         view = JobScreen(job, read_only=self.read_only)
         await self.app.push_screen(view, partial(self._then, job))
         view.show(*self.known(job))
+        view.tell(self.away)
         self.load(view)
 
     async def _then(self, job: int, key: str | None) -> None:

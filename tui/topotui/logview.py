@@ -8,7 +8,9 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.screen import ModalScreen
-from textual.widgets import Footer, Label, RichLog, Static
+from textual.widgets import Footer, Label, Static
+
+from topotui.tail import Tail
 
 KEPT: Final = 100_000
 """Characters of a job's output that are remembered."""
@@ -71,7 +73,7 @@ class LogView(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         yield Label(f"output of {self._of}", classes="bar", markup=False)
-        yield RichLog(max_lines=10_000, wrap=True, markup=False)
+        yield Tail(10_000)
         yield Static("no output yet", id="last-line", markup=False)
         yield Footer(show_command_palette=False)
 
@@ -95,17 +97,14 @@ class LogView(ModalScreen[None]):
         if not self.is_attached:  # it was closed while the output was under way
             return
         self.text = (self.text + text)[-KEPT:]
-        log = self.query_one(RichLog)
-        at_end = log.is_vertical_scroll_end
-        for line in self._output.lines(text):
-            log.write(line, scroll_end=at_end)
+        self.query_one(Tail).tell(self._output.lines(text))
         last = self._output.last()
         rest = self.query_one("#last-line", Static)
         rest.display = bool(last)
         rest.update(last)
 
     def action_first(self) -> None:
-        self.query_one(RichLog).scroll_home(animate=False)
+        self.query_one(Tail).scroll_home(animate=False)
 
     def action_last(self) -> None:
-        self.query_one(RichLog).scroll_end(animate=False)
+        self.query_one(Tail).scroll_end(animate=False)

@@ -182,6 +182,9 @@ class TabScreen(RecordKeys, JobKeys):
         if self.is_attached:
             self.draw()
 
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.say)  # it says what there is room for
+
     # --- news -----------------------------------------------------------------------------------------------
 
     def show_events(self, seen: int) -> None:
