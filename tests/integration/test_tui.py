@@ -14,7 +14,8 @@ from topod.model.arrays import ArrayPlan
 from topod.model.job import JobSpec
 from topod.model.request import ResourceRequest
 from topod.protocol.client import Client
-from topod.protocol.requests import Submit
+from topod.protocol.replies import Jobs
+from topod.protocol.requests import Cancel, Submit
 from topotui.app import TopApp
 from topotui.dialogs import Ask, Confirm
 from topotui.jobs import JobTable
@@ -221,7 +222,7 @@ def test_a_preemption_is_told_with_its_victims_and_a_restart_is_survived(topod: 
         await asyncio.to_thread(topod.start)
         await until(pilot, lambda: "trying again" not in text_of(app, "#status"))
         await until(pilot, lambda: app.picture.jobs[big.id].state == "running")
-        await asyncio.to_thread(array_of, topod, 600)
+        await asyncio.to_thread(array_of, topod, 300)
 
     async def later(app: TopApp, pilot: Pilot[None]) -> None:
         await until(pilot, lambda: [one.label for one in app.picture.timeline.all] == ["job 2 (big)"])
@@ -232,4 +233,6 @@ def test_a_preemption_is_told_with_its_victims_and_a_restart_is_survived(topod: 
 
 def array_of(topod: Topod, count: int) -> None:
     spec = JobSpec(name="many", command=("true",), request=ResourceRequest(gpus=1))
-    topod.ask(Submit(spec=spec, array=ArrayPlan(indices=tuple(range(count)))))
+    reply = topod.ask(Submit(spec=spec, array=ArrayPlan(indices=tuple(range(count)))))
+    assert isinstance(reply, Jobs)
+    topod.ask(Cancel(jobs=[job.id for job in reply.jobs]))
