@@ -107,4 +107,4 @@ class LogView(ModalScreen[None]):
         self.query_one(Tail).scroll_home(animate=False)
 
     def action_last(self) -> None:
-        self.query_one(Tail).scroll_end(animate=False)
+        self.query_one(Tail).action_scroll_end()
