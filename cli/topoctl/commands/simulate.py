@@ -143,6 +143,8 @@ def _plot(  # noqa: PLR0917 - what a simulation is made of
         )
     hosts = read_fleet(fleet)
     seconds = _duration("--period", period) if period is not None else None
+    if seconds == 0:
+        raise UsageError("--period: nothing happens in no time", hint="write 24h or 7d")
     stops = _duration("--stop", stop)
     if work is not None:
         parts = read_work(work)

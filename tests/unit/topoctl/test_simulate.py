@@ -78,6 +78,7 @@ def test_the_table_names_policies_and_how_to_make_it_again(
     ("words", "status", "told"),
     [
         (["--policy", "topodd"], exit_codes.USAGE, "--policy: no policy is called 'topodd'"),
+        (["--period", "0"], exit_codes.USAGE, "--period: nothing happens in no time"),
         (["--period", "soon"], exit_codes.USAGE, "--period: not a duration: 'soon'"),
         (["--trace", "x"], exit_codes.USAGE, "give a file of hosts and one of jobs"),
         (["--runs", "0"], exit_codes.USAGE, "0 is not in the range"),
