@@ -10,10 +10,12 @@ import textwrap
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 from typing import Any, get_args
 
 import msgspec
 
+import topod
 from topod.errors import TopodError
 from topod.protocol.codec import MAX_MESSAGE_BYTES, MAX_REPLY_BYTES, PROTOCOL_VERSION
 from topod.protocol.replies import AnyReply
@@ -71,6 +73,7 @@ MEND = {
     "no-peer-credentials": "use a libzmq with credentials of peers (from pip's `pyzmq`)",
     "not-allowed": "ask an administrator for the role; with a key: for the right file of keys",
     "not-found": "`topoctl ps`, `topoctl history`, `topoctl hosts` list what there is",
+    "not-here": "ask the coordinator for what concerns a fleet, the host for what concerns it alone",
     "not-leader": "ask the next coordinator; `topoctl` does so by itself",
     "policy": "ask for what the host's `[security.jobs]` allows",
     "probe-failed": "`nvidia-smi` by hand; `topoctl doctor` says what hangs",
@@ -94,7 +97,11 @@ def messages_page() -> str:
 
 def errors_page() -> str:
     """Return docs/reference/errors.md."""
-    kinds = {kind.code: kind for kind in _below(TopodError)}
+    # Of several with one code the general one tells what it means.
+    found = sorted(
+        _below(TopodError), key=lambda kind: kind.__module__ != TopodError.__module__, reverse=True
+    )
+    kinds = {kind.code: kind for kind in found}
     rows = []
     for code, kind in sorted(kinds.items()):
         meaning = _first(kind).split(" Exit status")[0]
@@ -102,13 +109,14 @@ def errors_page() -> str:
     return ERRORS_INTRO + "".join(rows)
 
 
-for _module in ("topod.protocol.client", "topod.protocol.codec", "topod.shell.gate"):
-    import_module(_module)  # their errors are among those that are listed
+for _module in walk_packages(topod.__path__, "topod."):
+    if not _module.name.endswith("__main__"):
+        import_module(_module.name)  # whoever defines an error is to be known
 
 
 def _below(kind: type[TopodError]) -> Iterator[type[TopodError]]:
     for one in kind.__subclasses__():
-        if one.__module__.startswith(("topod.", "topoctl.")) and "code" in vars(one):
+        if one.__module__.startswith("topod.") and "code" in vars(one):
             yield one
         yield from _below(one)
 
