@@ -179,14 +179,14 @@ def _weight(row: FleetRow, sort: str) -> tuple[int, ...]:
 
 
 def fleet_words(rows: Mapping[str, FleetRow]) -> tuple[str, str]:
-    """Return how the hosts stand and how many GPUs are free on those that take jobs; and in which groups."""
+    """Return how the hosts stand and how many GPUs of those that take jobs are free; and in which groups."""
     states = Counter(row.state for row in rows.values())
     groups: Counter[tuple[str, int]] = Counter()
     for row in rows.values():
         if row.state == "ready":
             for group in row.free:
                 groups[group.affinity, group.size] += group.count
-    gpus = sum(row.gpus or 0 for row in rows.values())
+    gpus = sum(row.gpus or 0 for row in rows.values() if row.state == "ready")
     free = sum(size * count for (_, size), count in groups.items())
     told = ", ".join(f"{states[state]} {state}" for state in STATES if states[state])
     some = groups_text(

@@ -100,4 +100,4 @@ def test_the_first_line_counts_what_takes_jobs() -> None:
         one.name: one
         for one in (row("a", free=WHOLE), row("b", free=WHOLE), row("c", state="drained", free=WHOLE))
     }
-    assert fleet_words(rows) == ("3 hosts: 1 drained, 2 ready · 16/24 GPUs free", "2x8 NVLink")
+    assert fleet_words(rows) == ("3 hosts: 1 drained, 2 ready · 16/16 GPUs free", "2x8 NVLink")
