@@ -1,1 +1,1 @@
-"""topod beside a real Slurm: the same states and requests on both, in one run."""
+"""The same scenario on a real Slurm and on topod, in one run: `python -m bench.peers`."""

@@ -1,129 +1,111 @@
-"""What both schedulers are brought into and asked: states of one host, and a request in each. Pure.
+"""The scenario: which hosts, how full, and what is asked of them. Pure but for reading the file."""
 
-A file of scenarios is JSON: `{"scenarios": [...]}`, each with `name`, `host` (an emulated host by name),
-`jobs` (which GPUs each running job holds, the oldest first; all are of one low priority), and what is asked
-with high priority: `gpus` and `affinity`. `python -m bench.peers.scenario` makes `scenarios.json` anew.
-"""
-
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache
+import random
+from dataclasses import dataclass
 from pathlib import Path
-from random import Random
-from typing import Final
+from typing import Annotated
 
 import msgspec
 
-from topod.discovery.library import load_library_host
-from topod.errors import DataError
-from topod.flextopo.tables import TopologyTables
-from topod.model.plan import Plan
-from topod.model.request import Affinity, Policy, ResourceRequest
-from topod.preemption.search import plan
-from topod.simulate.jobs import Run, SimJob, Waiting
-from topod.simulate.machines import Machine, bits
+from topod.errors import DataError, NotFoundError
+from topod.model.request import Affinity
 
-FILE: Final = Path(__file__).with_name("scenarios.json")
-KINDS: Final = (("hgx-h100", 4, Affinity.NUMA, 10), ("l40s-x8", 2, Affinity.PCIE, 10))
-"""Host, GPUs and affinity that are asked for, and how many states are made."""
-LOW, HIGH = 100, 1000
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scenario:
-    """One state and the request that is made in it."""
+class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Some hosts of one kind, and the request that comes when they are full."""
 
     name: str
     host: str
-    jobs: tuple[tuple[int, ...], ...]
-    gpus: int
+    hosts: Annotated[int, msgspec.Meta(ge=1, le=16)] = 1
+    free: list[Annotated[int, msgspec.Meta(ge=0)]]
+    sizes: list[Count]
+    weights: list[Annotated[float, msgspec.Meta(gt=0)]]
+    gpus: Count
     affinity: Affinity
 
+    def __post_init__(self) -> None:
+        if not self.free or not self.sizes or len(self.sizes) != len(self.weights):
+            raise ValueError(f"part {self.name}: wants `free`, and as many `weights` as `sizes`")
+        if max(self.free) >= self.gpus:
+            raise ValueError(f"part {self.name}: `free` must be less than `gpus`, or nobody is preempted")
+
     @property
-    def free(self) -> list[int]:
-        """The GPUs that nobody holds."""
-        held = {gpu for job in self.jobs for gpu in job}
-        return [gpu for gpu in range(tables_of(self.host).count) if gpu not in held]
-
-    def machine(self) -> Machine:
-        """Return the state as the simulation knows it; jobs are numbered from 0."""
-        machine = Machine(number=0, name=self.host, tables=tables_of(self.host))
-        for ident, gpus in enumerate(self.jobs):
-            asked = ResourceRequest(gpus=len(gpus), cpus=0, priority=LOW)
-            job = SimJob(ident=ident, submit=float(ident), run=1e9, request=asked)
-            waiting = Waiting(job=job, left=1e9, since=float(ident))
-            mask = sum(1 << gpu for gpu in gpus)
-            machine.take(Run(waiting=waiting, gpus=mask, cpus=0, placed=float(ident), begun=float(ident)))
-        return machine
-
-    def request(self, affinity: Affinity) -> ResourceRequest:
-        """Return what is asked for, with that affinity."""
-        return ResourceRequest(
-            gpus=self.gpus, affinity=affinity, policy=Policy.GUARANTEED, cpus=0, priority=HIGH
-        )
-
-    def fewest(self, affinity: Affinity) -> int:
-        """Return how many have to be stopped at least."""
-        found = plan(tables_of(self.host), self.machine().occupancy(1e6), self.request(affinity))
-        assert isinstance(found, Plan)
-        return len(found.victims)
-
-    def satisfied(self, gpus: Sequence[int]) -> bool:
-        """Say whether these GPUs are as close as was asked for."""
-        return bool(tables_of(self.host).satisfies(self.affinity)[sum(1 << gpu for gpu in gpus)])
+    def host_names(self) -> tuple[str, ...]:
+        return tuple(f"h{number}" for number in range(1, self.hosts + 1))
 
 
-@cache
-def tables_of(host: str) -> TopologyTables:
-    """Return the tables of an emulated host."""
-    return TopologyTables(load_library_host(host).topology)
+class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is lived through."""
+
+    seed: int
+    states: Count
+    submits: Count
+    parts: Annotated[list[Part], msgspec.Meta(min_length=1)]
 
 
-def read(path: Path) -> list[Scenario]:
-    """Return the scenarios of a file. Raises `DataError`."""
+@dataclass(frozen=True, slots=True)
+class Filler:
+    """One job that fills a host: it holds just these GPUs (a mask)."""
 
-    class Scenarios(msgspec.Struct, forbid_unknown_fields=True):
-        scenarios: list[Scenario]
+    name: str
+    host: str
+    gpus: int
 
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How full the hosts are; in which order `fillers` start, `waves` says."""
+
+    name: str
+    fillers: tuple[Filler, ...]
+    free: dict[str, int]
+    """By host, as a mask."""
+
+
+def read_scenario(path: Path) -> Scenario:
+    """Return the scenario of a file. Raises `NotFoundError` and `DataError`."""
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Scenarios).scenarios
-    except (OSError, msgspec.MsgspecError) as error:
-        raise DataError(f"{path}: {error}") from None
-    for one in found:
-        gpus = [gpu for job in one.jobs for gpu in job]
-        if len(set(gpus)) < len(gpus) or not set(gpus) <= set(range(tables_of(one.host).count)):
-            raise DataError(f"{path}: {one.name}: two jobs hold one GPU, or one that {one.host} has not")
+        return msgspec.toml.decode(path.read_bytes(), type=Scenario)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"no such file: {path}") from error
+    except (OSError, ValueError, msgspec.DecodeError) as error:
+        raise DataError(str(error), source=str(path)) from error
+
+
+def states_of(scenario: Scenario, part: Part, gpus: int) -> list[State]:
+    """Return the states of a part on hosts of so many GPUs; the same for the same seed."""
+    at = scenario.parts.index(part)
+    rng = random.Random(f"{scenario.seed} {at}")
+    return [_state(rng, part, gpus, f"p{at}s{number}") for number in range(scenario.states)]
+
+
+def waves(state: State) -> list[list[Filler]]:
+    """Return who starts when: of each host the first filler, then of each the second, and so on."""
+    of_hosts = [[filler for filler in state.fillers if filler.host == host] for host in state.free]
+    found = []
+    for number in range(max(map(len, of_hosts))):
+        wave = [fillers[number] for fillers in of_hosts if len(fillers) > number]
+        found.append(sorted(wave, key=state.fillers.index))
     return found
 
 
-def make(seed: int) -> Iterator[Scenario]:
-    """Yield states in which somebody has to be stopped: jobs of one to three GPUs, put anywhere."""
-    for host, gpus, affinity, many in KINDS:
-        made = 0
-        chance = Random(f"{seed}/{host}")
-        while made < many:
-            order = list(range(tables_of(host).count))
-            chance.shuffle(order)
-            del order[: chance.choice((0, 0, 1, 2))]
-            jobs = []
-            while order:
-                size = min(len(order), chance.choice((1, 1, 2, 2, 3)))
-                jobs.append(tuple(sorted(order[:size])))
-                del order[:size]
-            one = Scenario(
-                name=f"{host}-{made + 1:02}", host=host, jobs=tuple(jobs), gpus=gpus, affinity=affinity
-            )
-            if len(one.free) < gpus:
-                made += 1
-                yield one
+def _state(rng: random.Random, part: Part, gpus: int, name: str) -> State:
+    fillers: list[Filler] = []
+    free: dict[str, int] = {}
+    for host in part.host_names:
+        order = list(range(gpus))
+        rng.shuffle(order)
+        idle = rng.choice(part.free)
+        free[host], left = _mask(order[:idle]), order[idle:]
+        while left:
+            size = min(rng.choices(part.sizes, part.weights)[0], len(left))
+            fillers.append(Filler(f"{name}-{host}-{len(left)}", host, _mask(left[:size])))
+            left = left[size:]
+    rng.shuffle(fillers)
+    return State(name, tuple(fillers), free)
 
 
-def mask_to_gpus(mask: int) -> list[int]:
-    """Return the GPUs of a mask."""
-    return bits(mask)
-
-
-if __name__ == "__main__":
-    text = ",\n".join(f"  {json.dumps(asdict(one))}" for one in make(1))
-    FILE.write_text(f'{{"scenarios": [\n{text}\n]}}\n', encoding="utf-8")
+def _mask(gpus: list[int]) -> int:
+    return sum(1 << gpu for gpu in gpus)
