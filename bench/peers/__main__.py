@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -102,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/evidence.md")
     given = parser.parse_args(arguments)
+    # Whoever is told to end ends its daemons first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if missing():
         print(
             f"no {missing()[0]} here; needed are, on Debian: apt install {' '.join(PACKAGES)}",
