@@ -31,7 +31,7 @@ def test_a_preemption_a_cancel_and_a_killed_topod_are_seen(tmp_path: Path) -> No
             shown = screen.until(lambda text: "start  " in text and "why these" in text)
             assert f"job {serve.id} (serve), runs after" in shown
             assert f"job {low.id} (batch)" in shown
-            for phase in ("decide", "make", "stop", "free"):
+            for phase in ("decide", "create", "stop", "free"):
                 assert f"  {phase} " in shown
 
             screen.press("2")
