@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,27 @@ def test_a_fleet_fills_up_preempts_the_cheapest_and_survives_its_coordinator(tmp
             ident: told.count(f"{ident} begins") for ident in [*(job.id for job in jobs), urgent.id, late.id]
         }
         assert begun == {ident: 2 if ident == victim.id else 1 for ident in begun}
+
+
+def test_hosts_obey_a_coordinator_whose_state_was_lost_or_restored(tmp_path: Path) -> None:
+    with Fleet(tmp_path, hosts=("a",)) as fleet:
+        state, copy = fleet.coordinator.folder / "state", tmp_path / "copy"
+        jobs = [fleet.submit("exit 0", gpus=1) for _ in range(3)]
+        assert [fleet.wait(job.id).state for job in jobs] == ["succeeded"] * 3
+        fleet.coordinator.stop()
+        shutil.copytree(state, copy)
+        for restored in (True, False):
+            fleet.coordinator.start()
+            later = [fleet.submit("exit 0", gpus=1) for _ in range(3)]
+            assert [fleet.wait(job.id).state for job in later] == ["succeeded"] * 3
+            fleet.coordinator.stop()
+            shutil.rmtree(state)
+            if restored:
+                shutil.copytree(copy, state)
+        fleet.coordinator.start()
+        job = fleet.submit("exit 0", gpus=1)
+        assert fleet.wait(job.id).state == "succeeded"
+        assert "fleet.behind" in [event.name for event in fleet.events()]
 
 
 def test_a_drained_host_gets_nothing_new_and_labels_choose_hosts(

@@ -96,6 +96,8 @@ class Hosts:
         self._questions: dict[str, tuple[str, asyncio.Future[AnyReply]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._orders = 0
+        self._ordered: set[str] = set()
+        """Hosts that were sent orders of this leadership."""
 
     def session(self, host: str) -> Session | None:
         """Return a host's present session; None: it has not been here since the start."""
@@ -232,6 +234,8 @@ class Hosts:
             if abs(off - session.offset) > CLOCKS_AGREE_SECONDS:
                 session.offset = off if abs(off) > CLOCKS_AGREE_SECONDS else 0.0
         host, offset = connection.name, session.offset
+        known = self._mailbox.state.epoch
+        other = report.epoch > known or (report.epoch == known and host not in self._ordered)
         self._mailbox.post(
             ev.HostReported(
                 host=host,
@@ -240,6 +244,8 @@ class Hosts:
                 snapshot=None if report.snapshot is None else our_time(report.snapshot, offset, host),
                 jobs=None if report.jobs is None else tuple(_ours(job, offset) for job in report.jobs),
                 troubles=tuple(report.troubles),
+                epoch=report.epoch if other else 0,
+                fence=report.fence if other else 0,
             )
         )
 
@@ -260,6 +266,7 @@ class Hosts:
                 session.echo = session.sent.pop(seq)
         orders = orders_for(self._mailbox.state, self._mailbox.view, host)
         self._orders += 1
+        self._ordered.add(host)
         message = link.Orders(
             session=session.hello.session,
             epoch=self._mailbox.state.epoch,

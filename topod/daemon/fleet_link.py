@@ -253,12 +253,13 @@ class FleetLink:
         snapshot = host_snapshot(host.tables, state, wall, host.rules(), labels=host.labels, closed=closed)
         snapshot, jobs = replace(snapshot, host=host.host), fleet_jobs(state)
         contents = replace(snapshot, generation=0), jobs
-        news = contents != told.contents
         self._told = _Told(state, closed, contents)
-        if not news and not unheard:
+        if contents == told.contents and not unheard:
             return report
         self._since = self._seq
-        return msgspec.structs.replace(report, since=self._seq, snapshot=snapshot, jobs=list(jobs))
+        fence = max([state.settled_fence, *(job.fence for job in jobs)])
+        contents_of = {"since": self._seq, "snapshot": snapshot, "jobs": list(jobs), "fence": fence}
+        return msgspec.structs.replace(report, **contents_of)
 
     def _closed(self) -> str | None:
         """Return why nothing new should come just now."""

@@ -52,6 +52,8 @@ def reported(draft: Draft, event: ev.HostReported) -> None:
     old = draft.seen.get(event.host)
     if old is None or old.session != event.session or event.seq <= old.seq:
         return
+    if event.epoch and event.epoch >= draft.epoch:
+        _catch_up(draft, event)
     troubles = tuple(event.troubles)
     view = replace(old, seq=event.seq, heard_at=draft.now, silent=False, troubles=troubles)
     if event.snapshot is not None and event.jobs is not None:
@@ -64,6 +66,21 @@ def reported(draft: Draft, event: ev.HostReported) -> None:
     if view.jobs is not old.jobs:
         draft.touch(event.host)
         told(draft, event.host, event.jobs or ())
+
+
+def _catch_up(draft: Draft, event: ev.HostReported) -> None:
+    """Go on after a leadership of which nothing is remembered: the state was lost, or is one of before.
+
+    Hosts obey no earlier leadership than they have heard, and take in no earlier fence. In etcd a coordinator
+    that leads no more cannot write this, and so does not get there.
+    """
+    draft.epoch = event.epoch + 1
+    draft.next_fence = max(draft.next_fence, event.fence + 1)
+    text = (
+        f"{event.host} has heard leadership {event.epoch}, of which this coordinator remembers nothing: "
+        f"its state was lost or is older; it goes on as leadership {draft.epoch}"
+    )
+    draft.note("fleet.behind", text, host=event.host)
 
 
 def silent(draft: Draft, host: str) -> None:

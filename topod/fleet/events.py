@@ -81,6 +81,10 @@ class HostReported:
     snapshot: HostSnapshot | None = None
     jobs: tuple[FleetJobReport, ...] | None = None
     troubles: tuple[str, ...] = ()
+    epoch: int = 0
+    """Of another leadership, not before this one, that the host has heard; 0: of none."""
+    fence: int = 0
+    """With `epoch`: the highest that it has taken in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,8 @@ class HostReport(FromHost, frozen=True, kw_only=True, tag="report"):
     """The last report with contents."""
     epoch: int = 0
     """The highest it has seen."""
+    fence: int = 0
+    """With contents: the highest that it has taken in."""
     wall: float = 0.0
     """What its clock on the wall showed then: the moments in `snapshot` and `jobs` are by that one."""
     snapshot: HostSnapshot | None = None

@@ -245,6 +245,19 @@ def test_an_older_report_that_comes_late_is_ignored() -> None:
     assert world.job(job).state is FleetJobState.RUNNING
 
 
+def test_a_coordinator_that_remembers_less_than_a_host_goes_on_after_what_that_has_heard() -> None:
+    world = ready("a100-pcie-x4")
+    before, seen = world.leader.state, world.leader.view.hosts["h0"]
+    report = ev.HostReported(host="h0", session=seen.session, seq=seen.seq + 1, epoch=before.epoch, fence=40)
+    world.apply(report)
+    now = world.leader.state
+    assert (now.epoch, now.next_fence) == (before.epoch + 1, 41)
+    world.apply(replace(report, seq=seen.seq + 2, epoch=0))
+    assert world.leader.state.epoch == now.epoch
+    job = world.submit(job_spec(seconds=100))
+    assert world.job(job).fence == 41
+
+
 def test_a_host_that_contradicts_itself_keeps_nobody_else_from_work() -> None:
     world = FleetWorld(["a100-pcie-x4", "a100-pcie-x4"], picker=StrictPicker)
     world.advance(5)
