@@ -258,8 +258,7 @@ class FleetLink:
             return report
         self._since = self._seq
         fence = max([state.settled_fence, *(job.fence for job in jobs)])
-        contents_of = {"since": self._seq, "snapshot": snapshot, "jobs": list(jobs), "fence": fence}
-        return msgspec.structs.replace(report, **contents_of)
+        return msgspec.structs.replace(report, since=self._seq, snapshot=snapshot, jobs=[*jobs], fence=fence)
 
     def _closed(self) -> str | None:
         """Return why nothing new should come just now."""
@@ -289,9 +288,10 @@ class FleetLink:
     async def _hear(self, message: link.AnyToHost) -> None:
         match message:
             case link.Who():
-                self._seen = 0
-                await self._say(await self._hello())
-                await self._say(self._report())
+                if not self._refused.until:  # who was turned away just now says nothing for a while
+                    self._seen = 0
+                    await self._say(await self._hello())
+                    await self._say(self._report())
             case link.Orders():
                 await self._obey(message)
             case link.HostAsk():
